@@ -1,0 +1,108 @@
+"""Times and limits: frozen, validated, and their relations asserted.
+
+Durations are seconds. The defaults of health and relay are the base dialect's.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from attrs import field, frozen, validators
+
+__all__ = ["Limits", "Policy", "Timeouts"]
+
+_positive: Any = validators.gt(0)
+
+
+class Policy(enum.Enum):
+    """What a hub does with the permission questions of its agents."""
+
+    SUPERVISED = "supervised"
+    """Ask operators; deny, with a reason, if nobody answers in time."""
+    BYPASS = "bypass"
+    """Allow everything. Only ever by explicit configuration."""
+    DENY = "deny"
+    """Deny everything."""
+
+
+@frozen
+class Timeouts:
+    """How long each thing may take."""
+
+    handshake_timeout: float = field(default=10.0, validator=_positive)
+    """From accepting a connection to its registration."""
+    heartbeat_interval: float = field(default=15.0, validator=_positive)
+    """Between two heartbeats of a hub."""
+    suspect_timeout: float = field(default=30.0, validator=_positive)
+    """A hub that has said nothing for so long is suspect."""
+    lost_timeout: float = field(default=90.0, validator=_positive)
+    """A hub that has said nothing for so long is lost."""
+    rejoin_timeout: float = field(default=0.75, validator=_positive)
+    """After its connection ended, so long a hub's place is kept for it before it is lost."""
+    call_timeout: float = field(default=30.0, validator=_positive)
+    """For a delivery, or any other request passed on, to be answered."""
+    spawn_timeout: float = field(default=60.0, validator=_positive)
+    """For an agent on another hub to be up."""
+    start_timeout: float = field(default=30.0, validator=_positive)
+    """For an agent of this hub to answer ``initialize`` and ``agent/start``."""
+    topology_timeout: float = field(default=10.0, validator=_positive)
+    """For one hub's part of the cluster's topology."""
+    resolve_timeout: float = field(default=5.0, validator=_positive)
+    """For hubs of the base dialect to say whether they have an agent."""
+    route_cache_ttl: float = field(default=60.0, validator=_positive)
+    """For how long such an answer is believed."""
+    wait_timeout: float = field(default=600.0, validator=_positive)
+    """For a wait that brings no time of its own."""
+    permission_timeout: float = field(default=300.0, validator=_positive)
+    """For an operator to decide."""
+    stop_grace: float = field(default=5.0, validator=_positive)
+    """For an agent to end after it was asked to, before its process group is terminated."""
+    result_ttl: float = field(default=3600.0, validator=_positive)
+    """For how long a finished agent's outcome is kept for late waiters."""
+    redial_delay: float = field(default=0.1, validator=_positive)
+    """Before the first redial of a MetaHub; doubled at each failure, with jitter."""
+    redial_delay_max: float = field(default=10.0, validator=_positive)
+    """The longest pause between two redials."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.heartbeat_interval < self.suspect_timeout < self.lost_timeout:
+            raise ValueError("heartbeat_interval < suspect_timeout < lost_timeout must hold")
+        if self.redial_delay > self.redial_delay_max:
+            raise ValueError("redial_delay <= redial_delay_max must hold")
+
+
+@frozen
+class Limits:
+    """How much of each thing there may be."""
+
+    line_bytes: int = field(default=16 * 2**20, validator=_positive)
+    """The longest line read or written, its line feed not counted."""
+    high_water: int = field(default=4096, validator=_positive)
+    """Above so many unsent frames a peer is not read from, and its notifications are dropped."""
+    calls_per_peer: int = field(default=16384, validator=_positive)
+    """Requests that may be outstanding to one peer."""
+    requests_per_peer: int = field(default=16384, validator=_positive)
+    """Requests of one peer that may be unanswered."""
+    outbox_frames: int = field(default=40960, validator=_positive)
+    """Unsent frames of one peer; more proves a broken rule, and the connection is cut."""
+    hubs: int = field(default=16384, validator=_positive)
+    """Hubs of one MetaHub."""
+    agents: int = field(default=10000, validator=_positive)
+    """Live agents of one hub, shadows included."""
+    agent_depth: int = field(default=16, validator=_positive)
+    """Generations below a root agent, counted across hubs."""
+    results: int = field(default=10000, validator=_positive)
+    """Outcomes of finished agents that one hub keeps."""
+    timeline: int = field(default=2048, validator=_positive)
+    """Events kept for observers who come late or fell behind."""
+    asks: int = field(default=1024, validator=_positive)
+    """Permissions and questions parked at one time."""
+    inbox: int = field(default=1024, validator=_positive)
+    """Messages that wait in an agent's inbox."""
+
+    def __attrs_post_init__(self) -> None:
+        # The proof obligation of the back-pressure rules: answers and calls are bounded by their own
+        # limits, notifications by the high-water mark, so a full outbox is our bug and not a slow network.
+        if self.outbox_frames < self.high_water + self.calls_per_peer + self.requests_per_peer:
+            raise ValueError("outbox_frames >= high_water + calls_per_peer + requests_per_peer must hold")

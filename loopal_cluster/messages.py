@@ -1,0 +1,911 @@
+"""The vocabulary: one frozen record per method, with its wire name and its result.
+
+A request's class says which result answers it, so ``await client.call(Status())`` is a
+``StatusInfo`` to the type checker. Fields made with ``extension`` are ours: a base peer ignores
+them, and they are left out when they have their default. ``Opaque`` is JSON that nobody on the
+way reads. ``wire/codec.py`` turns these records into lines; ``docs/protocol.md`` has the prose.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from attrs import Factory, field, frozen
+
+from loopal_cluster.address import Address
+from loopal_cluster.outcomes import Outcome
+
+__all__ = [
+    "METHODS",
+    "Addressed",
+    "AgentDetails",
+    "AgentEvent",
+    "AgentInfo",
+    "AgentList",
+    "AgentNames",
+    "AgentNode",
+    "AgentSource",
+    "AgentStart",
+    "Announce",
+    "Announced",
+    "Answers",
+    "CancelAgent",
+    "CancelRequest",
+    "ChannelSource",
+    "ClusterEvent",
+    "ClusterTopology",
+    "Completed",
+    "Completion",
+    "Control",
+    "ControlAgent",
+    "Decision",
+    "Decided",
+    "DeliverEnvelope",
+    "Envelope",
+    "Found",
+    "Heartbeat",
+    "HubComplete",
+    "HubInfo",
+    "HubList",
+    "HubLost",
+    "HubTopology",
+    "HumanSource",
+    "Image",
+    "Initialize",
+    "Initialized",
+    "Interrupt",
+    "InterruptAgent",
+    "ListAgents",
+    "ListHubs",
+    "Message",
+    "MetaComplete",
+    "MetaRoute",
+    "MetaSpawn",
+    "MetaTopology",
+    "Ok",
+    "Opaque",
+    "Permission",
+    "Protocol",
+    "Question",
+    "Register",
+    "RegisterHub",
+    "Resolve",
+    "Role",
+    "Route",
+    "ScheduledSource",
+    "Shutdown",
+    "ShutdownAgent",
+    "Source",
+    "SpawnAgent",
+    "SpawnSpec",
+    "Spawned",
+    "Started",
+    "Status",
+    "StatusInfo",
+    "Subscribe",
+    "Subscribed",
+    "SystemSource",
+    "Topology",
+    "TopologyOf",
+    "UplinkInfo",
+    "UserContent",
+    "WaitAgent",
+    "Waited",
+    "Welcome",
+]
+
+R = TypeVar("R")
+
+
+class Message(Generic[R]):
+    """One method. ``R`` is the record that answers it (None for notifications)."""
+
+    __slots__ = ()
+    method: ClassVar[str]
+    result: ClassVar[Any]
+    inline: ClassVar[str] = ""
+    """The field that is the whole of ``params``, where one is."""
+
+
+def wire(name: str, **kwargs: Any) -> Any:
+    """A field that has another name on the wire."""
+    return field(metadata={"wire": name}, **kwargs)
+
+
+def extension(default: Any = None, *, name: str | None = None) -> Any:
+    """A field that is ours, not the base dialect's; left out when it has its default."""
+    metadata = {"extension": True} | ({"wire": name} if name else {})
+    return field(default=default, metadata=metadata)
+
+
+# Values.
+
+
+@frozen
+class Opaque:
+    """A JSON value that is passed on unread."""
+
+    json: bytes
+    """Valid JSON in UTF-8, without a line feed."""
+
+
+NULL = Opaque(b"null")
+EMPTY = Opaque(b"{}")
+
+
+class Role(enum.Enum):
+    """What a party that connects to a hub or a MetaHub is."""
+
+    AGENT = "agent"
+    """An agent that runs elsewhere; the base dialect's only kind."""
+    CLIENT = "client"
+    """A program that acts for a human: it may spawn, send, wait and stop."""
+    OPERATOR = "operator"
+    """A client that is also asked for permissions and answers questions."""
+    OBSERVER = "observer"
+    """Somebody who only looks."""
+
+
+@frozen
+class Protocol:
+    """What a peer speaks beyond the base dialect."""
+
+    version: int
+    features: tuple[str, ...] = ()
+
+
+@frozen
+class HumanSource:
+    """A human wrote it."""
+
+
+@frozen
+class AgentSource:
+    """An agent wrote it; ``name`` is an address that can be answered."""
+
+    name: str
+
+
+@frozen
+class ChannelSource:
+    """A chat channel brought it."""
+
+    channel: str
+    sender: str = wire("from")
+
+
+@frozen
+class ScheduledSource:
+    """A timer sent it."""
+
+
+@frozen
+class SystemSource:
+    """A hub made it; ``kind`` says why."""
+
+    kind: str
+
+
+Source = HumanSource | AgentSource | ChannelSource | ScheduledSource | SystemSource
+
+
+@frozen
+class Image:
+    """A picture beside a text."""
+
+    media_type: str
+    data: str
+    """Base64."""
+
+
+@frozen
+class UserContent:
+    """What a message says."""
+
+    text: str
+    images: tuple[Image, ...] = extension(())
+
+
+@frozen
+class Envelope:
+    """A message on its way to an agent."""
+
+    id: str
+    """A uuid chosen by the origin."""
+    source: Source
+    target: Address
+    content: UserContent | Opaque
+    """Read only by the agent it is for; opaque to every hub on the way."""
+    timestamp: str
+    """RFC 3339, UTC."""
+    origin_hub: str | None = extension()
+    """The hub the message comes from, stamped by the MetaHub."""
+
+
+@frozen
+class SpawnSpec:
+    """The agent to start. Durations travel as milliseconds, so that clocks need not agree."""
+
+    name: str
+    prompt: str | None = None
+    cwd: str | None = None
+    """A directory on the hub that spawns; refused across hubs by whoever receives it."""
+    model: str | None = None
+    permission_mode: str | None = None
+    parent: str | None = None
+    """Set by hubs only; a caller's value is overwritten."""
+    target_hub: str | None = extension()
+    agent_type: str | None = extension()
+    """A type the hub runs; None is its default type."""
+    lifecycle: str | None = extension()
+    """``ephemeral`` or ``persistent``; None is ephemeral."""
+    spawn_id: str | None = extension()
+    """Chosen by the origin; the agent's identity and the spawn's idempotency key."""
+    depth: int = extension(0)
+    """Generations above this agent, set by hubs."""
+    notify_parent: bool | None = extension()
+    """Whether the parent gets the outcome as a message. None: only if it is not waiting."""
+    detached: bool = extension(False)
+    """True: it outlives its parent."""
+    extra: Mapping[str, Opaque] = Factory(dict)
+    """Keys this version does not know, passed on."""
+
+
+@frozen
+class AgentNode:
+    """An agent in a topology."""
+
+    name: str
+    parent: str | None = None
+    children: tuple[str, ...] = ()
+    lifecycle: str = "Running"
+    """``Spawning``, ``Running``, ``Finished`` or ``Failed("...")``."""
+    model: str | None = None
+    id: str | None = extension()
+    type: str | None = extension()
+    hub: str | None = extension()
+    """Where it runs, if not on the hub that answers (a shadow)."""
+    persistent: bool = extension(False)
+
+
+@frozen
+class HubInfo:
+    """A hub as its MetaHub sees it."""
+
+    name: str
+    status: str
+    """``Connected``, ``Degraded`` (suspect) or ``Disconnected`` (its place is kept for it)."""
+    agent_count: int = 0
+    capabilities: tuple[str, ...] = ()
+    labels: Mapping[str, str] = extension(Factory(dict))
+    agent_types: tuple[str, ...] = extension(())
+    protocol: int | None = extension()
+    """The version of our protocol it speaks; None for a base peer."""
+
+
+@frozen
+class UplinkInfo:
+    """A hub's connection to its MetaHub."""
+
+    connected: bool
+    hub_name: str
+
+
+@frozen
+class Completion:
+    """The outcome of an agent, on its way to a parent on another hub."""
+
+    spawn_id: str
+    agent: Address
+    """The agent, qualified."""
+    parent: Address
+    """The parent, qualified."""
+    outcome: Outcome
+
+
+# Results.
+
+
+@frozen
+class Ok:
+    """Done."""
+
+    ok: bool = True
+
+
+OK = Ok()
+
+
+@frozen
+class Welcome:
+    """The answer to a registration. A base peer sends and reads ``ok`` only."""
+
+    ok: bool = True
+    name: str | None = extension()
+    """The name registered."""
+    kind: str | None = extension()
+    """``hub`` or ``meta_hub``."""
+    hub: str | None = extension()
+    """The name of the hub that answers."""
+    protocol: Protocol | None = extension()
+    """What both sides speak."""
+    cluster: str | None = extension()
+    """The id of the MetaHub's cluster."""
+    heartbeat_interval: float | None = extension()
+    """Seconds."""
+    line_bytes: int | None = extension()
+    """The longest line the answering side reads."""
+
+
+@frozen
+class Spawned:
+    """The agent is up."""
+
+    agent_id: str
+    name: str
+
+
+@frozen
+class Waited:
+    """How an agent ended, or that it has not yet."""
+
+    output: str
+    """The base dialect's text: the result, or the reason there is none."""
+    timed_out: bool = extension(False)
+    """True: the wait ended first; the agent goes on."""
+    agent: str | None = extension()
+    agent_id: str | None = extension()
+    outcome: Outcome | None = extension()
+
+
+@frozen
+class AgentNames:
+    """The names of a hub's agents, shadows and connected clients included."""
+
+    agents: tuple[str, ...]
+
+
+@frozen
+class AgentDetails:
+    """One agent, live or finished."""
+
+    name: str
+    lifecycle: str
+    output: str | None = None
+    parent: str | None = extension()
+    children: tuple[str, ...] = extension(())
+    model: str | None = extension()
+    id: str | None = extension()
+    type: str | None = extension()
+    hub: str | None = extension()
+    outcome: Outcome | None = extension()
+
+
+@frozen
+class HubTopology:
+    """A hub's agents."""
+
+    agents: tuple[AgentNode, ...]
+
+
+@frozen
+class StatusInfo:
+    """A hub in one line."""
+
+    agent_count: int
+    uplink: UplinkInfo | None
+    hub: str | None = extension()
+    agent_types: tuple[str, ...] = extension(())
+    capabilities: tuple[str, ...] = extension(())
+
+
+@frozen
+class Found:
+    """Where an agent is."""
+
+    found: bool
+    hub: str | None = extension()
+
+
+@frozen
+class HubList:
+    """The hubs of a cluster."""
+
+    hubs: tuple[HubInfo, ...]
+
+
+@frozen
+class TopologyOf:
+    """One hub's part of the cluster's topology, or why it is missing."""
+
+    hub: str
+    topology: HubTopology | None = None
+    error: str | None = None
+    """``timeout``, ``unreachable``, or the hub's own words."""
+
+
+@frozen
+class ClusterTopology:
+    """Every hub's agents."""
+
+    hubs: tuple[TopologyOf, ...]
+
+
+@frozen
+class AgentList:
+    """Agents of the whole cluster; each names its hub."""
+
+    agents: tuple[AgentNode, ...]
+
+
+@frozen
+class Decision:
+    """The answer to a permission."""
+
+    allow: bool
+    reason: str | None = extension()
+    by: str | None = extension()
+    """Who decided: an operator's name, or the policy."""
+
+
+@frozen
+class Answers:
+    """The answers to a question, one per question asked."""
+
+    answers: tuple[str, ...]
+    by: str | None = extension()
+
+
+@frozen
+class Subscribed:
+    """The start of an event stream."""
+
+    seq: int
+    """The number of the newest event when the subscription began."""
+    missed: int = 0
+    """Events after ``since`` that are no longer kept."""
+
+
+@frozen
+class Initialized:
+    """An agent process is there."""
+
+    agent_info: Opaque = Opaque(b'{"name":"loopal-cluster","version":"0"}')
+    protocol_version: int = 1
+
+
+@frozen
+class Started:
+    """An agent has begun."""
+
+    session_id: str
+
+
+# To a hub, from its agents and clients. The address of an agent on another hub is passed on.
+
+
+@frozen
+class Register(Message[Welcome]):
+    """The first request on a connection to a hub's listener, or of an operator to a MetaHub."""
+
+    method: ClassVar = "hub/register"
+    result: ClassVar = Welcome
+    name: str
+    token: str = field(default="", repr=False)
+    role: Role = extension(Role.AGENT)
+    protocol: Protocol | None = extension()
+
+
+@frozen
+class Route(Message[Ok]):
+    """Deliver a message to an agent, wherever it is."""
+
+    method: ClassVar = "hub/route"
+    result: ClassVar = Ok
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
+class SpawnAgent(Message[Spawned]):
+    """Start an agent here, or, with ``target_hub``, there."""
+
+    method: ClassVar = "hub/spawn_agent"
+    result: ClassVar = Spawned
+    inline: ClassVar = "spec"
+    spec: SpawnSpec
+
+
+@frozen
+class WaitAgent(Message[Waited]):
+    """Wait until an agent has ended. Any number may wait."""
+
+    method: ClassVar = "hub/wait_agent"
+    result: ClassVar = Waited
+    agent: Address = wire("name")
+    agent_id: str | None = extension()
+    """Which of several agents that had the name."""
+    timeout_ms: int | None = extension()
+
+
+@frozen
+class ListAgents(Message[AgentNames]):
+    """The names of a hub's agents."""
+
+    method: ClassVar = "hub/list_agents"
+    result: ClassVar = AgentNames
+
+
+@frozen
+class AgentInfo(Message[AgentDetails]):
+    """One agent, live or finished."""
+
+    method: ClassVar = "hub/agent_info"
+    result: ClassVar = AgentDetails
+    agent: Address = wire("name")
+    agent_id: str | None = extension()
+
+
+@frozen
+class Topology(Message[HubTopology]):
+    """A hub's agents, with parents and children."""
+
+    method: ClassVar = "hub/topology"
+    result: ClassVar = HubTopology
+
+
+@frozen
+class Status(Message[StatusInfo]):
+    """A hub in one line."""
+
+    method: ClassVar = "hub/status"
+    result: ClassVar = StatusInfo
+
+
+@frozen
+class ControlAgent(Message[Ok]):
+    """Hand an agent a control command."""
+
+    method: ClassVar = "hub/control"
+    result: ClassVar = Ok
+    agent: Address = wire("target")
+    command: Opaque = NULL
+
+
+@frozen
+class InterruptAgent(Message[Ok]):
+    """End an agent's current turn."""
+
+    method: ClassVar = "hub/interrupt"
+    result: ClassVar = Ok
+    agent: Address = wire("target")
+
+
+@frozen
+class ShutdownAgent(Message[Ok]):
+    """Stop an agent: ask, then terminate its process group, then kill. Answered when it is gone."""
+
+    method: ClassVar = "hub/shutdown_agent"
+    result: ClassVar = Ok
+    agent: Address = wire("target")
+
+
+@frozen
+class CancelAgent(Message[Waited]):
+    """Stop an agent and all it spawned. Answered with its outcome when it is gone."""
+
+    method: ClassVar = "hub/cancel_agent"
+    result: ClassVar = Waited
+    agent: Address = wire("target")
+    agent_id: str | None = extension()
+    reason: str = extension("cancelled")
+
+
+@frozen
+class Subscribe(Message[Subscribed]):
+    """Send me every event from now on, and those kept after ``since``."""
+
+    method: ClassVar = "hub/subscribe"
+    result: ClassVar = Subscribed
+    since: int | None = extension()
+
+
+@frozen
+class ClusterEvent(Message[None]):
+    """A sequenced event, to subscribers. A jump of ``seq`` is a gap."""
+
+    method: ClassVar = "hub/event"
+    result: ClassVar = None
+    seq: int
+    at: float
+    """Seconds since the Unix epoch, by the clock of the hub that sequenced it."""
+    hub: str | None
+    agent: str | None
+    payload: Any
+    """A record of ``payloads``, or ``Opaque``."""
+
+
+Addressed = WaitAgent | AgentInfo | ControlAgent | InterruptAgent | ShutdownAgent | CancelAgent
+
+
+# Between a hub and an agent.
+
+
+@frozen
+class Initialize(Message[Initialized]):
+    """The first request to an agent process."""
+
+    method: ClassVar = "initialize"
+    result: ClassVar = Initialized
+    protocol_version: int = 1
+
+
+@frozen
+class AgentStart(Message[Started]):
+    """Begin."""
+
+    method: ClassVar = "agent/start"
+    result: ClassVar = Started
+    cwd: str | None = None
+    lifecycle: str | None = None
+    mode: str | None = "act"
+    model: str | None = None
+    no_sandbox: bool = False
+    permission_mode: str | None = None
+    prompt: str | None = None
+    resume: str | None = None
+    name: str | None = extension()
+    """The agent's own name."""
+    hub: str | None = extension()
+    """The name of the hub that hosts it."""
+    parent: str | None = extension()
+    agent_id: str | None = extension()
+    agent_type: str | None = extension()
+    depth: int = extension(0)
+
+
+@frozen
+class DeliverEnvelope(Message[Ok]):
+    """A message for the receiver, or for an agent of the receiving hub."""
+
+    method: ClassVar = "agent/message"
+    result: ClassVar = Ok
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
+class Control(Message[Ok]):
+    """A control command for the receiving agent."""
+
+    method: ClassVar = "agent/control"
+    result: ClassVar = Ok
+    inline: ClassVar = "command"
+    command: Opaque
+
+
+@frozen
+class Interrupt(Message[None]):
+    """End your current turn."""
+
+    method: ClassVar = "agent/interrupt"
+    result: ClassVar = None
+
+
+@frozen
+class Shutdown(Message[Ok]):
+    """End."""
+
+    method: ClassVar = "agent/shutdown"
+    result: ClassVar = Ok
+
+
+@frozen
+class AgentEvent(Message[None]):
+    """Something an agent did. Hubs fill in the name; the MetaHub qualifies it."""
+
+    method: ClassVar = "agent/event"
+    result: ClassVar = None
+    agent_name: str | None
+    payload: Any
+    """A record of ``payloads``, or ``Opaque``."""
+
+
+@frozen
+class Completed(Message[None]):
+    """An agent has ended. The last thing it says."""
+
+    method: ClassVar = "agent/completed"
+    result: ClassVar = None
+    reason: str
+    """``goal``, ``shutdown``, ``error`` or ``aborted``."""
+    result_text: str | None = wire("result", default=None)
+    traceback: str | None = extension()
+
+
+@frozen
+class Permission(Message[Decision]):
+    """May this tool be used? Asked by an agent; passed on to operators."""
+
+    method: ClassVar = "agent/permission"
+    result: ClassVar = Decision
+    tool_name: str = ""
+    tool_input: Opaque = NULL
+    tool_call_id: str = ""
+    agent_name: str | None = extension()
+    """Who asks; set by hubs."""
+    ask_id: str | None = extension()
+    timeout_ms: int | None = extension()
+    """The time the asking hub gives, if it is bounded."""
+    extra: Mapping[str, Opaque] = Factory(dict)
+
+
+@frozen
+class Question(Message[Answers]):
+    """What should I do? Asked by an agent; passed on to operators."""
+
+    method: ClassVar = "agent/question"
+    result: ClassVar = Answers
+    questions: Opaque = Opaque(b"[]")
+    """A list of ``{question, options: [{label, description}], allow_multiple}``."""
+    agent_name: str | None = extension()
+    ask_id: str | None = extension()
+    timeout_ms: int | None = extension()
+    extra: Mapping[str, Opaque] = Factory(dict)
+
+
+@frozen
+class Decided(Message[None]):
+    """To the operators who did not answer: somebody else did, or it is no longer asked."""
+
+    method: ClassVar = "hub/decided"
+    result: ClassVar = None
+    ask_id: str
+    by: str | None
+    """Who answered; None if the asker went away."""
+    allow: bool | None = None
+
+
+# Between a hub and its MetaHub.
+
+
+@frozen
+class RegisterHub(Message[Welcome]):
+    """The first request of a hub to its MetaHub."""
+
+    method: ClassVar = "meta/register"
+    result: ClassVar = Welcome
+    name: str
+    token: str = field(default="", repr=False)
+    capabilities: tuple[str, ...] = ()
+    protocol: Protocol | None = extension()
+    instance: str | None = extension()
+    """A uuid made at process start. The same instance returning is a reconnect."""
+    labels: Mapping[str, str] = extension(Factory(dict))
+    agent_types: tuple[str, ...] = extension(())
+
+
+@frozen
+class Heartbeat(Message[None]):
+    """I am alive."""
+
+    method: ClassVar = "meta/heartbeat"
+    result: ClassVar = None
+    hub_name: str = ""
+    agent_count: int = 0
+
+
+@frozen
+class MetaRoute(Message[Ok]):
+    """Deliver a message to an agent on another hub."""
+
+    method: ClassVar = "meta/route"
+    result: ClassVar = Ok
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
+class Resolve(Message[Found]):
+    """To a hub: do you have this agent? To a MetaHub: who has it?"""
+
+    method: ClassVar = "meta/resolve"
+    result: ClassVar = Found
+    agent_name: str
+
+
+@frozen
+class MetaSpawn(Message[Spawned]):
+    """Start an agent on ``target_hub``."""
+
+    method: ClassVar = "meta/spawn"
+    result: ClassVar = Spawned
+    inline: ClassVar = "spec"
+    spec: SpawnSpec
+
+
+@frozen
+class ListHubs(Message[HubList]):
+    """The hubs of the cluster."""
+
+    method: ClassVar = "meta/list_hubs"
+    result: ClassVar = HubList
+
+
+@frozen
+class MetaTopology(Message[ClusterTopology]):
+    """Every hub's agents."""
+
+    method: ClassVar = "meta/topology"
+    result: ClassVar = ClusterTopology
+
+
+@frozen
+class Announced:
+    """An agent that a hub runs, for the MetaHub's directory."""
+
+    name: str
+    id: str
+    type: str | None = None
+    parent: str | None = None
+
+
+@frozen
+class Announce(Message[Ok]):
+    """What a hub runs now. One at a time, so that the newest state always wins."""
+
+    method: ClassVar = "meta/announce"
+    result: ClassVar = Ok
+    started: tuple[Announced, ...] = ()
+    ended: tuple[str, ...] = ()
+    """Names."""
+    whole: bool = False
+    """True: ``started`` is all there is; forget the rest."""
+
+
+@frozen
+class MetaComplete(Message[Ok]):
+    """An agent with a parent on another hub has ended. Repeated until answered."""
+
+    method: ClassVar = "meta/complete"
+    result: ClassVar = Ok
+    inline: ClassVar = "completion"
+    completion: Completion
+
+
+@frozen
+class HubComplete(Message[Ok]):
+    """To the parent's hub: a shadow's agent has ended."""
+
+    method: ClassVar = "hub/complete"
+    result: ClassVar = Ok
+    inline: ClassVar = "completion"
+    completion: Completion
+
+
+@frozen
+class HubLost(Message[Ok]):
+    """To every hub: this one is gone, and so is all it ran."""
+
+    method: ClassVar = "hub/hub_lost"
+    result: ClassVar = Ok
+    hub: str
+    reason: str
+
+
+@frozen
+class CancelRequest(Message[None]):
+    """I no longer wait for the answer to my request with this id."""
+
+    method: ClassVar = "$/cancelRequest"
+    result: ClassVar = None
+    id: int
+
+
+METHODS: dict[str, type[Message[Any]]] = {
+    cls.method: cls
+    for cls in list(globals().values())
+    if isinstance(cls, type) and issubclass(cls, Message) and cls is not Message
+}
