@@ -6,11 +6,12 @@ Durations are seconds. The defaults of health and relay are the base dialect's.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen, validators
+from attrs import Factory, field, frozen, validators
 
-__all__ = ["Limits", "Policy", "Timeouts"]
+__all__ = ["HubSettings", "Limits", "MetaHubSettings", "Policy", "Timeouts"]
 
 _positive: Any = validators.gt(0)
 
@@ -60,6 +61,8 @@ class Timeouts:
     """For an agent to end after it was asked to, before its process group is terminated."""
     result_ttl: float = field(default=3600.0, validator=_positive)
     """For how long a finished agent's outcome is kept for late waiters."""
+    report_interval: float = field(default=1.0, validator=_positive)
+    """Between two attempts to report an outcome to a parent's hub that is away."""
     redial_delay: float = field(default=0.1, validator=_positive)
     """Before the first redial of a MetaHub; doubled at each failure, with jitter."""
     redial_delay_max: float = field(default=10.0, validator=_positive)
@@ -106,3 +109,39 @@ class Limits:
         # limits, notifications by the high-water mark, so a full outbox is our bug and not a slow network.
         if self.outbox_frames < self.high_water + self.calls_per_peer + self.requests_per_peer:
             raise ValueError("outbox_frames >= high_water + calls_per_peer + requests_per_peer must hold")
+
+
+@frozen
+class HubSettings:
+    """One hub, as far as its core needs to know."""
+
+    name: str
+    instance: str
+    """A uuid made at process start; a hub that comes back with it is the same hub."""
+    token: str = field(default="", repr=False)
+    """What a party that connects to this hub must bring."""
+    meta_token: str = field(default="", repr=False)
+    """What this hub brings to its MetaHub."""
+    capabilities: tuple[str, ...] = ()
+    labels: Mapping[str, str] = Factory(dict)
+    agent_types: tuple[str, ...] = ()
+    """The types this hub runs."""
+    default_type: str | None = None
+    """What a spawn without a type gets."""
+    policy: Policy = Policy.SUPERVISED
+    cwd: str = "."
+    """The working directory of agents whose spawner did not, or may not, choose one."""
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+
+
+@frozen
+class MetaHubSettings:
+    """A MetaHub, as far as its core needs to know."""
+
+    cluster: str
+    """The id of the cluster, new at each start."""
+    token: str = field(default="", repr=False)
+    """What hubs and clients must bring."""
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()

@@ -58,6 +58,8 @@ class Rejected:
     """The request's id as far as it could be read; None is answered with ``"id": null``."""
     code: ErrorCode
     detail: str
+    answer: bool = True
+    """False: it was a notification or an answer, and those are never answered."""
 
 
 Frame = Request | Notification | Response | Failure

@@ -17,7 +17,7 @@ from loopal_cluster.errors import (
     AgentTimedOut,
 )
 
-__all__ = ["Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut", "unwrap"]
+__all__ = ["Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut", "reason_of", "unwrap"]
 
 
 @frozen

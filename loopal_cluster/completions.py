@@ -1,0 +1,32 @@
+"""The base dialect's way to say that an agent has ended: a message with a wrapped text.
+
+Pure text, so that both the cores and the codec may use it. The wrapper's shape is fixed: a Loopal
+hub recognises a completion by it and by nothing else.
+"""
+
+from __future__ import annotations
+
+__all__ = ["unwrap_result", "wrap_result"]
+
+_OPEN = '<agent-result name="'
+_CLOSE = "</agent-result>"
+
+
+def wrap_result(name: str, output: str) -> str:
+    """The text that tells a parent that ``name`` has ended with ``output``."""
+    # The output is not escaped, as in Loopal: the text is for a model to read.
+    return f'{_OPEN}{name}">\n{output}\n{_CLOSE}'
+
+
+def unwrap_result(text: str) -> tuple[str, str] | None:
+    """The agent's name and its output, or None if the text is not a completion.
+
+    As lenient as Loopal: the first opening tag counts, wherever it is. The output ends at the
+    last closing tag, because it may quote one, or at the end of the text.
+    """
+    _, opened, after = text.partition(_OPEN)
+    name, quoted, body = after.partition('">')
+    if not (opened and quoted):
+        return None
+    output, closed, _ = body.rpartition(_CLOSE)
+    return name, (output if closed else body).removeprefix("\n").removesuffix("\n")

@@ -1,0 +1,164 @@
+"""The agents of one hub: who they are, whose child each is, and where it runs.
+
+An agent that runs on another hub for a parent of ours is an ``AgentRecord`` whose ``hub`` is set: the
+"shadow entry". It is created before the request leaves and removed if the request is refused, so a
+result can never arrive before its place.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from loopal_cluster.address import Address
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Refused
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.messages import AgentNode, SpawnSpec
+
+__all__ = ["AgentRecord", "AgentTree", "Lifecycle"]
+
+
+class Lifecycle(enum.Enum):
+    """Where a live agent stands; the base dialect's words."""
+
+    SPAWNING = "Spawning"
+    RUNNING = "Running"
+
+
+@define(eq=False)
+class AgentRecord:
+    """A live agent, here or (a shadow) elsewhere."""
+
+    id: str
+    spec: SpawnSpec
+    type: str | None
+    parent: Address | None
+    """Bare if the parent is on this hub, qualified if not."""
+    hub: str | None = None
+    """The hub it runs on, if not this one."""
+    depth: int = 0
+    peer: Peer | None = None
+    lifecycle: Lifecycle = Lifecycle.SPAWNING
+    children: dict[str, AgentRecord] = field(factory=dict)
+    """By id, in the order they were spawned."""
+    spawner: Origin | None = None
+    """The request to answer when it is up."""
+    waiters: list[Origin] = field(factory=list)
+    stoppers: list[Origin] = field(factory=list)
+    """Requests to answer when it is gone."""
+    stop_reason: str | None = None
+    """Set once somebody wants it stopped."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the hub it runs on."""
+        return self.spec.name
+
+    @property
+    def address(self) -> Address:
+        """Bare if it runs here, qualified if not."""
+        return Address(self.spec.name, self.hub)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it goes on after its first turn."""
+        return self.spec.lifecycle == "persistent"
+
+    def node(self) -> AgentNode:
+        """A copy for a topology."""
+        return AgentNode(
+            name=self.name,
+            parent=None if self.parent is None else str(self.parent),
+            children=tuple(str(child.address) for child in self.children.values()),
+            lifecycle=self.lifecycle.value,
+            model=self.spec.model,
+            id=self.id,
+            type=self.type,
+            hub=self.hub,
+            persistent=self.persistent,
+        )
+
+
+@define
+class AgentTree:
+    """The live agents of one hub, by identity and by address."""
+
+    _by_id: dict[str, AgentRecord] = field(factory=dict, init=False)
+    _by_address: dict[Address, AgentRecord] = field(factory=dict, init=False)
+    _shadows: dict[str, dict[str, AgentRecord]] = field(factory=dict, init=False)
+    """Agent name -> hub -> shadow, to find a bare name among shadows."""
+
+    def add(self, record: AgentRecord) -> None:
+        """Add an agent and make it its parent's child.
+
+        Raises:
+            Refused: its name is taken on the hub it runs on.
+        """
+        address = record.address
+        if address in self._by_address:
+            raise Refused(ErrorCode.NAME_TAKEN, f"agent name '{address}' is taken")
+        if record.id in self._by_id:
+            raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{record.id}' is taken")
+        self._by_id[record.id] = record
+        self._by_address[address] = record
+        if record.hub is not None:
+            self._shadows.setdefault(record.name, {})[record.hub] = record
+        if (parent := self.parent_of(record)) is not None:
+            parent.children[record.id] = record
+
+    def remove(self, record: AgentRecord) -> None:
+        """Remove an agent; its children keep their parent's name and lose its record."""
+        del self._by_id[record.id]
+        del self._by_address[record.address]
+        if record.hub is not None:
+            del self._shadows[record.name][record.hub]
+            if not self._shadows[record.name]:
+                del self._shadows[record.name]
+        if (parent := self.parent_of(record)) is not None:
+            parent.children.pop(record.id, None)
+
+    def parent_of(self, record: AgentRecord) -> AgentRecord | None:
+        """The parent, if it is an agent of this hub."""
+        if record.parent is None or record.parent.hub is not None:
+            return None
+        return self._by_address.get(record.parent)
+
+    def get(self, agent_id: str) -> AgentRecord | None:
+        """The live agent with this identity."""
+        return self._by_id.get(agent_id)
+
+    def local(self, name: str) -> AgentRecord | None:
+        """The live agent of this name that runs here."""
+        return self._by_address.get(Address(name))
+
+    def find(self, address: Address) -> AgentRecord | None:
+        """The live agent or shadow an address means; a bare name is looked for here first.
+
+        Raises:
+            Refused: a bare name that only shadows have, and several of them.
+        """
+        if (record := self._by_address.get(address)) is not None:
+            return record
+        if address.hub is not None:
+            return None
+        shadows = list(self._shadows.get(address.agent, {}).values())
+        if len(shadows) > 1:
+            candidates = ", ".join(str(shadow.address) for shadow in shadows)
+            raise Refused(
+                ErrorCode.AMBIGUOUS_NAME, f"agent name '{address}' is on several hubs: {candidates}"
+            )
+        return shadows[0] if shadows else None
+
+    def here(self) -> list[AgentRecord]:
+        """Those that run on this hub, oldest first."""
+        return [record for record in self._by_id.values() if record.hub is None]
+
+    def __iter__(self) -> Iterator[AgentRecord]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)

@@ -1,0 +1,133 @@
+"""Permissions and questions that wait for a human.
+
+An ask is parked where it was asked, shown to every judge that is attached and to those who attach
+later, and answered once: by the first judge that answers, or in words when its time is up. A judge is
+an operator, or a MetaHub with operators of its own. A judge that fails or leaves has not answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, evolve, field
+
+from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import Answers, CancelRequest, Decided, Decision, Permission, Question
+
+__all__ = ["Ask", "Asks"]
+
+
+@define
+class Ask:
+    """One permission or question, parked."""
+
+    id: str
+    origin: Origin
+    message: Permission | Question
+    deadline: float
+    time_given: float
+    calls: dict[Peer, int] = field(factory=dict)
+    """The judges asked, and the id of the call to each."""
+
+
+@define
+class Asks:
+    """The parked asks of one core."""
+
+    _exchange: Exchange[Any]
+    _then: Callable[[str], Any]
+    """Makes the record that brings a judge's answer back to ``on_answer``."""
+    _open: dict[str, Ask] = field(factory=dict, init=False)
+
+    def park(
+        self,
+        ask_id: str,
+        origin: Origin,
+        message: Permission | Question,
+        *,
+        now: float,
+        timeout: float,
+        judges: list[Peer],
+    ) -> Ask:
+        """Keep an ask until it is answered, and show it to the judges there are.
+
+        Raises:
+            Refused: too many are parked already.
+        """
+        if len(self._open) >= self._exchange.limits.asks:
+            raise Refused(ErrorCode.OVERLOADED, "too many permissions and questions are waiting")
+        message = evolve(message, ask_id=ask_id, timeout_ms=int(timeout * 1000))
+        ask = self._open[ask_id] = Ask(ask_id, origin, message, now + timeout, timeout)
+        for judge in judges:
+            self._show(ask, judge)
+        return ask
+
+    def show_all(self, judge: Peer) -> None:
+        """Show a judge that has just come everything that is parked."""
+        for ask in self._open.values():
+            self._show(ask, judge)
+
+    def on_answer(self, call: Call[Any], ask_id: str, answer: Response | Failure, by: str) -> None:
+        """A judge has answered, or will not."""
+        ask = self._open.get(ask_id)
+        if ask is None:
+            return
+        ask.calls.pop(call.peer, None)
+        if isinstance(answer, Failure):
+            return
+        result: Decision | Answers = answer.result
+        self._settle(ask, evolve(result, by=result.by or by))
+
+    def expire(self, ask_id: str) -> None:
+        """Its time is up: deny a permission, refuse a question, both in words."""
+        ask = self._open.get(ask_id)
+        if ask is None:
+            return
+        reason = f"no operator answered within {ask.time_given:g} s"
+        if isinstance(ask.message, Permission):
+            self._settle(ask, Decision(allow=False, reason=reason, by="policy"))
+        else:
+            self._exchange.refuse(ask.origin, ErrorCode.NO_OPERATOR, reason)
+            self._close(ask, None, None)
+
+    def withdraw(self, peer: Peer, request_id: int | None = None) -> None:
+        """The asker is gone, or no longer waits for this request."""
+        for ask in list(self._open.values()):
+            if ask.origin.peer == peer and request_id in (None, ask.origin.id):
+                self._close(ask, None, None)
+
+    def lonely(self) -> list[Ask]:
+        """The asks that no judge is looking at."""
+        return [ask for ask in self._open.values() if not ask.calls]
+
+    def show(self, ask: Ask, judge: Peer) -> None:
+        """Show one ask to one more judge."""
+        self._show(ask, judge)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _show(self, ask: Ask, judge: Peer) -> None:
+        if judge in ask.calls:
+            return
+        # A judge with too many open calls is passed over; it sees the ask again when it attaches again.
+        try:
+            ask.calls[judge] = self._exchange.call(judge, ask.message, self._then(ask.id), ask.deadline + 1.0)
+        except Refused as refused:
+            self._exchange.log("WARNING", f"cannot ask an operator: {refused.detail}")
+
+    def _settle(self, ask: Ask, result: Decision | Answers) -> None:
+        self._exchange.answer(ask.origin, result)
+        self._close(ask, result.by, result.allow if isinstance(result, Decision) else None)
+
+    def _close(self, ask: Ask, by: str | None, allow: bool | None) -> None:
+        del self._open[ask.id]
+        for judge, call_id in ask.calls.items():
+            self._exchange.calls.settle(judge, call_id)
+            self._exchange.notify(judge, CancelRequest(call_id))
+            self._exchange.notify(judge, Decided(ask.id, by, allow))

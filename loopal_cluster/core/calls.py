@@ -1,0 +1,110 @@
+"""Every request a core has sent and that is not answered yet: who waits for it, until when.
+
+Ids are chosen afresh for each leg and keyed by (peer, id), so two callers with equal ids are never
+mixed up, and a peer cannot answer a call made to another. A call ends in exactly one of three ways:
+answered, peer lost, or deadline; ``settle`` hands it out once, and the last two become a ``Failure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from attrs import Factory, define, frozen
+
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.events import Peer
+from loopal_cluster.frames import Request
+from loopal_cluster.messages import Message
+
+__all__ = ["Call", "CallTable", "Origin"]
+
+N = TypeVar("N")
+
+
+@frozen
+class Origin:
+    """A request of somebody else that is waiting for our answer."""
+
+    peer: Peer
+    id: int
+
+
+@frozen
+class Call(Generic[N]):
+    """An outstanding request."""
+
+    peer: Peer
+    id: int
+    message: Message[Any]
+    then: N
+    """What the core does with the answer."""
+    deadline: float
+
+
+@define
+class _Leg(Generic[N]):
+    """One peer's calls and its id counter."""
+
+    last_id: int = 0
+    calls: dict[int, Call[N]] = Factory(dict)
+
+
+@define
+class CallTable(Generic[N]):
+    """The outstanding calls of one core, by peer and id."""
+
+    _legs: dict[Peer, _Leg[N]] = Factory(dict)
+    _deadlines: DeadlineQueue[tuple[Peer, int]] = Factory(DeadlineQueue)
+
+    def open(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> Request:
+        """Remember a call and return the request to send."""
+        leg = self._legs.get(peer)
+        if leg is None:
+            leg = self._legs[peer] = _Leg()
+        leg.last_id += 1
+        leg.calls[leg.last_id] = Call(peer, leg.last_id, message, then, deadline)
+        self._deadlines.set((peer, leg.last_id), deadline)
+        return Request(leg.last_id, message)
+
+    def find(self, peer: Peer, call_id: int) -> Call[N] | None:
+        """The call that an answer with this id would settle."""
+        leg = self._legs.get(peer)
+        return None if leg is None else leg.calls.get(call_id)
+
+    def settle(self, peer: Peer, call_id: int) -> Call[N] | None:
+        """Hand out a call for the one and only time; None if it is not (or no longer) open."""
+        leg = self._legs.get(peer)
+        call = None if leg is None else leg.calls.pop(call_id, None)
+        if call is not None:
+            self._deadlines.discard((peer, call_id))
+        return call
+
+    def settle_due(self, now: float) -> Iterator[Call[N]]:
+        """Settle, earliest first, the calls whose deadline has come."""
+        while (key := self._deadlines.pop_due(now)) is not None:
+            yield self._legs[key[0]].calls.pop(key[1])
+
+    def settle_peer(self, peer: Peer) -> list[Call[N]]:
+        """Settle all calls to a peer that is gone, in the order they were made."""
+        leg = self._legs.pop(peer, None)
+        calls = [] if leg is None else list(leg.calls.values())
+        for call in calls:
+            self._deadlines.discard((peer, call.id))
+        return calls
+
+    def count(self, peer: Peer) -> int:
+        """How many calls are open to a peer."""
+        leg = self._legs.get(peer)
+        return 0 if leg is None else len(leg.calls)
+
+    def next_deadline(self) -> float | None:
+        """When the earliest open call is due."""
+        return self._deadlines.next()
+
+    def __iter__(self) -> Iterator[Call[N]]:
+        for leg in self._legs.values():
+            yield from leg.calls.values()
+
+    def __len__(self) -> int:
+        return sum(len(leg.calls) for leg in self._legs.values())

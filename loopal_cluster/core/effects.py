@@ -1,0 +1,59 @@
+"""What a core can ask for."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from loopal_cluster.core.events import Peer
+from loopal_cluster.frames import Frame
+
+__all__ = ["Disconnect", "Effect", "Log", "Send", "StartAgent", "StopAgent"]
+
+
+@frozen
+class Send:
+    """Queue a frame for a peer. A notification may be dropped if the peer is slow."""
+
+    peer: Peer
+    frame: Frame
+
+
+@frozen
+class Disconnect:
+    """End a connection after what is queued for it. The core has already forgotten the peer."""
+
+    peer: Peer
+    reason: str
+    final: bool = False
+    """Of an uplink: True if dialling again is pointless (a wrong token, a taken name)."""
+
+
+@frozen
+class StartAgent:
+    """Start an agent; answer with ``AgentStarted`` or ``AgentNotStarted``."""
+
+    agent_id: str
+    name: str
+    agent_type: str
+    cwd: str
+
+
+@frozen
+class StopAgent:
+    """End a started agent: close its connection, and see to it that it is gone.
+
+    After the grace period its process group is terminated, then killed. ``AgentEnded`` follows.
+    """
+
+    agent_id: str
+
+
+@frozen
+class Log:
+    """Something an operator may want to know. ``level`` is a name of ``logging``."""
+
+    level: str
+    text: str
+
+
+Effect = Send | Disconnect | StartAgent | StopAgent | Log

@@ -1,0 +1,146 @@
+"""What both cores do with frames: answer once, call with a deadline, notify, hang up.
+
+The exchange collects effects while a core handles one event; ``drain`` hands them over. It keeps the
+promise that every request is answered exactly once: an answer is sent only while the request is open,
+and a request is open until it is answered or its peer is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from attrs import Factory, define, field
+
+from loopal_cluster.config import Limits
+from loopal_cluster.core.calls import Call, CallTable, Origin
+from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
+from loopal_cluster.core.events import Peer
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.messages import CancelRequest, Message
+
+__all__ = ["Exchange", "Refused"]
+
+N = TypeVar("N")
+
+
+class Refused(Exception):
+    """Raised by the part of a core that refuses a request; ``handle`` turns it into a ``Failure``.
+
+    Raised only before anything was changed.
+    """
+
+    def __init__(self, code: ErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@define
+class Exchange(Generic[N]):
+    """The frames of one core, in and out."""
+
+    limits: Limits
+    calls: CallTable[N] = Factory(CallTable)
+    _requests: dict[Peer, set[int]] = field(factory=dict, init=False)
+    _effects: list[Effect] = field(factory=list, init=False)
+
+    def admit(self, peer: Peer) -> None:
+        """Begin to talk with a peer."""
+        self._requests[peer] = set()
+
+    def knows(self, peer: Peer) -> bool:
+        """Whether the peer is still ours to talk with."""
+        return peer in self._requests
+
+    def forget(self, peer: Peer) -> list[Call[N]]:
+        """Stop talking with a peer; return the calls to it, which now will never be answered."""
+        self._requests.pop(peer, None)
+        return self.calls.settle_peer(peer)
+
+    def hang_up(self, peer: Peer, reason: str, *, final: bool = False) -> None:
+        """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
+        if self._requests.pop(peer, None) is not None:
+            self._effects.append(Disconnect(peer, reason, final))
+
+    def take(self, peer: Peer, request: Request) -> Origin | None:
+        """Open a peer's request; None if it is refused at once (and answered so)."""
+        requests = self._requests[peer]
+        if request.id in requests:
+            self._fail(peer, request.id, ErrorCode.INVALID_REQUEST, f"request {request.id} is already open")
+            return None
+        if len(requests) >= self.limits.requests_per_peer:
+            self._fail(peer, request.id, ErrorCode.OVERLOADED, "too many unanswered requests")
+            return None
+        requests.add(request.id)
+        return Origin(peer, request.id)
+
+    def is_open(self, origin: Origin) -> bool:
+        """Whether somebody still waits for this answer."""
+        return origin.id in self._requests.get(origin.peer, ())
+
+    def answer(self, origin: Origin, result: Any) -> bool:
+        """Answer yes. False if nobody waits any more."""
+        if not self._close(origin):
+            return False
+        self._effects.append(Send(origin.peer, Response(origin.id, result)))
+        return True
+
+    def refuse(self, origin: Origin, code: ErrorCode, detail: str) -> None:
+        """Answer no."""
+        if self._close(origin):
+            self._fail(origin.peer, origin.id, code, detail)
+
+    def pass_on(self, origin: Origin, answer: Response | Failure) -> None:
+        """Answer with what somebody else answered."""
+        if isinstance(answer, Response):
+            self.answer(origin, answer.result)
+        else:
+            self.refuse(origin, answer.code, answer.detail)
+
+    def call(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
+        """Send a request and remember what to do with its answer; return its id.
+
+        Raises:
+            Refused: too many calls to this peer are open.
+        """
+        if self.calls.count(peer) >= self.limits.calls_per_peer:
+            raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
+        request = self.calls.open(peer, message, then, deadline)
+        self._effects.append(Send(peer, request))
+        return request.id
+
+    def withdraw(self, origin: Origin, then: N) -> None:
+        """The caller of a request no longer waits: say so to whoever we asked on its behalf."""
+        self.refuse(origin, ErrorCode.CANCELLED, "cancelled by its caller")
+        for call in [call for call in self.calls if call.then == then]:
+            self.calls.settle(call.peer, call.id)
+            self.notify(call.peer, CancelRequest(call.id))
+
+    def notify(self, peer: Peer, message: Message[None]) -> None:
+        """Send a notification, if the peer is still there."""
+        if peer in self._requests:
+            self._effects.append(Send(peer, Notification(message)))
+
+    def log(self, level: str, text: str) -> None:
+        """Tell the operator's log."""
+        self._effects.append(Log(level, text))
+
+    def perform(self, effect: Effect) -> None:
+        """Ask for any other effect."""
+        self._effects.append(effect)
+
+    def drain(self) -> list[Effect]:
+        """Hand over the effects collected since the last call."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _close(self, origin: Origin) -> bool:
+        requests = self._requests.get(origin.peer)
+        if requests is None or origin.id not in requests:
+            return False
+        requests.remove(origin.id)
+        return True
+
+    def _fail(self, peer: Peer, request_id: int, code: ErrorCode, detail: str) -> None:
+        self._effects.append(Send(peer, Failure(request_id, code, detail)))

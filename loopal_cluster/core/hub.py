@@ -1,0 +1,376 @@
+"""Decides what a hub does.
+
+A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
+and each is handed to the part that knows what to do: requests to ``HubRequests``, everything about an
+agent's life to ``Supervisor``, the MetaHub to ``Uplink``, humans to ``Asks``, watchers to ``Timeline``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from attrs import define, field
+
+from loopal_cluster.address import check_name
+from loopal_cluster.config import HubSettings
+from loopal_cluster.core.agents import AgentTree
+from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.effects import Effect, StopAgent
+from loopal_cluster.core.events import (
+    AgentEnded,
+    AgentNotStarted,
+    AgentStarted,
+    DeadlineReached,
+    Event,
+    FrameReceived,
+    Link,
+    Peer,
+    PeerConnected,
+    PeerLost,
+)
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.parties import (
+    AgentParty,
+    ClientParty,
+    MetaHubParty,
+    Stranger,
+    agree,
+)
+from loopal_cluster.core.results import Results
+from loopal_cluster.core.steps import (
+    Announcing,
+    AskDue,
+    Delivering,
+    Forwarding,
+    HandshakeDue,
+    HealthDue,
+    HeartbeatDue,
+    HubThen,
+    Initializing,
+    Joining,
+    Judging,
+    Probing,
+    RejoinDue,
+    ReportDue,
+    Reporting,
+    SpawningRemotely,
+    StartDue,
+    Starting,
+    Stopping,
+    StoppingRemotely,
+    Timer,
+    WaitDue,
+)
+from loopal_cluster.core.supervisor import Supervisor
+from loopal_cluster.core.timeline import Timeline
+from loopal_cluster.core.uplink import Uplink
+from loopal_cluster.errors import ErrorCode, InvalidAddress
+from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
+from loopal_cluster.messages import (
+    AgentEvent,
+    CancelRequest,
+    Completed,
+    DeliverEnvelope,
+    Message,
+    Register,
+    Role,
+    Welcome,
+)
+
+__all__ = ["HubCore"]
+
+Party = Stranger | ClientParty | AgentParty | MetaHubParty
+
+
+@define
+class HubCore:
+    """Decides what a hub does. Knows no sockets, no clock and no tasks."""
+
+    settings: HubSettings
+    new_id: Callable[[], str]
+    """Makes uuids."""
+    epoch: float = 0.0
+    """Seconds to add to ``now`` to get seconds since the Unix epoch."""
+    agents: AgentTree = field(factory=AgentTree, init=False)
+    exchange: Exchange[HubThen] = field(init=False)
+    uplink: Uplink = field(init=False)
+    _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
+    _timeline: Timeline = field(init=False)
+    _asks: Asks = field(init=False)
+    _results: Results = field(init=False)
+    _supervisor: Supervisor = field(init=False)
+    _requests: HubRequests = field(init=False)
+    _parties: dict[Peer, Party] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        self.exchange = Exchange(settings.limits)
+        self.uplink = Uplink(self.exchange, settings, self.agents, self._timers)
+        self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
+        self._asks = Asks(self.exchange, Judging)
+        self._results = Results(settings.limits.results)
+        self._supervisor = Supervisor(
+            settings,
+            self.exchange,
+            self._timers,
+            self._timeline,
+            self.uplink,
+            self.new_id,
+            self.epoch,
+            self.agents,
+            self._results,
+        )
+        self._requests = HubRequests(
+            settings,
+            self.exchange,
+            self._timers,
+            self._timeline,
+            self.uplink,
+            self._asks,
+            self.agents,
+            self._results,
+            self._supervisor,
+            self.new_id,
+            self._operators,
+        )
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in what happened; return what to do, in this order."""
+        match event:
+            case FrameReceived(peer, frame):
+                if self.exchange.knows(peer):
+                    self._on_frame(peer, frame, now)
+            case PeerConnected(peer, link):
+                self._on_connected(peer, link, now)
+            case PeerLost(peer, reason):
+                self._on_lost(peer, reason, now)
+            case AgentStarted(agent_id, peer):
+                self._on_agent_started(agent_id, peer, now)
+            case AgentNotStarted(agent_id, reason):
+                self._supervisor.on_not_started(agent_id, reason, now)
+            case AgentEnded(agent_id, reason):
+                self._on_agent_ended(agent_id, reason, now)
+            case DeadlineReached():
+                self._on_deadline(now)
+            case unreachable:
+                assert_never(unreachable)
+        return self.exchange.drain()
+
+    def next_deadline(self) -> float | None:
+        """When ``DeadlineReached`` is due."""
+        due = (self.exchange.calls.next_deadline(), self._timers.next(), self._results.next_deadline())
+        return min((at for at in due if at is not None), default=None)
+
+    # Connections and agents, coming and going.
+
+    def _on_connected(self, peer: Peer, link: Link, now: float) -> None:
+        self.exchange.admit(peer)
+        if link is Link.UPLINK:
+            self._parties[peer] = MetaHubParty()
+            self.uplink.connect(peer, now)
+            return
+        self._parties[peer] = Stranger(trusted=link is Link.TRUSTED)
+        self._timers.set(HandshakeDue(peer), now + self.settings.timeouts.handshake_timeout)
+
+    def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
+        party = self._parties.get(peer)
+        self._timers.discard(HandshakeDue(peer))
+        self._timeline.forget(peer)
+        if isinstance(party, MetaHubParty) and self.uplink.peer == peer:
+            if self.uplink.joined:
+                self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
+            self.uplink.lost()
+        self._retire(peer, f"connection lost: {reason}", now)
+        if isinstance(party, AgentParty):
+            self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
+        self._escalate_lonely_asks()
+
+    def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
+        self.exchange.admit(peer)
+        record = self._supervisor.on_started(agent_id, peer, now)
+        if record is None or record.stop_reason is not None:
+            self.exchange.forget(peer)
+            self.exchange.perform(StopAgent(agent_id))
+        else:
+            self._parties[peer] = AgentParty(record)
+
+    def _on_agent_ended(self, agent_id: str, reason: str, now: float) -> None:
+        record = self.agents.get(agent_id)
+        if record is not None and record.peer is not None:
+            # Settled first, so that a start that was going on is told why, and not that its call was lost.
+            self._supervisor.on_ended(agent_id, reason, now)
+            self._retire(record.peer, f"agent '{record.name}' ended: {reason}", now)
+        else:
+            self._supervisor.on_ended(agent_id, reason, now)
+
+    def _retire(self, peer: Peer, reason: str, now: float) -> None:
+        """Stop talking with a peer that is gone or has said its last word."""
+        self._parties.pop(peer, None)
+        self._supervisor.forget_waits(peer)
+        self._asks.withdraw(peer)
+        for call in self.exchange.forget(peer):
+            self._on_answer(call, Failure(call.id, ErrorCode.CONNECTION_LOST, reason), now)
+
+    def _on_deadline(self, now: float) -> None:
+        for call in self.exchange.calls.settle_due(now):
+            detail = f"no answer to {call.message.method} in time"
+            self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
+        while (timer := self._timers.pop_due(now)) is not None:
+            self._on_timer(timer, now)
+        self._results.expire(now)
+
+    def _on_timer(self, timer: Timer, now: float) -> None:
+        match timer:
+            case HandshakeDue(peer):
+                self.exchange.hang_up(peer, "it did not register in time")
+            case HeartbeatDue():
+                self.uplink.beat(now)
+            case WaitDue(origin):
+                self._supervisor.on_wait_due(origin)
+            case AskDue(ask_id):
+                self._asks.expire(ask_id)
+            case StartDue(agent_id):
+                self._supervisor.on_start_due(agent_id, now)
+            case ReportDue(agent_id):
+                self._supervisor.on_report_due(agent_id, now)
+            case HealthDue() | RejoinDue():
+                raise AssertionError("a timer of the MetaHub")
+            case unreachable:
+                assert_never(unreachable)
+
+    # Frames.
+
+    def _on_frame(self, peer: Peer, frame: Frame, now: float) -> None:
+        match frame:
+            case Request(_, message):
+                if (origin := self.exchange.take(peer, frame)) is not None:
+                    self._on_request(origin, message, now)
+            case Notification(message):
+                self._on_notification(peer, message, now)
+            case Response() | Failure():
+                if (call := self.exchange.calls.settle(peer, frame.id)) is not None:
+                    self._on_answer(call, frame, now)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _on_request(self, origin: Origin, message: Message[Any], now: float) -> None:
+        party = self._parties[origin.peer]
+        try:
+            match party:
+                case AgentParty():
+                    self._requests.on_agent_request(origin, party, message, now)
+                case MetaHubParty():
+                    self._requests.on_meta_hub_request(origin, message, now)
+                case ClientParty():
+                    self._requests.on_client_request(origin, party, message, now)
+                case Stranger():
+                    self._on_stranger_request(origin, party, message, now)
+                case unreachable:
+                    assert_never(unreachable)
+        except Refused as refused:
+            self.exchange.refuse(origin, refused.code, refused.detail)
+        except InvalidAddress as error:
+            self.exchange.refuse(origin, ErrorCode.INVALID_REQUEST, str(error))
+
+    def _on_stranger_request(
+        self, origin: Origin, party: Stranger, message: Message[Any], now: float
+    ) -> None:
+        if not isinstance(message, Register):
+            raise Refused(ErrorCode.NOT_REGISTERED, "expected hub/register first")
+        if not party.trusted and message.token != self.settings.token:
+            self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
+            self.exchange.hang_up(origin.peer, "invalid token")
+            return
+        protocol = agree(message.protocol)
+        name = check_name(message.name)
+        if message.role is Role.AGENT:
+            self._parties[origin.peer] = AgentParty(
+                self._supervisor.register_external(name, origin.peer, now)
+            )
+        else:
+            self._parties[origin.peer] = ClientParty(name, message.role)
+        self._timers.discard(HandshakeDue(origin.peer))
+        welcome = Welcome()
+        if protocol is not None:
+            welcome = Welcome(name=name, kind="hub", hub=self.settings.name, protocol=protocol)
+        self.exchange.answer(origin, welcome)
+        if message.role is Role.OPERATOR:
+            self._asks.show_all(origin.peer)
+
+    def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
+        party = self._parties[peer]
+        match message, party:
+            case AgentEvent(payload=payload), AgentParty(record):
+                self._timeline.publish(self.settings.name, record.name, payload, now)
+            case Completed(), AgentParty(record):
+                self._supervisor.on_completed(record, message, now)
+                self._retire(peer, f"agent '{record.name}' ended", now)
+            case CancelRequest(request_id), _:
+                self._on_cancelled(Origin(peer, request_id))
+            case DeliverEnvelope(envelope), MetaHubParty():
+                if (target := self.agents.local(envelope.target.agent)) is not None:
+                    self._supervisor.deliver(target, envelope, None, now)
+            case _:
+                pass  # a base peer may notify us of things we have no use for
+
+    def _on_cancelled(self, origin: Origin) -> None:
+        self._supervisor.forget_waits(origin.peer, origin.id)
+        self._asks.withdraw(origin.peer, origin.id)
+        self.exchange.withdraw(origin, Forwarding(origin))
+
+    def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
+        match call.then:
+            case Forwarding(origin):
+                self.exchange.pass_on(origin, answer)
+            case Delivering() as then:
+                self._supervisor.on_delivered(then, answer, now)
+            case Judging(ask_id):
+                self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
+            case Joining():
+                self._on_joined(self.uplink.on_registered(answer, now), now)
+            case Probing():
+                self._on_joined(self.uplink.on_probed(answer, now), now)
+            case Announcing():
+                self.uplink.on_announced(answer, now)
+            case Initializing(agent_id):
+                self._supervisor.on_initialized(agent_id, answer, now)
+            case Starting(agent_id):
+                self._supervisor.on_begun(agent_id, answer, now)
+            case SpawningRemotely(agent_id):
+                self._supervisor.on_spawned_there(agent_id, answer, now)
+            case Reporting(agent_id):
+                self._supervisor.on_reported(agent_id, answer, now)
+            case Stopping(agent_id):
+                self._supervisor.on_stop_asked(agent_id)
+            case StoppingRemotely(agent_id):
+                self._supervisor.on_stopped_there(agent_id, answer, now)
+            case unreachable:
+                assert_never(unreachable)
+
+    # The MetaHub and the humans.
+
+    def _on_joined(self, joined: bool, now: float) -> None:
+        if joined:
+            self._supervisor.send_reports(now)
+            self._escalate_lonely_asks()
+
+    def _escalate_lonely_asks(self) -> None:
+        if self.uplink.peer is None or not self.uplink.joined or self._operators():
+            return
+        for ask in self._asks.lonely():
+            self._asks.show(ask, self.uplink.peer)
+
+    def _operators(self) -> list[Peer]:
+        return [
+            peer
+            for peer, party in self._parties.items()
+            if isinstance(party, ClientParty) and party.role is Role.OPERATOR
+        ]
+
+    def _name_of(self, peer: Peer) -> str:
+        party = self._parties.get(peer)
+        return party.name if isinstance(party, ClientParty) else "MetaHub"

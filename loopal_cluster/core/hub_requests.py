@@ -1,0 +1,359 @@
+"""What a hub answers: to its agents, its clients and its MetaHub.
+
+What is local is decided here or by the ``Supervisor``; everything else goes up the ``Uplink``, and
+its answer is passed on. Every sender is stamped from its connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, evolve
+
+from loopal_cluster.address import Address
+from loopal_cluster.completions import unwrap_result
+from loopal_cluster.config import HubSettings, Policy
+from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
+from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
+from loopal_cluster.core.results import Results
+from loopal_cluster.core.steps import AskDue, Forwarding, HubThen, Timer
+from loopal_cluster.core.supervisor import Supervisor
+from loopal_cluster.core.timeline import Timeline
+from loopal_cluster.core.uplink import Uplink
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.messages import (
+    OK,
+    Addressed,
+    AgentDetails,
+    AgentInfo,
+    AgentNames,
+    AgentSource,
+    CancelAgent,
+    ChannelSource,
+    Control,
+    ControlAgent,
+    Decision,
+    DeliverEnvelope,
+    Envelope,
+    Found,
+    HubComplete,
+    HubLost,
+    HubTopology,
+    HumanSource,
+    Interrupt,
+    InterruptAgent,
+    ListAgents,
+    ListHubs,
+    Message,
+    MetaRoute,
+    MetaSpawn,
+    MetaTopology,
+    Permission,
+    Question,
+    Resolve,
+    Route,
+    ScheduledSource,
+    ShutdownAgent,
+    SpawnAgent,
+    SpawnSpec,
+    Status,
+    StatusInfo,
+    Subscribe,
+    SystemSource,
+    Topology,
+    UserContent,
+    WaitAgent,
+)
+
+__all__ = ["LEG", "HubRequests"]
+
+LEG = 1.0
+"""Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
+
+
+@define
+class HubRequests:
+    """Answers what a hub is asked."""
+
+    _settings: HubSettings
+    _exchange: Exchange[HubThen]
+    _timers: DeadlineQueue[Timer]
+    _timeline: Timeline
+    _uplink: Uplink
+    _asks: Asks
+    _agents: AgentTree
+    _results: Results
+    _supervisor: Supervisor
+    _new_id: Callable[[], str]
+    _operators: Callable[[], list[Peer]]
+
+    def on_agent_request(self, origin: Origin, party: AgentParty, message: Message[Any], now: float) -> None:
+        """An agent of this hub asks."""
+        record = party.record
+        match message:
+            case Route(envelope) | MetaRoute(envelope):
+                self._route(origin, evolve(envelope, source=AgentSource(record.name)), now)
+            case SpawnAgent(spec) | MetaSpawn(spec):
+                self._spawn(origin, spec, Address(record.name), record.depth + 1, now)
+            case Permission() | Question():
+                self._ask(origin, evolve(message, agent_name=record.name), now)
+            case _:
+                self._on_common_request(origin, message, now)
+
+    def on_client_request(
+        self, origin: Origin, party: ClientParty, message: Message[Any], now: float
+    ) -> None:
+        """A program or a human asks."""
+        check_may(party, message)
+        match message:
+            case Route(envelope) | MetaRoute(envelope):
+                if not isinstance(envelope.source, ChannelSource | ScheduledSource):
+                    envelope = evolve(envelope, source=HumanSource())
+                self._route(origin, envelope, now)
+            case SpawnAgent(spec) | MetaSpawn(spec):
+                self._spawn(origin, spec, Address(party.name), 0, now)
+            case _:
+                self._on_common_request(origin, message, now)
+
+    def on_meta_hub_request(self, origin: Origin, message: Message[Any], now: float) -> None:
+        """The MetaHub asks, mostly for another hub. Nothing of this may go up again."""
+        match message:
+            case DeliverEnvelope(envelope):
+                self._deliver(origin, envelope, now)
+            case SpawnAgent(spec):
+                self._spawn_for_remote(origin, spec, now)
+            case Resolve(name):
+                record = self._agents.local(name)
+                self._exchange.answer(origin, Found(found=record is not None and record.peer is not None))
+            case HubComplete(completion):
+                self._supervisor.on_report(completion, now)
+                self._exchange.answer(origin, OK)
+            case HubLost(hub, reason):
+                self._supervisor.on_hub_lost(hub, reason, now)
+                self._exchange.answer(origin, OK)
+            case (
+                WaitAgent()
+                | AgentInfo()
+                | ControlAgent()
+                | InterruptAgent()
+                | ShutdownAgent()
+                | CancelAgent()
+            ):
+                self._addressed(origin, message, now, may_escalate=False)
+            case Status() | ListAgents() | Topology():
+                self._on_common_request(origin, message, now)
+            case _:
+                raise unknown(message)
+
+    def _on_common_request(self, origin: Origin, message: Message[Any], now: float) -> None:
+        match message:
+            case (
+                WaitAgent()
+                | AgentInfo()
+                | ControlAgent()
+                | InterruptAgent()
+                | ShutdownAgent()
+                | CancelAgent()
+            ):
+                self._addressed(origin, message, now, may_escalate=True)
+            case ListAgents():
+                names = tuple(str(record.address) for record in self._agents)
+                self._exchange.answer(origin, AgentNames(names))
+            case Topology():
+                nodes = tuple(record.node() for record in self._agents)
+                self._exchange.answer(origin, HubTopology(nodes))
+            case Status():
+                self._exchange.answer(origin, self._status())
+            case Subscribe(since):
+                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
+            case ListHubs() | MetaTopology() | Resolve():
+                self._escalate(origin, message, now)
+            case _:
+                raise unknown(message)
+
+    def _status(self) -> StatusInfo:
+        return StatusInfo(
+            agent_count=len(self._agents),
+            uplink=self._uplink.info(),
+            hub=self._settings.name,
+            agent_types=self._settings.agent_types,
+            capabilities=self._settings.capabilities,
+        )
+
+    def _escalate(
+        self, origin: Origin, message: Message[Any], now: float, *, timeout: float | None = None
+    ) -> None:
+        timeout = self._settings.timeouts.call_timeout if timeout is None else timeout
+        self._uplink.call(message, Forwarding(origin), now + timeout + 2 * LEG)
+
+    # Messages.
+
+    def _route(self, origin: Origin, envelope: Envelope, now: float) -> None:
+        target = self._own(envelope.target)
+        record = self._agents.find(target)
+        if record is not None and record.hub is None:
+            self._supervisor.deliver(record, evolve(envelope, target=target), origin, now)
+            return
+        if self._is_own(envelope.target):
+            raise self._not_found(target)
+        if not self._uplink.joined:
+            detail = f"agent '{target}' not found locally and no MetaHub uplink configured"
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, detail)
+        target = target if record is None else record.address
+        self._escalate(origin, MetaRoute(evolve(envelope, target=target)), now)
+
+    def _deliver(self, origin: Origin, envelope: Envelope, now: float) -> None:
+        if self._settle_base_report(origin, envelope, now):
+            return
+        target = self._own(envelope.target)
+        record = self._agents.local(target.agent)
+        if record is None or target.hub is not None:
+            raise self._not_found(target)
+        self._supervisor.deliver(record, evolve(envelope, target=target), origin, now)
+
+    def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:
+        """Take an outcome in the base dialect for what it is.
+
+        Raises:
+            Refused: it names an agent that we never had that hub run. Anybody could write that text.
+        """
+        if envelope.source != SystemSource("agent-completed") or not isinstance(
+            envelope.content, UserContent
+        ):
+            return False
+        if (report := unwrap_result(envelope.content.text)) is None:
+            return False
+        name, output = report
+        if not self._supervisor.on_base_report(envelope.origin_hub, name, output, now):
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"no agent '{name}' was spawned there from here")
+        self._exchange.answer(origin, OK)
+        return True
+
+    # Agents.
+
+    def _spawn(self, origin: Origin, spec: SpawnSpec, caller: Address, depth: int, now: float) -> None:
+        spec = evolve(spec, spawn_id=None)
+        if spec.target_hub is not None and spec.target_hub != self._settings.name:
+            self._supervisor.spawn_there(spec, origin, parent=caller, depth=depth, now=now)
+            return
+        parent = caller if self._agents.local(caller.agent) else None
+        self._supervisor.spawn_here(
+            evolve(spec, target_hub=None), origin, parent=parent, depth=depth, now=now
+        )
+
+    def _spawn_for_remote(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
+        parent = None if spec.parent is None else Address.parse(spec.parent)
+        # The caller's working directory means nothing here.
+        spec = evolve(spec, cwd=None, target_hub=None)
+        self._supervisor.spawn_here(spec, origin, parent=parent, depth=spec.depth, now=now)
+
+    def _addressed(self, origin: Origin, message: Addressed, now: float, *, may_escalate: bool) -> None:
+        """Anything about one agent: here if it is here, else up, and down to the hub that has it."""
+        address = self._own(message.agent)
+        agent_id = getattr(message, "agent_id", None)
+        record = self._agents.get(agent_id) if agent_id else self._agents.find(address)
+        if record is not None and (
+            record.hub is None or isinstance(message, WaitAgent | CancelAgent | AgentInfo)
+        ):
+            self._on_live_agent(origin, message, record, now)
+            return
+        finished = self._results.find(address, agent_id)
+        if record is None and finished is not None and isinstance(message, WaitAgent | CancelAgent):
+            self._exchange.answer(origin, finished.waited())
+        elif record is None and finished is not None and isinstance(message, AgentInfo):
+            self._exchange.answer(origin, finished.details())
+        elif may_escalate and self._uplink.joined and not self._is_own(message.agent):
+            target = address if record is None else record.address
+            self._escalate(origin, evolve(message, agent=target), now, timeout=self._time_for(message))
+        else:
+            raise self._not_found(address)
+
+    def _on_live_agent(self, origin: Origin, message: Addressed, record: AgentRecord, now: float) -> None:
+        match message:
+            case WaitAgent():
+                self._supervisor.wait(record, origin, self._time_for(message), now)
+            case AgentInfo():
+                node = record.node()
+                self._exchange.answer(
+                    origin,
+                    AgentDetails(
+                        name=node.name,
+                        lifecycle=node.lifecycle,
+                        parent=node.parent,
+                        children=node.children,
+                        model=node.model,
+                        id=node.id,
+                        type=node.type,
+                        hub=node.hub,
+                    ),
+                )
+            case CancelAgent(reason=reason):
+                self._supervisor.wait(record, origin, self._settings.timeouts.spawn_timeout, now)
+                self._supervisor.stop(record, reason, now)
+            case ShutdownAgent():
+                record.stoppers.append(origin)
+                self._supervisor.stop(record, "shutdown", now)
+            case InterruptAgent():
+                self._exchange.notify(self._running(record), Interrupt())
+                self._exchange.answer(origin, OK)
+            case ControlAgent(command=command):
+                deadline = now + self._settings.timeouts.call_timeout
+                self._exchange.call(self._running(record), Control(command), Forwarding(origin), deadline)
+
+    def _running(self, record: AgentRecord) -> Peer:
+        if record.peer is None or record.lifecycle is Lifecycle.SPAWNING:
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' is not up yet")
+        return record.peer
+
+    def _time_for(self, message: Addressed) -> float:
+        timeouts = self._settings.timeouts
+        match message:
+            case WaitAgent(timeout_ms=timeout):
+                return timeouts.wait_timeout if timeout is None else timeout / 1000
+            case ShutdownAgent() | CancelAgent():
+                return timeouts.spawn_timeout
+            case _:
+                return timeouts.call_timeout
+
+    # Humans.
+
+    def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
+        policy, timeout = self._settings.policy, self._settings.timeouts.permission_timeout
+        if isinstance(message, Permission) and policy is not Policy.SUPERVISED:
+            allow = policy is Policy.BYPASS
+            reason = f"the policy of hub '{self._settings.name}' is {policy.value}"
+            self._exchange.answer(origin, Decision(allow=allow, reason=reason, by="policy"))
+            return
+        if isinstance(message, Question) and policy is Policy.DENY:
+            raise Refused(ErrorCode.NO_OPERATOR, f"hub '{self._settings.name}' does not pass questions on")
+        judges = self._operators()
+        if not judges and self._uplink.peer is not None and self._uplink.joined:
+            judges = [self._uplink.peer]
+        ask_id = self._new_id()
+        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=judges)
+        self._timers.set(AskDue(ask_id), now + timeout)
+
+    # Names.
+
+    def _own(self, address: Address) -> Address:
+        return address.on(None) if self._is_own(address) else address
+
+    def _is_own(self, address: Address) -> bool:
+        return address.hub == self._settings.name
+
+    def _not_found(self, address: Address) -> Refused:
+        return Refused(ErrorCode.AGENT_NOT_FOUND, f"no agent '{address}' on hub '{self._settings.name}'")
+
+
+def unknown(message: Message[Any]) -> Refused:
+    """A method that exists, but not for this party."""
+    family = message.method.partition("/")[0]
+    if family in ("hub", "meta"):
+        return Refused(ErrorCode.METHOD_NOT_FOUND, f"unknown {family} method: {message.method}")
+    return Refused(ErrorCode.METHOD_NOT_FOUND, f"unknown: {message.method}")

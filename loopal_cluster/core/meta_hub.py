@@ -1,0 +1,378 @@
+"""Decides what a MetaHub does.
+
+A MetaHub makes hubs one cluster. This file is its switchboard: who is connected, who is alive, and
+what an answer or a timer is for. What is asked of it is decided in ``MetaRequests``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from attrs import define, field
+
+from loopal_cluster.address import check_name
+from loopal_cluster.config import MetaHubSettings
+from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.effects import Effect
+from loopal_cluster.core.events import (
+    AgentEnded,
+    AgentNotStarted,
+    AgentStarted,
+    DeadlineReached,
+    Event,
+    FrameReceived,
+    Peer,
+    PeerConnected,
+    PeerLost,
+)
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.membership import Health, HubRecord, Membership
+from loopal_cluster.core.meta_requests import MetaRequests
+from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree
+from loopal_cluster.core.routes import Directory
+from loopal_cluster.core.steps import (
+    AskDue,
+    Forwarding,
+    Gathering,
+    HandshakeDue,
+    HealthDue,
+    Judging,
+    MetaHubThen,
+    RejoinDue,
+    Resolving,
+    StoppingBase,
+    Telling,
+    Timer,
+)
+from loopal_cluster.core.timeline import Timeline
+from loopal_cluster.errors import ErrorCode, InvalidAddress
+from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
+from loopal_cluster.messages import (
+    AgentEvent,
+    CancelRequest,
+    Heartbeat,
+    HubLost,
+    Message,
+    Ok,
+    Register,
+    RegisterHub,
+    Role,
+    Waited,
+    Welcome,
+)
+from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
+
+__all__ = ["MetaHubCore"]
+
+Party = Stranger | HubParty | ClientParty
+
+
+@define
+class MetaHubCore:
+    """Decides what a MetaHub does. Knows no sockets, no clock and no tasks."""
+
+    settings: MetaHubSettings
+    new_id: Callable[[], str]
+    """Makes uuids."""
+    epoch: float = 0.0
+    """Seconds to add to ``now`` to get seconds since the Unix epoch."""
+    hubs: Membership = field(factory=Membership, init=False)
+    directory: Directory = field(factory=Directory, init=False)
+    exchange: Exchange[MetaHubThen] = field(init=False)
+    _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
+    _timeline: Timeline = field(init=False)
+    _asks: Asks = field(init=False)
+    _requests: MetaRequests = field(init=False)
+    _parties: dict[Peer, Party] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        self.exchange = Exchange(settings.limits)
+        self._timeline = Timeline(self.exchange, self.epoch)
+        self._asks = Asks(self.exchange, Judging)
+        self._requests = MetaRequests(
+            settings,
+            self.exchange,
+            self._timers,
+            self._timeline,
+            self._asks,
+            self.hubs,
+            self.directory,
+            self.new_id,
+            self.epoch,
+            self._operators,
+        )
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in what happened; return what to do, in this order."""
+        match event:
+            case FrameReceived(peer, frame):
+                if self.exchange.knows(peer):
+                    self._on_frame(peer, frame, now)
+            case PeerConnected(peer):
+                self.exchange.admit(peer)
+                self._parties[peer] = Stranger()
+                self._timers.set(HandshakeDue(peer), now + self.settings.timeouts.handshake_timeout)
+            case PeerLost(peer, reason):
+                self._on_lost(peer, reason, now)
+            case DeadlineReached():
+                self._on_deadline(now)
+            case AgentStarted() | AgentNotStarted() | AgentEnded():
+                raise AssertionError("a MetaHub has no agents of its own")
+            case unreachable:
+                assert_never(unreachable)
+        return self.exchange.drain()
+
+    def next_deadline(self) -> float | None:
+        """When ``DeadlineReached`` is due."""
+        due = (self.exchange.calls.next_deadline(), self._timers.next())
+        return min((at for at in due if at is not None), default=None)
+
+    # Frames.
+
+    def _on_frame(self, peer: Peer, frame: Frame, now: float) -> None:
+        party = self._parties[peer]
+        if isinstance(party, HubParty):
+            self._on_sign_of_life(party.record, now)
+        match frame:
+            case Request(_, message):
+                if (origin := self.exchange.take(peer, frame)) is not None:
+                    self._on_request(origin, party, message, now)
+            case Notification(message):
+                self._on_notification(peer, party, message, now)
+            case Response() | Failure():
+                if (call := self.exchange.calls.settle(peer, frame.id)) is not None:
+                    self._on_answer(call, frame, now)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _on_request(self, origin: Origin, party: Party, message: Message[Any], now: float) -> None:
+        try:
+            match party:
+                case HubParty(record):
+                    self._requests.on_hub_request(origin, record, message, now)
+                case ClientParty():
+                    self._requests.on_client_request(origin, party, message, now)
+                case Stranger():
+                    self._on_stranger_request(origin, message, now)
+                case unreachable:
+                    assert_never(unreachable)
+        except Refused as refused:
+            self.exchange.refuse(origin, refused.code, refused.detail)
+        except InvalidAddress as error:
+            self.exchange.refuse(origin, ErrorCode.INVALID_REQUEST, str(error))
+
+    def _on_notification(self, peer: Peer, party: Party, message: Message[Any], now: float) -> None:
+        match message, party:
+            case Heartbeat(agent_count=count), HubParty(record):
+                record.agent_count = count
+            case AgentEvent(name, payload), HubParty(record):
+                self._timeline.publish(record.name, name, payload, now)
+            case CancelRequest(request_id), _:
+                origin = Origin(peer, request_id)
+                self._asks.withdraw(peer, request_id)
+                self.exchange.withdraw(origin, Forwarding(origin))
+            case _:
+                pass  # strangers are not listened to, and a base peer may say more than we need
+
+    def _on_answer(self, call: Call[MetaHubThen], answer: Response | Failure, now: float) -> None:
+        match call.then:
+            case Forwarding(origin):
+                if isinstance(answer, Response) and answer.result == Ok(ok=False):
+                    # Loopal's MetaHub does not look at this, and tells the sender that all is well.
+                    detail = "the hub could not deliver the message"
+                    answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, detail)
+                self.exchange.pass_on(origin, answer)
+            case StoppingBase(origin):
+                if isinstance(answer, Response):
+                    answer = Response(answer.id, Waited("asked to stop", timed_out=True))
+                self.exchange.pass_on(origin, answer)
+            case Judging(ask_id):
+                self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
+            case Resolving() as then:
+                self._requests.on_resolved(then, answer, now)
+            case Gathering() as then:
+                self._requests.on_gathered(then, answer)
+            case Telling(hub):
+                if isinstance(answer, Failure):
+                    self.exchange.log("WARNING", f"hub '{hub}' did not take the news: {answer.detail}")
+            case unreachable:
+                assert_never(unreachable)
+
+    # Registration: decided and answered in one step.
+
+    def _on_stranger_request(self, origin: Origin, message: Message[Any], now: float) -> None:
+        if not isinstance(message, RegisterHub | Register):
+            raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
+        if message.token != self.settings.token:
+            self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
+            self.exchange.hang_up(origin.peer, "invalid token")
+            return
+        if isinstance(message, RegisterHub):
+            self._register_hub(origin, message, now)
+        else:
+            self._register_client(origin, message)
+        self._timers.discard(HandshakeDue(origin.peer))
+
+    def _register_client(self, origin: Origin, message: Register) -> None:
+        if message.role is Role.AGENT:
+            raise Refused(ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub")
+        name, protocol = check_name(message.name), agree(message.protocol)
+        self._parties[origin.peer] = ClientParty(name, message.role)
+        welcome = Welcome(name=name, kind="meta_hub", protocol=protocol, cluster=self.settings.cluster)
+        self.exchange.answer(origin, welcome)
+        if message.role is Role.OPERATOR:
+            self._asks.show_all(origin.peer)
+
+    def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
+        name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
+        known = self.hubs.get(name)
+        returning = known is not None and message.instance is not None and known.instance == message.instance
+        if known is not None and not returning and known.health is not Health.AWAY:
+            raise Refused(ErrorCode.NAME_TAKEN, f"hub name '{name}' is taken by a live hub")
+        if known is None and len(self.hubs) >= self.settings.limits.hubs:
+            raise Refused(ErrorCode.OVERLOADED, f"this MetaHub has {len(self.hubs)} hubs already")
+        if known is not None and not returning:
+            self._lose(known, "another hub has come with its name", now)
+        if known is not None and returning:
+            record = self._take_back(known, origin.peer)
+        else:
+            record = HubRecord(
+                name=name,
+                instance=message.instance,
+                peer=origin.peer,
+                protocol=protocol,
+                capabilities=message.capabilities,
+                labels=message.labels,
+                agent_types=message.agent_types,
+                seen_at=now,
+            )
+            self.hubs.add(record)
+        self._parties[origin.peer] = HubParty(record)
+        self._on_sign_of_life(record, now)
+        self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
+        self.exchange.answer(origin, self._welcome_hub(record))
+        self._timeline.publish(name, None, HubJoined(name), now)
+        self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
+
+    def _take_back(self, record: HubRecord, peer: Peer) -> HubRecord:
+        """The same hub on another connection; the old one may not even know that it is dead."""
+        self.exchange.hang_up(record.peer, "the hub has connected again")
+        self._timers.discard(RejoinDue(record.name))
+        record.peer = peer
+        return record
+
+    def _welcome_hub(self, record: HubRecord) -> Welcome:
+        if record.protocol is None:
+            return Welcome()
+        return Welcome(
+            name=record.name,
+            kind="meta_hub",
+            protocol=record.protocol,
+            cluster=self.settings.cluster,
+            heartbeat_interval=self.settings.timeouts.heartbeat_interval,
+            line_bytes=self.settings.limits.line_bytes,
+        )
+
+    # Health.
+
+    def _on_sign_of_life(self, record: HubRecord, now: float) -> None:
+        record.seen_at = now
+        if record.health is not Health.ALIVE:
+            record.health = Health.ALIVE
+            self.exchange.log("INFO", f"hub '{record.name}' is alive")
+
+    def _on_health_due(self, name: str, now: float) -> None:
+        record, timeouts = self.hubs.get(name), self.settings.timeouts
+        if record is None or record.health is Health.AWAY:
+            return
+        silence = now - record.seen_at
+        if silence >= timeouts.lost_timeout:
+            reason = f"silent for {timeouts.lost_timeout:g} s"
+            self.exchange.hang_up(record.peer, reason)
+            self._lose(record, reason, now)
+            return
+        if silence >= timeouts.suspect_timeout and record.health is Health.ALIVE:
+            record.health = Health.SUSPECT
+            self._timeline.publish(name, None, HubSuspect(name), now)
+            self.exchange.log("INFO", f"hub '{name}' is suspect: silent for {timeouts.suspect_timeout:g} s")
+        suspect = record.health is Health.SUSPECT
+        limit = timeouts.lost_timeout if suspect else timeouts.suspect_timeout
+        self._timers.set(HealthDue(name), record.seen_at + limit)
+
+    def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
+        party = self._parties.pop(peer)
+        self._timers.discard(HandshakeDue(peer))
+        self._timeline.forget(peer)
+        self._asks.withdraw(peer)
+        for call in self.exchange.forget(peer):
+            self._on_answer(
+                call, Failure(call.id, ErrorCode.CONNECTION_LOST, f"connection lost: {reason}"), now
+            )
+        if isinstance(party, HubParty) and party.record.peer == peer:
+            self._on_hub_away(party.record, reason, now)
+
+    def _on_hub_away(self, record: HubRecord, reason: str, now: float) -> None:
+        if self.hubs.get(record.name) is not record:
+            return
+        if record.instance is None:
+            self._lose(record, reason, now)  # a base hub does not redial
+            return
+        record.health = Health.AWAY
+        self._timers.set(RejoinDue(record.name), now + self.settings.timeouts.rejoin_timeout)
+        self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
+        self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
+
+    def _lose(self, record: HubRecord, reason: str, now: float) -> None:
+        """Forget a hub, and tell every other hub that what it ran is gone."""
+        self.hubs.remove(record)
+        self._requests.forget_hub(record.name)
+        self._timers.discard(HealthDue(record.name))
+        self._timers.discard(RejoinDue(record.name))
+        self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
+        self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
+        deadline = now + self.settings.timeouts.call_timeout
+        for other in self.hubs.reachable():
+            if other.protocol is not None and other.peer != record.peer:
+                try:
+                    self.exchange.call(
+                        other.peer, HubLost(record.name, reason), Telling(other.name), deadline
+                    )
+                except Refused as refused:
+                    self.exchange.log("WARNING", f"hub '{other.name}' not told: {refused.detail}")
+
+    # Time.
+
+    def _on_deadline(self, now: float) -> None:
+        for call in self.exchange.calls.settle_due(now):
+            detail = f"no answer to {call.message.method} in time"
+            self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
+        while (timer := self._timers.pop_due(now)) is not None:
+            match timer:
+                case HandshakeDue(peer):
+                    self.exchange.hang_up(peer, "it did not register in time")
+                case AskDue(ask_id):
+                    self._asks.expire(ask_id)
+                case HealthDue(hub):
+                    self._on_health_due(hub, now)
+                case RejoinDue(hub):
+                    if (record := self.hubs.get(hub)) is not None and record.health is Health.AWAY:
+                        self._lose(record, "its connection ended and it did not come back", now)
+                case _:
+                    raise AssertionError(f"not a timer of a MetaHub: {timer}")
+
+    # Humans.
+
+    def _operators(self) -> list[Peer]:
+        return [
+            peer
+            for peer, party in self._parties.items()
+            if isinstance(party, ClientParty) and party.role is Role.OPERATOR
+        ]
+
+    def _name_of(self, peer: Peer) -> str:
+        party = self._parties.get(peer)
+        return party.name if isinstance(party, ClientParty) else "somebody"

@@ -1,0 +1,363 @@
+"""What a MetaHub answers: to the hubs, and to the clients that are attached to it.
+
+It decides which hub a request is for and passes it on; the answer finds its way back by the call.
+No call is waited for before the next request is looked at. Every sender is qualified with the hub it
+comes from, so that whoever receives a message can answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, evolve, field
+
+from loopal_cluster.address import Address
+from loopal_cluster.config import MetaHubSettings
+from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.hub_requests import LEG, unknown
+from loopal_cluster.core.membership import Health, HubRecord, Membership
+from loopal_cluster.core.parties import ClientParty, check_may
+from loopal_cluster.core.reports import completion_envelope
+from loopal_cluster.core.routes import Directory, RouteCache
+from loopal_cluster.core.steps import (
+    AskDue,
+    Forwarding,
+    Gathering,
+    MetaHubThen,
+    Resolving,
+    StoppingBase,
+    Timer,
+)
+from loopal_cluster.core.timeline import Timeline
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import (
+    OK,
+    AgentInfo,
+    AgentSource,
+    Announce,
+    CancelAgent,
+    ChannelSource,
+    ClusterTopology,
+    Completion,
+    ControlAgent,
+    DeliverEnvelope,
+    Envelope,
+    Found,
+    HubComplete,
+    HubList,
+    HumanSource,
+    InterruptAgent,
+    ListHubs,
+    Message,
+    MetaComplete,
+    MetaRoute,
+    MetaSpawn,
+    MetaTopology,
+    Permission,
+    Question,
+    Resolve,
+    Route,
+    ScheduledSource,
+    ShutdownAgent,
+    Source,
+    SpawnAgent,
+    SpawnSpec,
+    Status,
+    StatusInfo,
+    Subscribe,
+    Topology,
+    TopologyOf,
+    WaitAgent,
+)
+
+__all__ = ["MetaRequests"]
+
+
+@define
+class Lookup:
+    """A bare name that base hubs are being asked for. All who want to know wait for one asking."""
+
+    asked: set[str]
+    found: list[str] = field(factory=list)
+    waiting: list[tuple[Origin, Message[Any]]] = field(factory=list)
+    """Whom to answer, and what to send to the hub that is found (``Resolve``: nothing)."""
+
+
+@define
+class Gather:
+    """A topology in the making."""
+
+    origin: Origin
+    parts: dict[str, TopologyOf | None]
+    """By hub, None while we wait for it."""
+
+
+@define
+class MetaRequests:
+    """Answers what a MetaHub is asked."""
+
+    _settings: MetaHubSettings
+    _exchange: Exchange[MetaHubThen]
+    _timers: DeadlineQueue[Timer]
+    _timeline: Timeline
+    _asks: Asks
+    _hubs: Membership
+    _directory: Directory
+    _new_id: Callable[[], str]
+    _epoch: float
+    _operators: Callable[[], list[Peer]]
+    _cache: RouteCache = field(init=False)
+    _lookups: dict[str, Lookup] = field(factory=dict, init=False)
+    _gathers: dict[int, Gather] = field(factory=dict, init=False)
+    _last_gather: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._cache = RouteCache(self._settings.timeouts.route_cache_ttl)
+
+    def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
+        """A hub asks, mostly for one of its agents."""
+        match message:
+            case MetaRoute(envelope):
+                stamped = evolve(envelope, source=qualified(envelope, hub.name), origin_hub=hub.name)
+                self._route(origin, stamped, hub.name, now)
+            case MetaSpawn(spec):
+                parent = None if spec.parent is None else Address(spec.parent.rpartition("/")[2], hub.name)
+                self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
+            case Announce():
+                self._directory.update(hub.name, message)
+                self._exchange.answer(origin, OK)
+            case MetaComplete(completion):
+                agent = completion.agent.on(hub.name)
+                self._report(origin, evolve(completion, agent=agent), now)
+            case Permission() | Question():
+                asker = hub.name if message.agent_name is None else f"{hub.name}/{message.agent_name}"
+                self._ask(origin, evolve(message, agent_name=asker), now)
+            case _:
+                self._on_common_request(origin, message, hub.name, now)
+
+    def on_client_request(
+        self, origin: Origin, party: ClientParty, message: Message[Any], now: float
+    ) -> None:
+        """A program or a human asks."""
+        check_may(party, message)
+        match message:
+            case Route(envelope) | MetaRoute(envelope):
+                if not isinstance(envelope.source, ChannelSource | ScheduledSource):
+                    envelope = evolve(envelope, source=HumanSource())
+                self._route(origin, evolve(envelope, origin_hub=None), None, now)
+            case SpawnAgent(spec) | MetaSpawn(spec):
+                self._spawn(origin, evolve(spec, parent=None, spawn_id=None, depth=0), now)
+            case Subscribe(since):
+                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
+            case Status():
+                count = sum(record.agent_count for record in self._hubs)
+                self._exchange.answer(origin, StatusInfo(agent_count=count, uplink=None))
+            case _:
+                self._on_common_request(origin, message, None, now)
+
+    def _on_common_request(
+        self, origin: Origin, message: Message[Any], sender: str | None, now: float
+    ) -> None:
+        match message:
+            case (
+                WaitAgent()
+                | AgentInfo()
+                | ControlAgent()
+                | InterruptAgent()
+                | ShutdownAgent()
+                | CancelAgent()
+            ):
+                self._pass_on(
+                    origin, message.agent, evolve(message, agent=message.agent.on(None)), sender, now
+                )
+            case ListHubs():
+                self._exchange.answer(origin, HubList(tuple(record.info() for record in self._hubs)))
+            case MetaTopology():
+                self._gather_topology(origin, now)
+            case Resolve(name):
+                self._find(origin, Address.parse(name), message, sender, now)
+            case _:
+                raise unknown(message)
+
+    # To the hub that has the agent.
+
+    def _route(self, origin: Origin, envelope: Envelope, sender: str | None, now: float) -> None:
+        target = envelope.target
+        message = DeliverEnvelope(evolve(envelope, target=target.on(None)))
+        self._pass_on(origin, target, message, sender, now)
+
+    def _pass_on(
+        self, origin: Origin, target: Address, message: Message[Any], sender: str | None, now: float
+    ) -> None:
+        """Send ``message``, stripped of its hub, to the hub of ``target``."""
+        if target.hub is not None:
+            self._send(origin, target.hub, message, now)
+        else:
+            self._find(origin, target, message, sender, now)
+
+    def _send(self, origin: Origin, hub: str, message: Message[Any], now: float) -> None:
+        record = self._connected(hub)
+        then: MetaHubThen = Forwarding(origin)
+        if record.protocol is None:
+            if isinstance(message, WaitAgent):
+                # It handles our requests one after the other: nothing else would get through to it.
+                raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
+            if isinstance(message, CancelAgent):
+                message, then = ShutdownAgent(message.agent), StoppingBase(origin)
+        self._exchange.call(record.peer, message, then, now + self._time_for(message) + LEG)
+
+    def _connected(self, hub: str) -> HubRecord:
+        record = self._hubs.get(hub)
+        if record is None or record.health is Health.AWAY:
+            raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
+        return record
+
+    def _time_for(self, message: Message[Any]) -> float:
+        timeouts = self._settings.timeouts
+        match message:
+            case WaitAgent(timeout_ms=timeout):
+                return timeouts.wait_timeout if timeout is None else timeout / 1000
+            case SpawnAgent() | ShutdownAgent() | CancelAgent():
+                return timeouts.spawn_timeout - 2 * LEG
+            case _:
+                return timeouts.call_timeout
+
+    # Bare names.
+
+    def _find(
+        self, origin: Origin, target: Address, message: Message[Any], sender: str | None, now: float
+    ) -> None:
+        """Find the one hub with an agent of this name, other than the sender, which has looked already."""
+        name = target.agent
+        hubs = [hub for hub in self._directory.hubs_of(name) if hub != sender]
+        if not hubs and (cached := self._cache.find(name, now)) is not None and cached != sender:
+            hubs = [cached]
+        if hubs:
+            self._found(origin, name, hubs, message, now)
+            return
+        base = [hub for hub in self._hubs.reachable() if hub.protocol is None and hub.name != sender]
+        if not base:
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any sub-hub")
+        if (lookup := self._lookups.get(name)) is None:
+            lookup = self._lookups[name] = Lookup({hub.name for hub in base})
+            deadline = now + self._settings.timeouts.resolve_timeout
+            for hub in base:
+                self._exchange.call(hub.peer, Resolve(name), Resolving(name, hub.name), deadline)
+        lookup.waiting.append((origin, message))
+
+    def on_resolved(self, then: Resolving, answer: Response | Failure, now: float) -> None:
+        """A base hub has said whether it has the agent; no answer is a no."""
+        lookup = self._lookups[then.agent]
+        lookup.asked.discard(then.hub)
+        if isinstance(answer, Response) and answer.result.found:
+            lookup.found.append(then.hub)
+        if lookup.asked:
+            return
+        del self._lookups[then.agent]
+        if len(lookup.found) == 1:
+            self._cache.remember(then.agent, lookup.found[0], now)
+        for origin, message in lookup.waiting:
+            try:
+                self._found(origin, then.agent, lookup.found, message, now)
+            except Refused as refused:
+                self._exchange.refuse(origin, refused.code, refused.detail)
+
+    def _found(self, origin: Origin, name: str, hubs: list[str], message: Message[Any], now: float) -> None:
+        if len(hubs) > 1:
+            candidates = ", ".join(f"{hub}/{name}" for hub in sorted(hubs))
+            raise Refused(ErrorCode.AMBIGUOUS_NAME, f"agent name '{name}' is on several hubs: {candidates}")
+        if isinstance(message, Resolve):
+            self._exchange.answer(origin, Found(found=bool(hubs), hub=hubs[0] if hubs else None))
+        elif not hubs:
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any sub-hub")
+        else:
+            self._send(origin, hubs[0], message, now)
+
+    def forget_hub(self, hub: str) -> None:
+        """A hub is gone, and with it what we knew of its agents."""
+        self._directory.forget(hub)
+        self._cache.forget(hub)
+
+    # Spawning and outcomes.
+
+    def _spawn(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
+        if spec.target_hub is None:
+            raise Refused(ErrorCode.INVALID_REQUEST, "missing 'target_hub'")
+        self._send(origin, spec.target_hub, SpawnAgent(evolve(spec, target_hub=None)), now)
+
+    def _report(self, origin: Origin, completion: Completion, now: float) -> None:
+        """Bring an outcome to the parent's hub, in the words it knows."""
+        parent = completion.parent
+        if parent.hub is None:
+            raise Refused(ErrorCode.INVALID_REQUEST, f"parent '{parent}' is not qualified")
+        message: Message[Any] = HubComplete(completion)
+        if self._connected(parent.hub).protocol is None:
+            envelope = completion_envelope(
+                self._new_id(),
+                completion.agent.agent,
+                completion.outcome,
+                parent.on(None),
+                self._epoch + now,
+            )
+            message = DeliverEnvelope(envelope)
+        self._send(origin, parent.hub, message, now)
+
+    # Everything at once.
+
+    def _gather_topology(self, origin: Origin, now: float) -> None:
+        self._last_gather += 1
+        gather = Gather(origin, {})
+        self._gathers[self._last_gather] = gather
+        deadline = now + self._settings.timeouts.topology_timeout
+        for record in self._hubs:
+            gather.parts[record.name] = None
+            then = Gathering(self._last_gather, record.name)
+            try:
+                self._exchange.call(self._connected(record.name).peer, Topology(), then, deadline)
+            except Refused:
+                gather.parts[record.name] = TopologyOf(record.name, error="unreachable")
+        self._finish_gather(self._last_gather)
+
+    def on_gathered(self, then: Gathering, answer: Response | Failure) -> None:
+        """One hub's part is here, or will not come."""
+        if isinstance(answer, Response):
+            part = TopologyOf(then.hub, topology=answer.result)
+        elif answer.code is ErrorCode.DEADLINE_EXCEEDED:
+            part = TopologyOf(then.hub, error="timeout")
+        elif answer.code is ErrorCode.CONNECTION_LOST:
+            part = TopologyOf(then.hub, error="unreachable")
+        else:
+            part = TopologyOf(then.hub, error=answer.detail)
+        self._gathers[then.gather_id].parts[then.hub] = part
+        self._finish_gather(then.gather_id)
+
+    def _finish_gather(self, gather_id: int) -> None:
+        gather = self._gathers[gather_id]
+        parts = [part for part in gather.parts.values() if part is not None]
+        if len(parts) == len(gather.parts):
+            del self._gathers[gather_id]
+            self._exchange.answer(gather.origin, ClusterTopology(tuple(parts)))
+
+    # Humans.
+
+    def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
+        timeout = self._settings.timeouts.permission_timeout
+        if message.timeout_ms is not None:
+            timeout = message.timeout_ms / 1000
+        ask_id = self._new_id()
+        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
+        self._timers.set(AskDue(ask_id), now + timeout)
+
+
+def qualified(envelope: Envelope, hub: str) -> Source:
+    """The sender as others can answer it: an agent's own name, on the hub it is really on."""
+    source = envelope.source
+    if isinstance(source, AgentSource):
+        return AgentSource(f"{hub}/{source.name.rpartition('/')[2]}")
+    return source

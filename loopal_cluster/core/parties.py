@@ -1,0 +1,102 @@
+"""Who a connection belongs to. Known from its registration, never from a field in a message."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from loopal_cluster.core.agents import AgentRecord
+from loopal_cluster.core.exchange import Refused
+from loopal_cluster.core.membership import HubRecord
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.messages import (
+    AgentInfo,
+    ListAgents,
+    ListHubs,
+    Message,
+    MetaTopology,
+    Protocol,
+    Resolve,
+    Role,
+    Status,
+    Subscribe,
+    Topology,
+    WaitAgent,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "AgentParty",
+    "ClientParty",
+    "HubParty",
+    "MetaHubParty",
+    "Stranger",
+    "agree",
+    "check_may",
+]
+
+PROTOCOL = Protocol(1, ("announce", "complete", "relay"))
+"""What this version speaks beyond the base dialect; ``docs/protocol.md`` says what each means."""
+
+_LOOKING = (
+    Status, ListAgents, AgentInfo, Topology, WaitAgent, Subscribe, ListHubs, MetaTopology, Resolve
+)  # fmt: skip
+
+
+@define
+class Stranger:
+    """A connection that has not said who it is."""
+
+    trusted: bool = False
+    """True: the program that embeds the hub; it needs no token."""
+
+
+@define
+class ClientParty:
+    """A program or a human."""
+
+    name: str
+    role: Role
+
+
+@define
+class AgentParty:
+    """An agent of this hub."""
+
+    record: AgentRecord = field(repr=lambda record: record.name)
+
+
+@define
+class MetaHubParty:
+    """The MetaHub of this hub."""
+
+
+@define
+class HubParty:
+    """A hub of this MetaHub."""
+
+    record: HubRecord = field(repr=lambda record: record.name)
+
+
+def check_may(party: ClientParty, message: Message[object]) -> None:
+    """Let an observer only look.
+
+    Raises:
+        Refused: it wants to act.
+    """
+    if party.role is Role.OBSERVER and not isinstance(message, _LOOKING):
+        raise Refused(ErrorCode.UNAUTHORIZED, f"an observer may not use {message.method}")
+
+
+def agree(theirs: Protocol | None) -> Protocol | None:
+    """What both sides speak; None for a peer of the base dialect.
+
+    Raises:
+        Refused: the other side's version cannot be served.
+    """
+    if theirs is None:
+        return None
+    if theirs.version < PROTOCOL.version:
+        detail = f"protocol version {theirs.version} is not served here, only {PROTOCOL.version}"
+        raise Refused(ErrorCode.INVALID_REQUEST, detail)
+    features = tuple(feature for feature in PROTOCOL.features if feature in theirs.features)
+    return Protocol(PROTOCOL.version, features)

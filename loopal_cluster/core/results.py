@@ -1,0 +1,97 @@
+"""The outcomes of agents that have ended: bounded, expiring, keyed by identity.
+
+A name finds the newest run of that name; an identity finds exactly one. Reusing a name therefore
+never returns an older run's result to somebody who knows which run they mean.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field, frozen
+
+from loopal_cluster.address import Address
+from loopal_cluster.messages import AgentDetails, Waited
+from loopal_cluster.outcomes import Failed, Outcome, reason_of
+
+__all__ = ["FinishedAgent", "Results"]
+
+
+@frozen
+class FinishedAgent:
+    """An agent that has ended."""
+
+    id: str
+    address: Address
+    type: str | None
+    parent: Address | None
+    outcome: Outcome
+    expires_at: float
+
+    def waited(self) -> Waited:
+        """The answer to a wait."""
+        return Waited(
+            output=reason_of(self.outcome),
+            agent=str(self.address),
+            agent_id=self.id,
+            outcome=self.outcome,
+        )
+
+    def details(self) -> AgentDetails:
+        """The answer to ``hub/agent_info``."""
+        failed = isinstance(self.outcome, Failed)
+        return AgentDetails(
+            name=self.address.agent,
+            lifecycle=f'Failed("{reason_of(self.outcome)}")' if failed else "Finished",
+            output=reason_of(self.outcome),
+            parent=None if self.parent is None else str(self.parent),
+            id=self.id,
+            type=self.type,
+            hub=self.address.hub,
+            outcome=self.outcome,
+        )
+
+
+@define
+class Results:
+    """The last finished agents of one hub."""
+
+    _limit: int
+    _by_id: dict[str, FinishedAgent] = field(factory=dict, init=False)
+    """In the order they ended, which is also the order they expire."""
+    _newest: dict[Address, str] = field(factory=dict, init=False)
+
+    def add(self, finished: FinishedAgent) -> None:
+        """Keep an outcome; forget the oldest if there are too many."""
+        self._by_id[finished.id] = finished
+        self._newest[finished.address] = finished.id
+        if (bare := finished.address.on(None)) != finished.address:
+            # A shadow's bare name finds it too, unless an agent of this hub has used the name.
+            known = self._by_id.get(self._newest.get(bare, ""))
+            if known is None or known.address.hub is not None:
+                self._newest[bare] = finished.id
+        if len(self._by_id) > self._limit:
+            self._forget(next(iter(self._by_id)))
+
+    def expire(self, now: float) -> None:
+        """Forget what has been kept long enough."""
+        while self._by_id and self._by_id[oldest := next(iter(self._by_id))].expires_at <= now:
+            self._forget(oldest)
+
+    def next_deadline(self) -> float | None:
+        """When the oldest expires."""
+        return next(iter(self._by_id.values())).expires_at if self._by_id else None
+
+    def find(self, address: Address, agent_id: str | None = None) -> FinishedAgent | None:
+        """The run with this identity, or the newest of this address."""
+        if agent_id is not None:
+            return self._by_id.get(agent_id)
+        newest = self._newest.get(address)
+        return None if newest is None else self._by_id[newest]
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def _forget(self, agent_id: str) -> None:
+        address = self._by_id.pop(agent_id).address
+        for key in (address, address.on(None)):
+            if self._newest.get(key) == agent_id:
+                del self._newest[key]

@@ -1,0 +1,84 @@
+"""Where agents are, as a MetaHub knows it.
+
+Hubs of ours announce their agents, so a bare name is found without asking anybody. Hubs of the base
+dialect must be asked; their answers are believed for a while, and forgotten with the hub.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import define, field
+
+from loopal_cluster.messages import Announce, Announced
+
+__all__ = ["Directory", "RouteCache"]
+
+
+@define
+class Directory:
+    """The announced agents, by name and by hub."""
+
+    _by_name: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
+    _by_hub: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
+
+    def update(self, hub: str, announce: Announce) -> None:
+        """Take in what a hub says it runs now."""
+        if announce.whole:
+            self.forget(hub)
+        known = self._by_hub.setdefault(hub, {})
+        for name in announce.ended:
+            if known.pop(name, None) is not None:
+                self._drop(name, hub)
+        for entry in announce.started:
+            known[entry.name] = entry
+            self._by_name.setdefault(entry.name, {})[hub] = entry
+
+    def forget(self, hub: str) -> None:
+        """Forget a hub's agents."""
+        for name in self._by_hub.pop(hub, ()):
+            self._drop(name, hub)
+
+    def hubs_of(self, agent: str) -> list[str]:
+        """The hubs that run an agent of this name."""
+        return list(self._by_name.get(agent, ()))
+
+    def count(self, hub: str) -> int:
+        """How many agents a hub has announced."""
+        return len(self._by_hub.get(hub, ()))
+
+    def _drop(self, name: str, hub: str) -> None:
+        hubs = self._by_name[name]
+        del hubs[hub]
+        if not hubs:
+            del self._by_name[name]
+
+
+@define
+class RouteCache:
+    """The newest answers of base hubs, bounded and expiring."""
+
+    _ttl: float
+    _limit: int = 10_000
+    _found: OrderedDict[str, tuple[str, float]] = field(factory=OrderedDict, init=False)
+
+    def remember(self, agent: str, hub: str, now: float) -> None:
+        """Believe for a while that ``hub`` has ``agent``."""
+        self._found[agent] = (hub, now + self._ttl)
+        self._found.move_to_end(agent)
+        if len(self._found) > self._limit:
+            self._found.popitem(last=False)
+
+    def find(self, agent: str, now: float) -> str | None:
+        """The hub that is believed to have ``agent``."""
+        hub, until = self._found.get(agent, (None, 0.0))
+        return hub if now < until else None
+
+    def drop(self, agent: str) -> None:
+        """An answer has proved wrong."""
+        self._found.pop(agent, None)
+
+    def forget(self, hub: str) -> None:
+        """Forget what was believed of a hub."""
+        for agent in [agent for agent, (known, _) in self._found.items() if known == hub]:
+            del self._found[agent]

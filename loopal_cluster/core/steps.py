@@ -1,0 +1,232 @@
+"""What to do next, as records: with the answer to a call, or when an instant comes.
+
+They print, compare and can be purged, which closures cannot.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.events import Peer
+from loopal_cluster.messages import Opaque, UserContent
+
+__all__ = [
+    "Announcing",
+    "AskDue",
+    "Delivering",
+    "Forwarding",
+    "Gathering",
+    "HandshakeDue",
+    "HealthDue",
+    "HeartbeatDue",
+    "HubThen",
+    "Initializing",
+    "Joining",
+    "Judging",
+    "MetaHubThen",
+    "Probing",
+    "RejoinDue",
+    "ReportDue",
+    "Reporting",
+    "Resolving",
+    "SpawningRemotely",
+    "StartDue",
+    "Starting",
+    "Stopping",
+    "StoppingBase",
+    "StoppingRemotely",
+    "Telling",
+    "Timer",
+    "WaitDue",
+]
+
+# With the answer to a call.
+
+
+@frozen
+class Forwarding:
+    """Pass the answer on to whoever asked."""
+
+    origin: Origin
+
+
+@frozen
+class Delivering:
+    """Tell the sender, if one waits, whether the message was accepted."""
+
+    origin: Origin | None
+    source: str
+    target: str
+    content: UserContent | Opaque
+
+
+@frozen
+class Judging:
+    """An operator, or a MetaHub with operators, has decided."""
+
+    ask_id: str
+
+
+@frozen
+class Joining:
+    """The MetaHub has accepted or refused us."""
+
+
+@frozen
+class Probing:
+    """A MetaHub of the base dialect has shown whether it really knows us."""
+
+
+@frozen
+class Announcing:
+    """The MetaHub knows what we run; if that has changed meanwhile, tell it again."""
+
+
+@frozen
+class Initializing:
+    """The agent's program is there; now it may begin."""
+
+    agent_id: str
+
+
+@frozen
+class Starting:
+    """The agent has begun."""
+
+    agent_id: str
+
+
+@frozen
+class SpawningRemotely:
+    """The other hub has started our agent or refused."""
+
+    agent_id: str
+
+
+@frozen
+class Reporting:
+    """The parent's hub knows the outcome."""
+
+    agent_id: str
+
+
+@frozen
+class Stopping:
+    """The agent has been asked to end and has had its time."""
+
+    agent_id: str
+
+
+@frozen
+class StoppingRemotely:
+    """The other hub has stopped our agent."""
+
+    agent_id: str
+
+
+@frozen
+class StoppingBase:
+    """A hub of the base dialect, which knows no cancel, has been asked to shut an agent down."""
+
+    origin: Origin
+
+
+@frozen
+class Resolving:
+    """A hub of the base dialect has said whether it has the agent."""
+
+    agent: str
+    hub: str
+
+
+@frozen
+class Gathering:
+    """One hub's part of an answer."""
+
+    gather_id: int
+    hub: str
+
+
+@frozen
+class Telling:
+    """A hub has heard the news; nothing follows."""
+
+    hub: str
+
+
+HubThen = (
+    Forwarding
+    | Delivering
+    | Judging
+    | Joining
+    | Probing
+    | Announcing
+    | Initializing
+    | Starting
+    | SpawningRemotely
+    | Reporting
+    | Stopping
+    | StoppingRemotely
+)
+
+MetaHubThen = Forwarding | StoppingBase | Judging | Resolving | Gathering | Telling
+
+# When an instant comes.
+
+
+@frozen
+class HandshakeDue:
+    """A connection that has not registered is cut."""
+
+    peer: Peer
+
+
+@frozen
+class HeartbeatDue:
+    """Say that we are alive."""
+
+
+@frozen
+class WaitDue:
+    """A wait ends before its agent does."""
+
+    origin: Origin
+
+
+@frozen
+class AskDue:
+    """A permission or a question is answered in words."""
+
+    ask_id: str
+
+
+@frozen
+class StartDue:
+    """An agent that is not up by now has failed to start."""
+
+    agent_id: str
+
+
+@frozen
+class ReportDue:
+    """Try again to bring an outcome to the parent's hub."""
+
+    agent_id: str
+
+
+@frozen
+class HealthDue:
+    """See whether a hub has been silent for too long."""
+
+    hub: str
+
+
+@frozen
+class RejoinDue:
+    """A hub whose connection ended has not come back."""
+
+    hub: str
+
+
+Timer = HandshakeDue | HeartbeatDue | WaitDue | AskDue | StartDue | ReportDue | HealthDue | RejoinDue

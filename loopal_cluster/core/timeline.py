@@ -1,0 +1,62 @@
+"""What has happened, in order, for those who watch.
+
+Every event gets the next number. Subscribers are sent each as a notification, which a slow one may
+lose; the jump in the numbers tells it so, and ``since`` brings back what is still kept. Hence a slow
+watcher slows nobody, and loses nothing silently. A hub also relays its own events to its MetaHub.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
+
+__all__ = ["Timeline"]
+
+
+@define
+class Timeline:
+    """The last events, and who wants to hear of the next."""
+
+    _exchange: Exchange[Any]
+    _epoch: float
+    """Seconds to add to ``now`` to get seconds since the Unix epoch."""
+    _own_hub: str | None = None
+    """The hub whose events are relayed."""
+    _relay: Callable[[AgentEvent], None] = lambda event: None
+    _kept: deque[ClusterEvent] = field(init=False)
+    _subscribers: dict[Peer, None] = field(factory=dict, init=False)
+    _seq: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kept = deque(maxlen=self._exchange.limits.timeline)
+
+    def publish(self, hub: str | None, agent: str | None, payload: Any, now: float) -> None:
+        """Number an event, keep it, and tell the subscribers."""
+        self._seq += 1
+        event = ClusterEvent(self._seq, self._epoch + now, hub, agent, payload)
+        self._kept.append(event)
+        for peer in self._subscribers:
+            self._exchange.notify(peer, event)
+        if hub is not None and hub == self._own_hub:
+            self._relay(AgentEvent(agent, payload))
+
+    def subscribe(self, peer: Peer, since: int | None) -> Subscribed:
+        """Add a subscriber and send it what is kept after ``since``."""
+        self._subscribers[peer] = None
+        if since is None:
+            return Subscribed(self._seq)
+        replay = [event for event in self._kept if event.seq > since]
+        for event in replay:
+            self._exchange.notify(peer, event)
+        return Subscribed(self._seq, missed=max(0, self._seq - since - len(replay)))
+
+    def forget(self, peer: Peer) -> None:
+        """Remove a subscriber."""
+        self._subscribers.pop(peer, None)

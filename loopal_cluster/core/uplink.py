@@ -1,0 +1,193 @@
+"""A hub's side of its connection to the MetaHub: join, heartbeat, announce.
+
+The runtime dials; this part registers, and from then on everything that is not local goes through
+``call``. A MetaHub of the base dialect says ok even if the name is taken and then never answers again,
+so it is probed with ``meta/list_hubs`` before we believe that we joined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+
+from loopal_cluster.config import HubSettings
+from loopal_cluster.core.agents import AgentRecord, AgentTree
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.core.steps import Announcing, HeartbeatDue, HubThen, Joining, Probing, Timer
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import (
+    Announce,
+    Announced,
+    Heartbeat,
+    ListHubs,
+    Message,
+    Protocol,
+    RegisterHub,
+    UplinkInfo,
+)
+
+__all__ = ["Uplink"]
+
+FINAL = {ErrorCode.UNAUTHORIZED, ErrorCode.NAME_TAKEN, ErrorCode.INVALID_REQUEST, ErrorCode.REFUSED}
+"""Refusals that dialling again will not change."""
+
+
+@define
+class Uplink:
+    """The connection to the MetaHub, if there is one."""
+
+    _exchange: Exchange[HubThen]
+    _settings: HubSettings
+    _agents: AgentTree
+    _timers: DeadlineQueue[Timer]
+    peer: Peer | None = field(default=None, init=False)
+    joined: bool = field(default=False, init=False)
+    protocol: Protocol | None = field(default=None, init=False)
+    """None while not joined, and for a MetaHub of the base dialect."""
+    cluster: str | None = field(default=None, init=False)
+    _heartbeat_interval: float = field(default=0.0, init=False)
+    _changes: dict[str, Announced | None] = field(factory=dict, init=False)
+    """What the MetaHub does not know yet, by agent name; None for one that has ended."""
+    _announcing: bool = field(default=False, init=False)
+    _announce_whole: bool = field(default=False, init=False)
+
+    def connect(self, peer: Peer, now: float) -> None:
+        """The runtime has dialled: register."""
+        self.peer = peer
+        settings = self._settings
+        message = RegisterHub(
+            name=settings.name,
+            token=settings.meta_token,
+            capabilities=settings.capabilities,
+            protocol=PROTOCOL,
+            instance=settings.instance,
+            labels=settings.labels,
+            agent_types=settings.agent_types,
+        )
+        self._exchange.call(peer, message, Joining(), now + settings.timeouts.handshake_timeout)
+
+    def on_registered(self, answer: Response | Failure, now: float) -> bool:
+        """Return whether we have joined; a base MetaHub has to be probed first."""
+        assert self.peer is not None
+        if isinstance(answer, Failure) or answer.result.ok is not True:
+            detail = answer.detail if isinstance(answer, Failure) else "not ok"
+            final = isinstance(answer, Failure) and answer.code in FINAL
+            self._exchange.hang_up(self.peer, f"the MetaHub refused: {detail}", final=final)
+            self.lost()
+            return False
+        welcome = answer.result
+        self.protocol = welcome.protocol
+        self.cluster = welcome.cluster
+        self._heartbeat_interval = welcome.heartbeat_interval or self._settings.timeouts.heartbeat_interval
+        if self.protocol is None:
+            deadline = now + self._settings.timeouts.handshake_timeout
+            self._exchange.call(self.peer, ListHubs(), Probing(), deadline)
+            return False
+        self._join(now)
+        return True
+
+    def on_probed(self, answer: Response | Failure, now: float) -> bool:
+        """Return whether a base MetaHub really knows us."""
+        assert self.peer is not None
+        if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
+            reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
+            self._exchange.hang_up(self.peer, reason, final=True)
+            self.lost()
+            return False
+        self._join(now)
+        return True
+
+    def _join(self, now: float) -> None:
+        self.joined = True
+        kind = "" if self.protocol else " (base dialect)"
+        self._exchange.log("INFO", f"joined the cluster as '{self._settings.name}'{kind}")
+        self._announcing = False
+        self._announce_whole = True
+        self.beat(now)
+
+    def beat(self, now: float) -> None:
+        """Send a heartbeat and set the time of the next."""
+        if self.peer is None or not self.joined:
+            return
+        count = len(self._agents)
+        self._exchange.notify(self.peer, Heartbeat(hub_name=self._settings.name, agent_count=count))
+        self._timers.set(HeartbeatDue(), now + self._heartbeat_interval)
+        self._announce(now)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.peer = None
+        self.joined = False
+        self.protocol = None
+        self._timers.discard(HeartbeatDue())
+
+    def call(self, message: Message[Any], then: HubThen, deadline: float) -> int:
+        """Ask the MetaHub.
+
+        Raises:
+            Refused: this hub is not in a cluster, or has asked too much already.
+        """
+        if self.peer is None or not self.joined:
+            raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
+        return self._exchange.call(self.peer, message, then, deadline)
+
+    def speaks(self, feature: str) -> bool:
+        """Whether the MetaHub has agreed to one of our additions."""
+        return self.protocol is not None and feature in self.protocol.features
+
+    def notify(self, message: Message[None]) -> None:
+        """Tell the MetaHub something that may be lost."""
+        if self.peer is not None and self.joined:
+            self._exchange.notify(self.peer, message)
+
+    def info(self) -> UplinkInfo | None:
+        """For ``hub/status``: None if this hub has no MetaHub now."""
+        return UplinkInfo(connected=True, hub_name=self._settings.name) if self.joined else None
+
+    def agent_started(self, record: AgentRecord, now: float) -> None:
+        """Let the MetaHub know of a new agent."""
+        self._changes[record.name] = announced(record)
+        self._announce(now)
+
+    def agent_ended(self, record: AgentRecord, now: float) -> None:
+        """Let the MetaHub forget an agent."""
+        self._changes[record.name] = None
+        self._announce(now)
+
+    def on_announced(self, answer: Response | Failure, now: float) -> None:
+        """The MetaHub has heard: tell it what has changed meanwhile. If not, tell it all, later."""
+        self._announcing = False
+        if isinstance(answer, Response):
+            self._announce(now)
+        else:
+            self._announce_whole = True
+
+    def _announce(self, now: float) -> None:
+        if not self.speaks("announce"):
+            self._changes.clear()
+            return
+        if self._announcing or not (self._changes or self._announce_whole):
+            return
+        if self._announce_whole:
+            started = tuple(announced(record) for record in self._agents.here())
+            message = Announce(started=started, whole=True)
+        else:
+            message = Announce(
+                started=tuple(entry for entry in self._changes.values() if entry is not None),
+                ended=tuple(name for name, entry in self._changes.items() if entry is None),
+            )
+        self._announce_whole = False
+        self._changes.clear()
+        self._announcing = True
+        self.call(message, Announcing(), now + self._settings.timeouts.call_timeout)
+
+
+def announced(record: AgentRecord) -> Announced:
+    """An agent, for the MetaHub's directory."""
+    parent = None if record.parent is None else str(record.parent)
+    return Announced(name=record.name, id=record.id, type=record.type, parent=parent)
