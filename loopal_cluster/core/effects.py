@@ -5,9 +5,10 @@ from __future__ import annotations
 from attrs import frozen
 
 from loopal_cluster.core.events import Peer
+from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Frame
 
-__all__ = ["Disconnect", "Effect", "Log", "Send", "StartAgent", "StopAgent"]
+__all__ = ["Disconnect", "Effect", "Joined", "Log", "Send", "StartAgent", "StopAgent"]
 
 
 @frozen
@@ -24,8 +25,13 @@ class Disconnect:
 
     peer: Peer
     reason: str
-    final: bool = False
-    """Of an uplink: True if dialling again is pointless (a wrong token, a taken name)."""
+    refusal: ErrorCode | None = None
+    """Of an uplink: set if dialling again is pointless (a wrong token, a taken name)."""
+
+
+@frozen
+class Joined:
+    """The MetaHub has accepted us."""
 
 
 @frozen
@@ -56,4 +62,4 @@ class Log:
     text: str
 
 
-Effect = Send | Disconnect | StartAgent | StopAgent | Log
+Effect = Send | Disconnect | Joined | StartAgent | StopAgent | Log

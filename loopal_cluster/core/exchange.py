@@ -58,10 +58,10 @@ class Exchange(Generic[N]):
         self._requests.pop(peer, None)
         return self.calls.settle_peer(peer)
 
-    def hang_up(self, peer: Peer, reason: str, *, final: bool = False) -> None:
+    def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
         if self._requests.pop(peer, None) is not None:
-            self._effects.append(Disconnect(peer, reason, final))
+            self._effects.append(Disconnect(peer, reason, refusal))
 
     def take(self, peer: Peer, request: Request) -> Origin | None:
         """Open a peer's request; None if it is refused at once (and answered so)."""

@@ -14,6 +14,7 @@ from attrs import define, field
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.effects import Joined
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.parties import PROTOCOL
@@ -75,9 +76,10 @@ class Uplink:
         """Return whether we have joined; a base MetaHub has to be probed first."""
         assert self.peer is not None
         if isinstance(answer, Failure) or answer.result.ok is not True:
-            detail = answer.detail if isinstance(answer, Failure) else "not ok"
-            final = isinstance(answer, Failure) and answer.code in FINAL
-            self._exchange.hang_up(self.peer, f"the MetaHub refused: {detail}", final=final)
+            code = answer.code if isinstance(answer, Failure) else ErrorCode.REFUSED
+            detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
+            refusal = code if code in FINAL else None
+            self._exchange.hang_up(self.peer, f"the MetaHub refused this hub: {detail}", refusal)
             self.lost()
             return False
         welcome = answer.result
@@ -96,7 +98,7 @@ class Uplink:
         assert self.peer is not None
         if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
             reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
-            self._exchange.hang_up(self.peer, reason, final=True)
+            self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN)
             self.lost()
             return False
         self._join(now)
@@ -104,6 +106,7 @@ class Uplink:
 
     def _join(self, now: float) -> None:
         self.joined = True
+        self._exchange.perform(Joined())
         kind = "" if self.protocol else " (base dialect)"
         self._exchange.log("INFO", f"joined the cluster as '{self._settings.name}'{kind}")
         self._announcing = False

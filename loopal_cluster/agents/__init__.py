@@ -1,0 +1,1 @@
+"""What a hub can run: async functions, child processes, commands."""

@@ -1,0 +1,1 @@
+"""The trio side: tasks, channels, sockets. It carries out what the cores decide."""

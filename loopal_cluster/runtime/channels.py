@@ -1,0 +1,224 @@
+"""One end of a connection, as frames.
+
+A ``FrameChannel`` hides what carries the bytes, or whether there are bytes at all:
+
+* ``SocketChannel``: a TCP or unix socket, read and written without a task or a lock in between;
+* ``StreamChannel``: any trio stream (pipes, TLS, memory), through the ordinary stream methods;
+* ``record_pair()``: two ends in one process, without bytes.
+
+Receiving gives all frames of one wake-up at once, and sending takes many at once: one system call per
+batch, not per message, is what makes a hub fast.
+"""
+
+from __future__ import annotations
+
+import abc
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+import trio
+
+from loopal_cluster.frames import Frame, Rejected
+from loopal_cluster.wire.codec import decode, encode
+from loopal_cluster.wire.faults import reject
+from loopal_cluster.wire.framing import LineBuffer, Oversized
+
+__all__ = [
+    "FrameChannel",
+    "SocketChannel",
+    "StreamChannel",
+    "record_pair",
+]
+
+CHUNK = 65536
+"""Bytes read at once. More is slower: larger buffers are fetched from and returned to the system."""
+
+
+class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
+    """Frames in, in batches; frames out, without waiting."""
+
+    @abc.abstractmethod
+    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+        """Take frames to send. False: they were taken, but ``drained`` must come before more.
+
+        A broken connection is not reported here but to whoever receives.
+        """
+
+    @abc.abstractmethod
+    async def drained(self) -> None:
+        """Wait until everything taken has been handed to the transport.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: it never will be.
+        """
+
+
+def _decode_lines(lines: Sequence[bytes | Oversized]) -> list[Frame | Rejected]:
+    return [reject(line) if isinstance(line, Oversized) else decode(line) for line in lines]
+
+
+class SocketChannel(FrameChannel):
+    """Lines over a connected, non-blocking stream socket."""
+
+    def __init__(self, sock: socket.socket, line_bytes: int) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._lines = LineBuffer(line_bytes)
+        self._unsent = b""
+        self._closed = False
+
+    @classmethod
+    def from_stream(cls, stream: trio.SocketStream, line_bytes: int) -> SocketChannel:
+        """Take over the socket of a trio stream, which must not be used any more."""
+        # trio hides the socket that lowlevel.wait_readable wants; detaching it is the public way to it.
+        return cls(socket.socket(fileno=stream.socket.detach()), line_bytes)
+
+    async def receive(self) -> list[Frame | Rejected]:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                data = self._sock.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            if not data:
+                return _last_frames(self._lines)
+            if frames := _decode_lines(self._lines.feed(data)):
+                return frames
+
+    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+        data = b"".join([encode(frame) for frame in frames])
+        if self._unsent:
+            self._unsent += data
+            return False
+        self._unsent = data
+        self._send_some()
+        return not self._unsent
+
+    async def drained(self) -> None:
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self._sock)
+            self._send_some()
+
+    def _send_some(self) -> None:
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._unsent = b""  # the reader is told of the broken connection by its next recv
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+
+class StreamChannel(FrameChannel):
+    """Lines over any trio stream, or over a pair of one-way streams."""
+
+    def __init__(
+        self, receiver: trio.abc.ReceiveStream, sender: trio.abc.SendStream, line_bytes: int
+    ) -> None:
+        self._receiver = receiver
+        self._sender = sender
+        self._lines = LineBuffer(line_bytes)
+        self._unsent: list[bytes] = []
+
+    async def receive(self) -> list[Frame | Rejected]:
+        while True:
+            data = await self._receiver.receive_some(CHUNK)
+            if not data:
+                return _last_frames(self._lines)
+            if frames := _decode_lines(self._lines.feed(data)):
+                return frames
+
+    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+        self._unsent += [encode(frame) for frame in frames]
+        return not self._unsent
+
+    async def drained(self) -> None:
+        while self._unsent:
+            data, self._unsent = b"".join(self._unsent), []
+            await self._sender.send_all(data)
+
+    async def aclose(self) -> None:
+        try:
+            await self._sender.aclose()
+        finally:
+            await self._receiver.aclose()
+
+
+def _last_frames(lines: LineBuffer) -> list[Frame | Rejected]:
+    """A line that only the end of the stream terminated still counts."""
+    if (line := lines.close()) is None:
+        raise trio.EndOfChannel
+    return [decode(line)]
+
+
+class _Mailbox:
+    """One direction of a record pair: what was sent and not yet received."""
+
+    def __init__(self, limit: int) -> None:
+        self.frames: deque[Frame] = deque()
+        self.limit = limit
+        self.sender_closed = False
+        self.receiver_closed = False
+        self.arrived = trio.lowlevel.ParkingLot()
+        self.taken = trio.lowlevel.ParkingLot()
+
+
+class _RecordChannel(FrameChannel):
+    def __init__(self, inbound: _Mailbox, outbound: _Mailbox) -> None:
+        self._in = inbound
+        self._out = outbound
+
+    async def receive(self) -> list[Frame | Rejected]:
+        if self._in.receiver_closed:
+            raise trio.ClosedResourceError
+        if self._in.frames or self._in.sender_closed:
+            await trio.lowlevel.checkpoint()
+        while not self._in.frames:
+            if self._in.receiver_closed:
+                raise trio.ClosedResourceError
+            if self._in.sender_closed:
+                raise trio.EndOfChannel
+            await self._in.arrived.park()
+        frames: list[Frame | Rejected] = list(self._in.frames)
+        self._in.frames.clear()
+        self._in.taken.unpark_all()
+        return frames
+
+    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+        if not self._out.receiver_closed:
+            self._out.frames.extend(frames)
+            self._out.arrived.unpark_all()
+        return len(self._out.frames) < self._out.limit
+
+    async def drained(self) -> None:
+        while len(self._out.frames) >= self._out.limit and not self._out.receiver_closed:
+            if self._out.sender_closed:
+                raise trio.ClosedResourceError
+            await self._out.taken.park()
+
+    async def aclose(self) -> None:
+        self._out.sender_closed = True
+        self._in.receiver_closed = True
+        self._in.frames.clear()
+        for box in (self._in, self._out):
+            box.arrived.unpark_all()
+            box.taken.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+
+def record_pair(limit: int = 4096) -> tuple[FrameChannel, FrameChannel]:
+    """Make two connected ends that pass records, for agents and programs in the hub's own process.
+
+    Above ``limit`` frames that were not received, sending asks the sender to wait.
+    """
+    there, back = _Mailbox(limit), _Mailbox(limit)
+    return _RecordChannel(back, there), _RecordChannel(there, back)

@@ -1,0 +1,322 @@
+"""What one can ask of a cluster, as methods: for programs, and (``AgentContext``) for agents.
+
+``open_client`` connects to a hub or to a MetaHub; both answer the same requests, a hub for its own
+agents and, through its MetaHub, for everybody else's.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from loopal_cluster.address import Address
+from loopal_cluster.errors import MethodNotFound
+from loopal_cluster.messages import (
+    AgentDetails,
+    AgentInfo,
+    AgentNode,
+    Answers,
+    CancelAgent,
+    ClusterEvent,
+    ControlAgent,
+    Decided,
+    Decision,
+    Envelope,
+    HubInfo,
+    HumanSource,
+    InterruptAgent,
+    ListHubs,
+    Message,
+    MetaTopology,
+    Permission,
+    Protocol,
+    Question,
+    Register,
+    Role,
+    Route,
+    ShutdownAgent,
+    SpawnAgent,
+    SpawnSpec,
+    Status,
+    StatusInfo,
+    Subscribe,
+    Topology,
+    TopologyOf,
+    UserContent,
+    WaitAgent,
+    Waited,
+    Welcome,
+)
+from loopal_cluster.outcomes import Outcome, unwrap
+from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.wire.contents import dumps, payload
+
+__all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "open_client"]
+
+WAIT_STEP = 300.0
+"""Seconds after which an unbounded wait is asked anew, so that no hub has to keep it for ever."""
+
+
+class ClusterClient:
+    """What both programs and agents can ask."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def status(self) -> StatusInfo:
+        """The hub this is connected to, in one line."""
+        return await self._caller.call(Status())
+
+    async def list_hubs(self) -> tuple[HubInfo, ...]:
+        """The hubs of the cluster.
+
+        Raises:
+            NotInCluster: the hub is alone.
+        """
+        return (await self._caller.call(ListHubs())).hubs
+
+    async def topology(self) -> tuple[TopologyOf, ...]:
+        """Every hub's agents; a hub that does not answer has an ``error`` instead.
+
+        Raises:
+            NotInCluster: the hub is alone; ``local_agents`` works there.
+        """
+        return (await self._caller.call(MetaTopology())).hubs
+
+    async def local_agents(self) -> tuple[AgentNode, ...]:
+        """The agents of the hub this is connected to, shadows included."""
+        return (await self._caller.call(Topology())).agents
+
+    async def agent_info(self, agent: str) -> AgentDetails:
+        """One agent, live or finished."""
+        return await self._caller.call(AgentInfo(Address.parse(agent)))
+
+    async def send(self, target: str, text: str) -> None:
+        """Send a message to an agent, by bare or qualified name; return when it was accepted.
+
+        Raises:
+            AgentNotFound, AmbiguousName, HubNotConnected, DeliveryFailed, Overloaded: it was not.
+        """
+        envelope = Envelope(
+            id=str(uuid.uuid4()),
+            source=HumanSource(),
+            target=Address.parse(target),
+            content=UserContent(text),
+            timestamp=datetime.now(UTC).isoformat(),
+        )
+        await self._caller.call(Route(envelope))
+
+    async def spawn(
+        self,
+        agent_type: str | None = None,
+        prompt: str = "",
+        *,
+        hub: str | None = None,
+        name: str | None = None,
+        persistent: bool = False,
+        detached: bool = False,
+        notify_parent: bool = False,
+        model: str | None = None,
+        cwd: str | None = None,
+    ) -> AgentHandle:
+        """Start an agent, here or on another hub, and return when it is up.
+
+        With ``notify_parent`` its outcome comes as a message; otherwise ask the handle for it. An agent
+        that is not ``detached`` is cancelled when the agent that spawned it ends.
+
+        Raises:
+            UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
+        """
+        spec = SpawnSpec(
+            name=name or f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}",
+            prompt=prompt,
+            cwd=cwd,
+            model=model,
+            target_hub=hub,
+            agent_type=agent_type,
+            lifecycle="persistent" if persistent else "ephemeral",
+            detached=detached,
+            notify_parent=notify_parent,
+        )
+        spawned = await self._caller.call(SpawnAgent(spec))
+        return AgentHandle(self, Address(spawned.name, hub), spawned.agent_id)
+
+    async def wait(self, agent: str, *, agent_id: str | None = None) -> Outcome:
+        """Wait until an agent has ended. Use ``trio.fail_after`` to bound it.
+
+        Raises:
+            AgentNotFound: there is no such agent, or its outcome is no longer kept.
+        """
+        while True:
+            left = trio.current_effective_deadline() - trio.current_time()
+            step = min(WAIT_STEP, left) if math.isfinite(left) else WAIT_STEP
+            waited = await self.wait_once(agent, agent_id=agent_id, timeout=max(step, 0.0) + 1.0)
+            if waited.outcome is not None:
+                return waited.outcome
+
+    async def wait_once(self, agent: str, *, agent_id: str | None = None, timeout: float) -> Waited:
+        """Wait for at most ``timeout`` seconds; ``timed_out`` is set if the agent goes on."""
+        message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=int(timeout * 1000))
+        return await self._caller.call(message)
+
+    async def cancel(
+        self, agent: str, reason: str = "cancelled", *, agent_id: str | None = None
+    ) -> Outcome | None:
+        """Stop an agent and all it spawned; return its outcome when it is gone.
+
+        None: it was told, and was not gone when its hub gave up waiting.
+        """
+        message = CancelAgent(Address.parse(agent), agent_id=agent_id, reason=reason)
+        return (await self._caller.call(message)).outcome
+
+    async def interrupt(self, agent: str) -> None:
+        """End an agent's current turn."""
+        await self._caller.call(InterruptAgent(Address.parse(agent)))
+
+    async def shutdown(self, agent: str) -> None:
+        """Stop an agent; return when it is gone."""
+        await self._caller.call(ShutdownAgent(Address.parse(agent)))
+
+    async def control(self, agent: str, command: Any) -> None:
+        """Hand an agent a control command, such as ``{"ModeSwitch": "Plan"}``."""
+        await self._caller.call(ControlAgent(Address.parse(agent), dumps(command)))
+
+
+@define
+class AgentHandle:
+    """An agent that was spawned. Dropping the handle does not stop it."""
+
+    _client: ClusterClient = field(repr=False)
+    address: Address
+    id: str
+
+    @property
+    def name(self) -> str:
+        """Its name on its hub."""
+        return self.address.agent
+
+    async def outcome(self) -> Outcome:
+        """Wait until it has ended."""
+        return await self._client.wait(str(self.address), agent_id=self.id)
+
+    async def result(self) -> str:
+        """Wait until it has ended, and return its result.
+
+        Raises:
+            AgentFailed, AgentCancelled, AgentTimedOut, AgentLost: it has none.
+        """
+        return unwrap(str(self.address), await self.outcome())
+
+    async def send(self, text: str) -> None:
+        """Send it a message."""
+        await self._client.send(str(self.address), text)
+
+    async def cancel(self, reason: str = "cancelled") -> Outcome | None:
+        """Stop it and all it spawned; return its outcome when it is gone."""
+        return await self._client.cancel(str(self.address), reason, agent_id=self.id)
+
+
+Judge = Callable[[Permission], Awaitable[Decision]]
+Adviser = Callable[[Question], Awaitable[Answers]]
+
+
+class Client(ClusterClient):
+    """A program's connection to a hub or a MetaHub. Made by ``open_client``."""
+
+    def __init__(
+        self, caller: Caller, welcome: Welcome, events: trio.MemoryReceiveChannel[ClusterEvent]
+    ) -> None:
+        super().__init__(caller)
+        self.welcome = welcome
+        """What the other side is: ``kind``, ``hub``, ``cluster``."""
+        self.closed = caller.closed
+        """Set when the connection has ended."""
+        self._events = events
+
+    async def subscribe(self, since: int | None = None) -> EventStream:
+        """Watch what happens from now on, and what is still kept of what came after ``since``."""
+        subscribed = await self._caller.call(Subscribe(since))
+        next_seq = subscribed.seq if since is None else since
+        return EventStream(self._events, next_seq)
+
+
+@define
+class EventStream:
+    """Events in order, ``async for``. ``missed`` counts those that were dropped on the way to us."""
+
+    _events: trio.MemoryReceiveChannel[ClusterEvent] = field(repr=False)
+    last_seq: int
+    missed: int = 0
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> ClusterEvent:
+        event = await self._events.__anext__()
+        self.missed += max(0, event.seq - self.last_seq - 1)
+        self.last_seq = event.seq
+        return event
+
+
+@asynccontextmanager
+async def open_client(
+    channel: FrameChannel,
+    *,
+    name: str,
+    token: str = "",
+    role: Role = Role.CLIENT,
+    on_permission: Judge | None = None,
+    on_question: Adviser | None = None,
+    on_decided: Callable[[Decided], None] = lambda decided: None,
+    event_buffer: int = 10_000,
+) -> AsyncIterator[Client]:
+    """Register over a connected channel and be a client of that hub or MetaHub for the block.
+
+    An operator (``role``) is asked: ``on_permission`` and ``on_question`` run in a task of their own
+    for each ask and are cancelled when somebody else has answered it first. Events beyond
+    ``event_buffer`` that are not read are dropped, and counted by the stream.
+
+    Raises:
+        Unauthorized: the token is wrong.
+        ConnectionLost: the link ended.
+    """
+    put_event, events = trio.open_memory_channel[ClusterEvent](event_buffer)
+
+    async def on_request(message: Message[Any]) -> Any:
+        match message:
+            case Permission() if on_permission is not None:
+                return await on_permission(message)
+            case Question() if on_question is not None:
+                return await on_question(message)
+            case _:
+                raise MethodNotFound(f"unknown: {message.method}")
+
+    def on_notification(message: Message[Any]) -> None:
+        match message:
+            case ClusterEvent():
+                try:
+                    put_event.send_nowait(
+                        ClusterEvent(
+                            message.seq, message.at, message.hub, message.agent, payload(message.payload)
+                        )
+                    )
+                except trio.WouldBlock:
+                    pass  # the reader is told by the gap in the numbers
+            case Decided():
+                on_decided(message)
+            case _:
+                pass
+
+    with put_event, events:
+        async with open_caller(channel, on_request, on_notification) as caller:
+            register = Register(name=name, token=token, role=role, protocol=Protocol(1))
+            welcome = await caller.call(register)
+            yield Client(caller, welcome, events)

@@ -1,0 +1,269 @@
+"""Drives one core: a reader per connection, one flusher, one alarm.
+
+``dispatch`` is the door: an event goes in, effects come out and are carried out before anybody else
+runs. It is synchronous on purpose: with no checkpoint between deciding and queueing, no other task can
+see a core half-way, and no lock is needed. Two rules keep it true: ``_perform`` never dispatches, and a
+core that has asked for ``Disconnect`` treats that peer as gone, although ``PeerLost`` comes later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import trio
+from attrs import define, field
+
+from loopal_cluster.config import Limits
+from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
+from loopal_cluster.core.events import (
+    DeadlineReached,
+    Event,
+    FrameReceived,
+    Link,
+    Peer,
+    PeerConnected,
+    PeerLost,
+)
+from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
+from loopal_cluster.messages import Opaque
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.wire.codec import decode_result
+
+__all__ = ["Core", "Runtime", "open_runtime"]
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds a peer that is hung up on has to read what was sent to it."""
+
+
+class Core(Protocol):
+    """What ``HubCore`` and ``MetaHubCore`` have in common."""
+
+    exchange: Exchange[Any]
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in what happened; return what to do."""
+
+    def next_deadline(self) -> float | None:
+        """When ``DeadlineReached`` is due."""
+
+
+@define(eq=False)
+class Connection:
+    """A peer's channel, and its outbox: the frames that wait for the next flush."""
+
+    peer: Peer
+    channel: FrameChannel
+    outbox: list[Frame] = field(factory=list)
+    dirty: bool = False
+    """It is in the list of those to be flushed."""
+    congested: bool = False
+    """The transport has enough for now; a task waits until it is drained."""
+    dropped: int = 0
+    """Notifications dropped because the peer reads too slowly."""
+    hang_up_reason: str | None = None
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    below_mark: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+
+class Runtime:
+    """The tasks around one core. Made by ``open_runtime``."""
+
+    def __init__(
+        self,
+        core: Core,
+        limits: Limits,
+        nursery: trio.Nursery,
+        logger: logging.Logger,
+        perform: Callable[[Effect], None],
+    ) -> None:
+        self._core = core
+        self._limits = limits
+        self._nursery = nursery
+        self._logger = logger
+        self._perform_other = perform
+        self._connections: dict[Peer, Connection] = {}
+        self._last_peer = 0
+        self._dirty: list[Connection] = []
+        self._flush_wanted = trio.lowlevel.ParkingLot()
+        self._alarm = trio.CancelScope()
+        self.dropped = 0
+        """Notifications dropped, of all peers there ever were."""
+
+    def dispatch(self, event: Event) -> None:
+        """Tell the core what happened and carry out what it decides."""
+        for effect in self._core.handle(event, trio.current_time()):
+            self._perform(effect)
+        deadline = self._core.next_deadline()
+        if deadline is not None and deadline < self._alarm.deadline:
+            self._alarm.deadline = deadline
+
+    async def serve(self, channel: FrameChannel, link: Link) -> str:
+        """Run one connection from its beginning to its end; return why it ended."""
+        peer = self.admit(channel)
+        self.dispatch(PeerConnected(peer, link))
+        reason = "the hub is closing"
+        try:
+            reason = await self.read(peer)
+        finally:
+            self.dismiss(peer)
+            self.dispatch(PeerLost(peer, reason))
+        await trio.aclose_forcefully(channel)
+        return reason
+
+    def admit(self, channel: FrameChannel) -> Peer:
+        """Give a channel its peer id; from now on frames can be sent to it."""
+        self._last_peer += 1
+        peer = Peer(self._last_peer)
+        self._connections[peer] = Connection(peer, channel)
+        return peer
+
+    def dismiss(self, peer: Peer) -> None:
+        """Forget a peer; what is still queued for it is dropped."""
+        connection = self._connections.pop(peer)
+        connection.outbox.clear()
+        connection.below_mark.unpark_all()
+
+    async def read(self, peer: Peer) -> str:
+        """Bring a peer's frames to the core until the connection ends; return why it did."""
+        connection = self._connections[peer]
+        reason = "closed by the other side"
+        with connection.scope:
+            try:
+                async for frames in connection.channel:
+                    for frame in frames:
+                        self._on_frame(connection, frame)
+                    # Not read from while it does not read: its answers are what fills the outbox.
+                    while len(connection.outbox) > self._limits.high_water:
+                        await connection.below_mark.park()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                reason = f"broken connection ({error})" if str(error) else "broken connection"
+        return connection.hang_up_reason or reason
+
+    def hang_up(self, peer: Peer, reason: str) -> None:
+        """End a peer's connection after what is queued for it has been sent."""
+        if (connection := self._connections.get(peer)) is not None:
+            connection.hang_up_reason = reason
+            connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
+            self._mark_dirty(connection)
+
+    def _on_frame(self, connection: Connection, frame: Frame | Rejected) -> None:
+        if isinstance(frame, Rejected):
+            self._logger.info("peer %d: rejected a line: %s", connection.peer, frame.detail)
+            if frame.answer:
+                self._queue(connection, frame)
+            return
+        if isinstance(frame, Response) and isinstance(frame.result, Opaque):
+            # The call table knows what was asked, hence what the answer should look like.
+            call = self._core.exchange.calls.find(connection.peer, frame.id)
+            if call is None:
+                return
+            frame = decode_result(frame, call.message.result)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug("%d> %s", connection.peer, brief(frame))
+        self.dispatch(FrameReceived(connection.peer, frame))
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(peer, frame):
+                if (connection := self._connections.get(peer)) is not None:
+                    if self._logger.isEnabledFor(logging.DEBUG):
+                        self._logger.debug(">%d %s", peer, brief(frame))
+                    self._queue(connection, frame)
+            case Disconnect(peer, reason):
+                self.hang_up(peer, reason)
+                self._perform_other(effect)
+            case Log(level, text):
+                self._logger.log(logging.getLevelName(level), text)
+            case _:
+                self._perform_other(effect)
+
+    def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
+        outbox = connection.outbox
+        if len(outbox) >= self._limits.high_water and isinstance(frame, Notification):
+            connection.dropped += 1
+            self.dropped += 1
+            return
+        if len(outbox) >= self._limits.outbox_frames:
+            # Limits proves that answers and calls fit; only lines that we had to reject could get here.
+            connection.scope.cancel()
+            connection.hang_up_reason = "its outbox is full"
+            return
+        outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
+        self._mark_dirty(connection)
+
+    def _mark_dirty(self, connection: Connection) -> None:
+        if not connection.dirty and not connection.congested:
+            connection.dirty = True
+            self._dirty.append(connection)
+            self._flush_wanted.unpark()
+
+    async def _flush_forever(self) -> None:
+        """Once per scheduler tick, write what all the readers of that tick have queued."""
+        while True:
+            if not self._dirty:
+                await self._flush_wanted.park()
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.dirty = False
+                self._flush(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        if self._connections.get(connection.peer) is not connection:
+            return
+        frames = connection.outbox
+        if frames:
+            connection.outbox = []
+            connection.below_mark.unpark_all()
+            if not connection.channel.send_nowait(frames):
+                connection.congested = True
+                self._nursery.start_soon(self._drain, connection)
+                return
+        if connection.hang_up_reason is not None:
+            connection.scope.cancel()
+
+    async def _drain(self, connection: Connection) -> None:
+        try:
+            await connection.channel.drained()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            connection.scope.cancel()
+            return
+        connection.congested = False
+        self._mark_dirty(connection)
+
+    async def _ring_forever(self) -> None:
+        while True:
+            deadline = self._core.next_deadline()
+            with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+                await trio.sleep_forever()
+            self.dispatch(DeadlineReached())
+
+
+@asynccontextmanager
+async def open_runtime(
+    core: Core, limits: Limits, logger: logging.Logger, perform: Callable[[Effect], None]
+) -> AsyncIterator[Runtime]:
+    """Run a core's flusher and alarm around the block. ``perform`` does what is not for a connection."""
+    async with open_background() as nursery:
+        runtime = Runtime(core, limits, nursery, logger, perform)
+        nursery.start_soon(runtime._flush_forever)
+        nursery.start_soon(runtime._ring_forever)
+        yield runtime
+
+
+def brief(frame: Frame) -> str:
+    """A frame for the transcript: what it is, never what it says."""
+    match frame:
+        case Request(id_, message):
+            return f"request {id_} {message.method}"
+        case Notification(message):
+            return f"notification {message.method}"
+        case Response(id_):
+            return f"response {id_}"
+        case Failure(id_, code, detail):
+            return f"failure {id_} {code.value}: {detail}"

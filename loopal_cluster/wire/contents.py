@@ -1,0 +1,111 @@
+"""What hubs pass on unread: the contents of messages, the payloads of events, plain JSON.
+
+For those at the edges: agents, user interfaces, and a hub that deals with a peer of the base dialect.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+from cattrs import BaseValidationError
+from msgspec import Raw
+
+from loopal_cluster.completions import unwrap_result, wrap_result
+from loopal_cluster.errors import ProtocolError
+from loopal_cluster.messages import Envelope, Opaque, SystemSource, UserContent
+from loopal_cluster.payloads import Payload
+from loopal_cluster.wire.hooks import CONVERTER
+from loopal_cluster.wire.strict import fault
+
+__all__ = [
+    "AGENT_COMPLETED",
+    "base_completion",
+    "dump",
+    "dumps",
+    "loads",
+    "payload",
+    "read_base_completion",
+    "user_content",
+]
+
+AGENT_COMPLETED: Final = SystemSource("agent-completed")
+"""The source of a base hub's message that an agent has ended."""
+
+# Keys in ascending order at every level, as serde_json writes them.
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def dump(value: Any) -> bytes:
+    """A value made by ``CONVERTER`` as JSON."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair: a model's text cut in the wrong place, or undecodable bytes on a
+        # child's stderr. No JSON parser of Rust would take it, and a hub must not fail over it.
+        return _encode(_without_surrogates(value))
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value
+
+
+def loads(opaque: Opaque) -> Any:
+    """The value as plain Python: dicts, lists, str, int, float, bool and None.
+
+    Raises:
+        ProtocolError: it holds a number that Python cannot, such as ``1e999``.
+    """
+    try:
+        return msgspec.json.decode(opaque.json)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"unreadable JSON: {error}") from error
+
+
+def dumps(value: Any) -> Opaque:
+    """A plain value, or a record of ours, as JSON. NaN and the infinities become ``null``."""
+    return Opaque(dump(CONVERTER.unstructure(value)))
+
+
+def user_content(content: UserContent | Opaque) -> UserContent:
+    """The content of a message, for the agent it is for.
+
+    Raises:
+        ProtocolError: it has another shape; the message names the path.
+    """
+    if isinstance(content, UserContent):
+        return content
+    try:
+        return CONVERTER.structure(Raw(content.json), UserContent)
+    except (BaseValidationError, ValueError) as error:
+        raise ProtocolError(fault(error, "$.content")) from error
+
+
+def payload(value: Payload | Opaque) -> Payload | Opaque:
+    """An event's payload as a record; as it came if this version does not know it."""
+    if not isinstance(value, Opaque):
+        return value
+    try:
+        return cast(Payload, CONVERTER.structure(Raw(value.json), cast(Any, Payload)))
+    except (BaseValidationError, ValueError):
+        return value
+
+
+def base_completion(agent: str, text: str) -> UserContent:
+    """What a base peer understands as: ``agent`` has ended, and this is its result."""
+    return UserContent(wrap_result(agent, text))
+
+
+def read_base_completion(envelope: Envelope) -> tuple[str, str] | None:
+    """The agent that has ended and its result, if that is what a base peer's message says."""
+    if envelope.source != AGENT_COMPLETED:
+        return None
+    return unwrap_result(user_content(envelope.content).text)

@@ -1,0 +1,80 @@
+"""What is wrong with a line, and what can be saved of it.
+
+JSON that is nested too deep, and lines of which only the start can be read: broken ones and over-long
+ones. ``codec`` decides what is a message; this file finds who is to be told when a line is not.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Rejected
+from loopal_cluster.wire.framing import PREFIX_BYTES, Oversized
+
+__all__ = ["MAX_DEPTH", "check_depth", "reject", "unreadable", "words"]
+
+MAX_DEPTH: Final = 128
+"""Nested arrays and objects in one line. Loopal's parser refuses more, and so it would not be relayed."""
+
+
+def reject(oversized: Oversized) -> Failure | Rejected:
+    """What to answer to a line that was too long; a ``Failure`` if it was itself an answer."""
+    return unreadable(oversized.prefix, ErrorCode.OVERSIZED, f"line of more than {oversized.size - 1} bytes")
+
+
+_SCALAR = re.compile(rb'\s*"(\w+)"\s*:\s*("[^"\\]*"|-?\d{1,18}|null)\s*,')
+_KEY = re.compile(rb'\s*"(\w+)"\s*:')
+
+
+def unreadable(line: bytes, code: ErrorCode, detail: str) -> Failure | Rejected:
+    """What to do about a line of which at most the start can be read.
+
+    The scalars at the start of the object are read, up to the first value that may be long: with
+    the key order of Loopal, and with that of most others, the id is among them.
+    """
+    start = line[:PREFIX_BYTES]
+    head: dict[bytes, bytes] = {}
+    position = start.find(b"{") + 1
+    while pair := _SCALAR.match(start, position):
+        head[pair[1]] = pair[2]
+        position = pair.end()
+    last = _KEY.match(start, position)
+    keys = head.keys() | {last[1] if last else b""}
+    id_ = int(head[b"id"]) if head.get(b"id", b"null")[:1] not in b'"n' else None
+    if not keys & {b"result", b"error"} or b"method" in keys:
+        return Rejected(id_, code, detail)
+    if id_ is None:
+        return Rejected(None, code, detail, answer=False)
+    return Failure(id_, code, detail)
+
+
+def words(error: msgspec.ValidationError, path: str = "$") -> str:
+    """msgspec's words in the form of ours: ``expected int, got str @ $.id``."""
+    text, _, inside = str(error).replace("`", "").partition(" - at $")
+    return f"{text[:1].lower()}{text[1:]} @ {path}{inside}"
+
+
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[{]}"'))
+
+
+def check_depth(line: bytes) -> None:
+    """Refuse a line that is nested too deep for the parsers on its way. It must be valid JSON.
+
+    Raises:
+        RecursionError: it is; msgspec says the same of a line nested deeper than Python's stack.
+    """
+    # Cheap reasons why it cannot be: a level takes two bytes, one of them an opening bracket.
+    if len(line) <= 2 * MAX_DEPTH or line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return
+    # Outside strings, an opening bracket is a step of 1 and a closing one of -1 (0xff as signed
+    # char). All of it runs in C, because a hostile line is all brackets.
+    unescaped = line.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = unescaped.translate(_STEPS, _NO_BRACKETS).split(b'"')[::2]
+    if max(accumulate(memoryview(b"".join(outside)).cast("b")), default=0) > MAX_DEPTH:
+        raise RecursionError

@@ -1,0 +1,86 @@
+"""Bytes to lines: one message is one line that ends in a line feed.
+
+``LineBuffer`` takes the bytes in whatever pieces they come and gives whole lines. It bounds what a
+peer can make us hold: a line that grows too long is reported once, with its start, and then
+skipped. Decoding is next door, in ``codec``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized"]
+
+PREFIX_BYTES: Final = 256
+"""Enough of an over-long line to read the request's id in it, where ids come early."""
+
+
+@frozen
+class Oversized:
+    """A line that was too long to keep."""
+
+    prefix: bytes
+    """Its first bytes, for ``codec.reject``."""
+    size: int
+    """Its bytes when it was given up; how long it was to become is not known."""
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines of at most ``max_bytes``, the line feed not counted."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        # A bytearray grows in amortized constant time, so a long line in small pieces costs linear
+        # time; and unlike a list of the pieces it does not cost 40 bytes for each of them.
+        self._open = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """The lines that ``data`` completes, without their ends and without blank ones.
+
+        A line that grew too long appears as ``Oversized`` as soon as it has, not at its end.
+        """
+        pieces = data.split(b"\n")
+        rest = pieces.pop()
+        found: list[bytes | Oversized] = []
+        if pieces and (self._open or self._skipping):
+            found += self._extend(pieces.pop(0))
+            found += self._end()
+        if len(data) <= self._max_bytes:
+            found += [line for piece in pieces if (line := piece.strip())]
+        else:
+            found += self._bounded(pieces)
+        if rest:
+            found += self._extend(rest)
+        return found
+
+    def close(self) -> bytes | None:
+        """The last line, if the stream ended without a line feed."""
+        return next(iter(self._end()), None)
+
+    def _bounded(self, pieces: list[bytes]) -> list[bytes | Oversized]:
+        found: list[bytes | Oversized] = []
+        for piece in pieces:
+            found += self._extend(piece)
+            found += self._end()
+        return found
+
+    def _extend(self, piece: bytes) -> list[Oversized]:
+        if self._skipping:
+            return []
+        self._open += piece
+        if len(self._open) <= self._max_bytes:
+            return []
+        oversized = Oversized(bytes(self._open[:PREFIX_BYTES]), len(self._open))
+        self._open = bytearray()
+        self._skipping = True
+        return [oversized]
+
+    def _end(self) -> list[bytes]:
+        line = bytes(self._open).strip()
+        if self._open:
+            self._open = bytearray()
+        self._skipping = False
+        return [line] if line else []
