@@ -1,0 +1,128 @@
+"""Structured concurrency for AI agents across machines, on trio.
+
+Every machine runs a *hub* that hosts agents; a *MetaHub* makes the hubs one cluster. Every spawn has an
+owner, every ask has an outcome, every approval reaches a human, and stop means stop::
+
+    async with open_meta_hub() as meta_hub:
+        async with open_hub("laptop", agents={"count": count}, join=meta_hub.address, meta_token=meta_hub.token) as hub:
+            async with hub.open_client() as client:
+                agent = await client.spawn("count", "some text")
+                print(await agent.result())
+
+Follow one message from an agent on hub A to an agent on hub B, in five files:
+
+1. ``runtime/channels.py``: bytes become a frame (``wire/framing.py``, ``wire/codec.py``);
+2. ``runtime/runtime.py``, ``_on_frame``: the frame becomes an event, ``dispatch(FrameReceived(peer, frame))``;
+3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_route``: the decision,
+   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``;
+4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else
+   that is queued for that peer;
+5. the answer walks the same way back, through ``core/calls.py``, ``CallTable.settle``.
+
+``messages.py`` is the vocabulary, ``core/__init__.py`` the contract of a core, ``docs/protocol.md`` the
+protocol.
+"""
+
+from loopal_cluster.address import Address
+from loopal_cluster.agents.child import serve_agent
+from loopal_cluster.agents.context import AgentContext, AgentFunction, Received
+from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
+from loopal_cluster.config import Limits, Policy, Timeouts
+from loopal_cluster.errors import (
+    AgentCancelled,
+    AgentError,
+    AgentFailed,
+    AgentLost,
+    AgentNotFound,
+    AgentTimedOut,
+    AmbiguousName,
+    BudgetExceeded,
+    ClusterError,
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    DeliveryFailed,
+    ErrorCode,
+    HubNotConnected,
+    InvalidAddress,
+    InvalidRequest,
+    MethodNotFound,
+    NameTaken,
+    NoOperator,
+    NotInCluster,
+    Overloaded,
+    ProtocolError,
+    RemoteError,
+    SpawnFailed,
+    Unauthorized,
+    UnknownAgentType,
+)
+from loopal_cluster.messages import Answers, Decision, Role
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
+from loopal_cluster.runtime.client import AgentHandle, Client, ClusterClient, connect
+from loopal_cluster.runtime.hub import Hub, open_hub
+from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub, serve_meta_hub
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Address",
+    "AgentCancelled",
+    "AgentContext",
+    "AgentError",
+    "AgentFailed",
+    "AgentFunction",
+    "AgentHandle",
+    "AgentLost",
+    "AgentNotFound",
+    "AgentTimedOut",
+    "AgentType",
+    "AmbiguousName",
+    "Answers",
+    "BudgetExceeded",
+    "Cancelled",
+    "Client",
+    "ClusterClient",
+    "ClusterError",
+    "CommandAgent",
+    "ConfigError",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "Decision",
+    "DeliveryFailed",
+    "Done",
+    "ErrorCode",
+    "Failed",
+    "FunctionAgent",
+    "Hub",
+    "HubNotConnected",
+    "InvalidAddress",
+    "InvalidRequest",
+    "Limits",
+    "Lost",
+    "MetaHub",
+    "MethodNotFound",
+    "NameTaken",
+    "NoOperator",
+    "NotInCluster",
+    "Outcome",
+    "Overloaded",
+    "Policy",
+    "ProcessAgent",
+    "ProtocolError",
+    "Received",
+    "RemoteError",
+    "Role",
+    "SpawnFailed",
+    "TimedOut",
+    "Timeouts",
+    "Unauthorized",
+    "UnknownAgentType",
+    "__version__",
+    "connect",
+    "open_hub",
+    "open_meta_hub",
+    "python_agent",
+    "serve_agent",
+    "serve_meta_hub",
+]

@@ -719,7 +719,7 @@ class Completed(Message[None]):
 
     method: ClassVar = "agent/completed"
     result: ClassVar = None
-    reason: str
+    reason: str = "goal"
     """``goal``, ``shutdown``, ``error`` or ``aborted``."""
     result_text: str | None = wire("result", default=None)
     traceback: str | None = extension()

@@ -13,6 +13,7 @@ __all__ = [
     "AgentEnded",
     "AgentNotStarted",
     "AgentStarted",
+    "Closing",
     "DeadlineReached",
     "Event",
     "FrameReceived",
@@ -62,6 +63,11 @@ class PeerLost:
 
 
 @frozen
+class Closing:
+    """The hub is to end: stop every agent, start none."""
+
+
+@frozen
 class DeadlineReached:
     """``next_deadline()`` has come."""
 
@@ -92,5 +98,12 @@ class AgentEnded:
 
 
 Event = (
-    PeerConnected | FrameReceived | PeerLost | DeadlineReached | AgentStarted | AgentNotStarted | AgentEnded
+    PeerConnected
+    | FrameReceived
+    | PeerLost
+    | DeadlineReached
+    | Closing
+    | AgentStarted
+    | AgentNotStarted
+    | AgentEnded
 )

@@ -23,6 +23,7 @@ from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
     AgentStarted,
+    Closing,
     DeadlineReached,
     Event,
     FrameReceived,
@@ -156,6 +157,8 @@ class HubCore:
                 self._on_agent_ended(agent_id, reason, now)
             case DeadlineReached():
                 self._on_deadline(now)
+            case Closing():
+                self._supervisor.close(now)
             case unreachable:
                 assert_never(unreachable)
         return self.exchange.drain()
@@ -164,6 +167,11 @@ class HubCore:
         """When ``DeadlineReached`` is due."""
         due = (self.exchange.calls.next_deadline(), self._timers.next(), self._results.next_deadline())
         return min((at for at in due if at is not None), default=None)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no agent lives, and every outcome has been reported."""
+        return not self.agents and self._supervisor.all_reported
 
     # Connections and agents, coming and going.
 
@@ -181,7 +189,7 @@ class HubCore:
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
         if isinstance(party, MetaHubParty) and self.uplink.peer == peer:
-            if self.uplink.joined:
+            if self.uplink.joined and not self._supervisor.closing:
                 self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
             self.uplink.lost()
         self._retire(peer, f"connection lost: {reason}", now)

@@ -21,6 +21,7 @@ from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
     AgentStarted,
+    Closing,
     DeadlineReached,
     Event,
     FrameReceived,
@@ -120,7 +121,7 @@ class MetaHubCore:
                 self._on_lost(peer, reason, now)
             case DeadlineReached():
                 self._on_deadline(now)
-            case AgentStarted() | AgentNotStarted() | AgentEnded():
+            case AgentStarted() | AgentNotStarted() | AgentEnded() | Closing():
                 raise AssertionError("a MetaHub has no agents of its own")
             case unreachable:
                 assert_never(unreachable)

@@ -94,6 +94,7 @@ class Supervisor:
     _waits: dict[Origin, AgentRecord] = field(factory=dict, init=False)
     _reports: dict[str, Completion] = field(factory=dict, init=False)
     """Outcomes that a parent's hub has not acknowledged, by agent id."""
+    closing: bool = field(default=False, init=False)
     _backlog: dict[str, list[tuple[Origin | None, Envelope]]] = field(factory=dict, init=False)
     """Messages for agents that are not up yet, by agent id."""
 
@@ -181,6 +182,8 @@ class Supervisor:
 
     def _check_budget(self, depth: int) -> None:
         limits = self._settings.limits
+        if self.closing:
+            raise Refused(ErrorCode.SPAWN_FAILED, f"hub '{self._settings.name}' is closing")
         if depth > limits.agent_depth:
             raise Refused(ErrorCode.BUDGET_EXCEEDED, f"agents nest at most {limits.agent_depth} deep")
         if len(self.agents) >= limits.agents:
@@ -377,6 +380,17 @@ class Supervisor:
             self._exchange.hang_up(record.peer, "stopped")
         else:
             self._exchange.perform(StopAgent(agent_id))
+
+    def close(self, now: float) -> None:
+        """The hub is closing: stop everything, start nothing."""
+        self.closing = True
+        for record in self.agents:
+            self.stop(record, f"hub '{self._settings.name}' is closing", now)
+
+    @property
+    def all_reported(self) -> bool:
+        """Whether every outcome that another hub waits for has been acknowledged."""
+        return not self._reports
 
     def _stop_there(self, record: AgentRecord, reason: str, now: float) -> None:
         message = CancelAgent(record.address, agent_id=record.id, reason=reason)

@@ -192,4 +192,5 @@ async def open_caller(
         finally:
             with trio.move_on_after(1.0, shield=True):
                 await caller.flush()
-            await trio.aclose_forcefully(channel)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(channel)

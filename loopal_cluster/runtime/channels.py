@@ -134,7 +134,7 @@ class StreamChannel(FrameChannel):
             data = await self._receiver.receive_some(CHUNK)
             if not data:
                 return _last_frames(self._lines)
-            if frames := _decode_lines(self._lines.feed(data)):
+            if frames := _decode_lines(self._lines.feed(bytes(data))):
                 return frames
 
     def send_nowait(self, frames: Sequence[Frame]) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from loopal_cluster.address import Address
+from loopal_cluster.config import Limits
 from loopal_cluster.errors import MethodNotFound
 from loopal_cluster.messages import (
     AgentDetails,
@@ -57,9 +58,10 @@ from loopal_cluster.messages import (
 from loopal_cluster.outcomes import Outcome, unwrap
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.wire.contents import dumps, payload
 
-__all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "open_client"]
+__all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "open_client"]
 
 WAIT_STEP = 300.0
 """Seconds after which an unbounded wait is asked anew, so that no hub has to keep it for ever."""
@@ -158,13 +160,13 @@ class ClusterClient:
         while True:
             left = trio.current_effective_deadline() - trio.current_time()
             step = min(WAIT_STEP, left) if math.isfinite(left) else WAIT_STEP
-            waited = await self.wait_once(agent, agent_id=agent_id, timeout=max(step, 0.0) + 1.0)
+            waited = await self.wait_once(agent, agent_id=agent_id, seconds=max(step, 0.0) + 1.0)
             if waited.outcome is not None:
                 return waited.outcome
 
-    async def wait_once(self, agent: str, *, agent_id: str | None = None, timeout: float) -> Waited:
-        """Wait for at most ``timeout`` seconds; ``timed_out`` is set if the agent goes on."""
-        message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=int(timeout * 1000))
+    async def wait_once(self, agent: str, *, agent_id: str | None = None, seconds: float) -> Waited:
+        """Wait for at most so many seconds; ``timed_out`` is set if the agent goes on."""
+        message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=int(seconds * 1000))
         return await self._caller.call(message)
 
     async def cancel(
@@ -302,14 +304,9 @@ async def open_client(
     def on_notification(message: Message[Any]) -> None:
         match message:
             case ClusterEvent():
-                try:
-                    put_event.send_nowait(
-                        ClusterEvent(
-                            message.seq, message.at, message.hub, message.agent, payload(message.payload)
-                        )
-                    )
-                except trio.WouldBlock:
-                    pass  # the reader is told by the gap in the numbers
+                event = evolve(message, payload=payload(message.payload))
+                with suppress(trio.WouldBlock):  # the reader is told by the gap in the numbers
+                    put_event.send_nowait(event)
             case Decided():
                 on_decided(message)
             case _:
@@ -320,3 +317,33 @@ async def open_client(
             register = Register(name=name, token=token, role=role, protocol=Protocol(1))
             welcome = await caller.call(register)
             yield Client(caller, welcome, events)
+
+
+@asynccontextmanager
+async def connect(
+    address: str,
+    *,
+    token: str = "",
+    name: str = "program",
+    role: Role = Role.CLIENT,
+    on_permission: Judge | None = None,
+    on_question: Adviser | None = None,
+    on_decided: Callable[[Decided], None] = lambda decided: None,
+) -> AsyncIterator[Client]:
+    """Be a client of the hub or MetaHub at ``HOST:PORT`` or ``unix:PATH`` for the block.
+
+    Raises:
+        ConnectionLost: it cannot be reached.
+        Unauthorized: the token is wrong.
+    """
+    channel = await dial(address, Limits().line_bytes)
+    async with open_client(
+        channel,
+        name=name,
+        token=token,
+        role=role,
+        on_permission=on_permission,
+        on_question=on_question,
+        on_decided=on_decided,
+    ) as client:
+        yield client

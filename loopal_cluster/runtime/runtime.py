@@ -92,6 +92,7 @@ class Runtime:
         self._dirty: list[Connection] = []
         self._flush_wanted = trio.lowlevel.ParkingLot()
         self._alarm = trio.CancelScope()
+        self._dispatched = trio.lowlevel.ParkingLot()
         self.dropped = 0
         """Notifications dropped, of all peers there ever were."""
 
@@ -102,6 +103,12 @@ class Runtime:
         deadline = self._core.next_deadline()
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
+        self._dispatched.unpark_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that the core decides has come true."""
+        while not condition():
+            await self._dispatched.park()
 
     async def serve(self, channel: FrameChannel, link: Link) -> str:
         """Run one connection from its beginning to its end; return why it ended."""
@@ -113,7 +120,8 @@ class Runtime:
         finally:
             self.dismiss(peer)
             self.dispatch(PeerLost(peer, reason))
-        await trio.aclose_forcefully(channel)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(channel)
         return reason
 
     def admit(self, channel: FrameChannel) -> Peer:

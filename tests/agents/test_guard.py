@@ -234,17 +234,29 @@ async def test_a_guard_that_died_is_replaced_and_told_everything(
 
 
 @bounded
-async def test_a_guard_that_cannot_be_started_is_a_warning(
-    sleeper: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "executable", "/missing/python")
+async def test_a_guard_that_cannot_be_started_is_one_warning() -> None:
+    hub = """
+import logging, sys, trio
+from loopal_cluster.agents.children import open_child
+from loopal_cluster.agents.guard import open_guard
 
+async def main():
     async with open_guard() as guard:
-        guard.watch(sleeper)
-        guard.forget(sleeper)
+        for _ in range(2):
+            async with open_child(["true"], guard=guard) as child:
+                assert await child.wait() == 0
 
-    assert guard.pid is None
-    assert len(caplog.messages) == 1
+logging.basicConfig()
+sys.executable = "/missing/python"
+trio.run(main)
+"""
+
+    ended = await trio.run_process([sys.executable, "-c", hub], capture_stderr=True)
+
+    (warning,) = ended.stderr.decode().splitlines()
+    assert warning.endswith(
+        "the guard process failed and is replaced: [Errno 2] No such file or directory: '/missing/python'"
+    )
 
 
 @bounded

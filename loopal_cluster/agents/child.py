@@ -1,0 +1,78 @@
+"""The child's half: make a Python function an agent executable, in three lines::
+
+    from loopal_cluster import serve_agent
+
+    serve_agent(my_async_function)
+
+``python -m loopal_cluster.agents.child MODULE:NAME`` does the same for a function that is only named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import trio
+
+from loopal_cluster.agents.context import AgentFunction
+from loopal_cluster.agents.session import serve_session
+from loopal_cluster.config import Limits
+from loopal_cluster.errors import ConfigError
+from loopal_cluster.runtime.channels import StreamChannel
+
+__all__ = ["load_function", "serve_agent"]
+
+
+def serve_agent(function: AgentFunction) -> None:
+    """Be the agent ``function`` to the hub that started this process; return when it has ended.
+
+    Standard input and output carry the protocol. What the program prints goes to standard error
+    instead, so a stray ``print`` cannot break it.
+    """
+    hub_in, hub_out = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    trio.run(_serve, function, hub_in, hub_out)
+
+
+async def _serve(function: AgentFunction, hub_in: int, hub_out: int) -> None:
+    receiver, sender = trio.lowlevel.FdStream(hub_in), trio.lowlevel.FdStream(hub_out)
+    await serve_session(StreamChannel(receiver, sender, Limits().line_bytes), function)
+
+
+def load_function(target: str) -> AgentFunction:
+    """Import ``module:name``.
+
+    Raises:
+        ConfigError: it is not of that form, or there is no such module or function.
+    """
+    module_name, colon, name = target.partition(":")
+    if not colon or not module_name or not name:
+        raise ConfigError(f"{target!r} is not of the form module:name")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"cannot import module {module_name!r} of {target!r}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"module {module_name!r} has no function {name!r}")
+    checked: AgentFunction = function
+    return checked
+
+
+def main() -> None:
+    """``python -m loopal_cluster.agents.child MODULE:NAME``."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m loopal_cluster.agents.child MODULE:NAME")
+    sys.path.insert(0, os.getcwd())
+    try:
+        function = load_function(sys.argv[1])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    serve_agent(function)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What a hub can run, as values: hand them to ``open_hub(agents={"name": ...})``.
+
+An agent type opens an agent: something with a channel that speaks the agent protocol, which can be
+stopped. The hub does the rest the same way for each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import trio
+from attrs import field, frozen
+
+from loopal_cluster.agents.children import Child, open_child
+from loopal_cluster.agents.command import run_command
+from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.agents.guard import Guard
+from loopal_cluster.agents.session import serve_session
+from loopal_cluster.config import Limits
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
+
+__all__ = [
+    "AgentType",
+    "CommandAgent",
+    "FunctionAgent",
+    "Place",
+    "ProcessAgent",
+    "RunningAgent",
+    "python_agent",
+]
+
+
+def _argv(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(words)
+
+
+@frozen
+class Place:
+    """Where an agent is started: what its hub gives to every agent."""
+
+    cwd: str
+    guard: Guard
+    limits: Limits
+    stop_grace: float
+    """Seconds."""
+    secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN"})
+    """Environment variables that no child gets to see."""
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a child: the hub's, without its secrets, and what its type adds."""
+        return {k: v for k, v in os.environ.items() if k not in self.secrets} | dict(extra)
+
+
+class RunningAgent(Protocol):
+    """An agent that has been opened."""
+
+    channel: FrameChannel
+
+    async def stop(self) -> str:
+        """End it, for certain; return how it ended, for people."""
+
+
+class AgentType(Protocol):
+    """Something a hub can run."""
+
+    def open(self, place: Place) -> AbstractAsyncContextManager[RunningAgent]:
+        """Start an agent. Leaving the block leaves nothing of it running.
+
+        Raises:
+            ClusterError, OSError: it cannot be started.
+        """
+
+
+class _Task:
+    """An agent that is a task of the hub's own process."""
+
+    def __init__(self, channel: FrameChannel, stop_grace: float) -> None:
+        self.channel = channel
+        self.ended = trio.Event()
+        self._stop_grace = stop_grace
+
+    async def stop(self) -> str:
+        await self.channel.aclose()  # which cancels its function
+        with trio.move_on_after(self._stop_grace):
+            await self.ended.wait()
+            return "its function ended"
+        return "its function did not end when cancelled"
+
+
+@frozen
+class FunctionAgent:
+    """An async function in the hub's own process."""
+
+    function: AgentFunction
+
+    @asynccontextmanager
+    async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
+        """Run it in a task."""
+        hub_end, agent_end = record_pair()
+        task = _Task(hub_end, place.stop_grace)
+
+        async def run() -> None:
+            try:
+                await serve_session(agent_end, self.function)
+            finally:
+                task.ended.set()
+
+        async with open_background() as nursery:
+            nursery.start_soon(run)
+            yield task
+
+
+class _Process:
+    """An agent that is a child process."""
+
+    def __init__(self, child: Child, limits: Limits) -> None:
+        self._child = child
+        self.channel: FrameChannel = StreamChannel(child.stdout, child.stdin, limits.line_bytes)
+
+    async def stop(self) -> str:
+        return await self._child.stop()
+
+
+@frozen
+class ProcessAgent:
+    """Any program that speaks the agent protocol on its standard input and output."""
+
+    argv: Sequence[str] = field(converter=_argv)
+    env: Mapping[str, str] = field(factory=dict)
+    cwd: str | None = None
+
+    @asynccontextmanager
+    async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
+        """Start the program, in a process group of its own."""
+        async with open_child(
+            self.argv,
+            env=place.environment(self.env),
+            cwd=self.cwd or place.cwd,
+            grace=place.stop_grace,
+            guard=place.guard,
+        ) as child:
+            yield _Process(child, place.limits)
+
+
+@frozen
+class CommandAgent:
+    """Any program: the prompt on standard input (or for ``{prompt}``), its output is the result."""
+
+    argv: Sequence[str] = field(converter=_argv)
+    env: Mapping[str, str] = field(factory=dict)
+    cwd: str | None = None
+
+    @asynccontextmanager
+    async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
+        """Run the command as what an agent function does."""
+
+        async def command(context: AgentContext, prompt: str) -> str:
+            return await run_command(
+                self.argv,
+                prompt,
+                env=place.environment(self.env),
+                cwd=self.cwd or place.cwd,
+                grace=place.stop_grace,
+                guard=place.guard,
+                on_output=context.stream,
+            )
+
+        async with FunctionAgent(command).open(place) as running:
+            yield running
+
+
+def python_agent(
+    target: str, *, env: Mapping[str, str] | None = None, cwd: str | None = None
+) -> ProcessAgent:
+    """The async function ``module:name``, as an agent in a Python process of its own."""
+    return ProcessAgent((sys.executable, "-m", "loopal_cluster.agents.child", target), env or {}, cwd)

@@ -1,0 +1,292 @@
+"""A hub: ``HubCore`` with its agents, its listeners and its uplink.
+
+``open_hub`` owns the nursery of all of them. An agent is a task here that opens it, lets the core talk
+to it, and stops it; the uplink is a task that dials, and dials again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import trio
+from attrs import define, evolve, field
+
+from loopal_cluster.address import check_name
+from loopal_cluster.agents.context import AgentFunction
+from loopal_cluster.agents.guard import Guard, open_guard
+from loopal_cluster.agents.types import AgentType, FunctionAgent, Place
+from loopal_cluster.config import HubSettings, Limits, Policy, Timeouts
+from loopal_cluster.core.effects import Disconnect, Effect, Joined, StartAgent, StopAgent
+from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link
+from loopal_cluster.core.hub import HubCore
+from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
+from loopal_cluster.messages import Role
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.channels import FrameChannel, record_pair
+from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
+from loopal_cluster.runtime.listeners import (
+    address_of,
+    dial,
+    open_listeners,
+    remove_sockets,
+    serve_listeners,
+)
+from loopal_cluster.runtime.runtime import Runtime, open_runtime
+
+__all__ = ["Hub", "open_hub"]
+
+logger = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Hub:
+    """A running hub. Made by ``open_hub``; leaving that block stops its agents and leaves nothing."""
+
+    name: str
+    """Its name in the cluster."""
+    addresses: tuple[str, ...]
+    """Where local clients can connect: ``unix:PATH``, ``HOST:PORT``."""
+    token: str = field(repr=False)
+    """What those clients must bring."""
+    core: HubCore = field(repr=False)
+    _runtime: Runtime = field(repr=False)
+    _nursery: trio.Nursery = field(repr=False)
+    _agents: _Agents = field(repr=False)
+    joined: trio.Event = field(factory=trio.Event, repr=False)
+    """Set once the MetaHub has accepted this hub for the first time."""
+    left: trio.Event = field(factory=trio.Event, repr=False)
+    """Set when this hub has given up on its MetaHub, because that has refused it."""
+    refusal: ClusterError | None = field(default=None, repr=False)
+    """Why."""
+
+    def attach(self, channel: FrameChannel) -> None:
+        """Serve one more connection, however it was made."""
+        self._nursery.start_soon(self._runtime.serve, channel, Link.ACCEPTED)
+
+    def open_client(
+        self,
+        *,
+        name: str = "program",
+        role: Role = Role.CLIENT,
+        on_permission: Judge | None = None,
+        on_question: Adviser | None = None,
+    ) -> AbstractAsyncContextManager[Client]:
+        """Be a client of this hub, in its own process: spawn, send, wait, watch, decide."""
+        ours, theirs = record_pair()
+        self._nursery.start_soon(self._runtime.serve, theirs, Link.TRUSTED)
+        return open_client(ours, name=name, role=role, on_permission=on_permission, on_question=on_question)
+
+
+Dial = Callable[[], Awaitable[FrameChannel]]
+"""Makes a connection to the MetaHub, or raises ``ConnectionLost``."""
+
+AgentTypes = Mapping[str, AgentType | AgentFunction]
+
+
+@asynccontextmanager
+async def open_hub(
+    name: str,
+    *,
+    agents: AgentTypes | None = None,
+    default_agent: str | None = None,
+    join: str | Dial | None = None,
+    meta_token: str = "",
+    listen: Sequence[str] = (),
+    token: str | None = None,
+    policy: Policy = Policy.SUPERVISED,
+    capabilities: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Hub]:
+    """Run a hub for the length of the block.
+
+    ``join`` is the MetaHub's address, or an async function that connects to it.
+
+    ``agents`` are the types it runs: an async function ``(ctx, prompt)``, or an ``AgentType``. With
+    ``join`` the block begins when the MetaHub has accepted the hub; from then on a lost connection is
+    dialled again, for ever, and only a refusal ends that (``Hub.left``). ``listen`` has the addresses
+    for local clients; ``cwd`` is where agents work if their spawner does not say.
+
+    Raises:
+        ConnectionLost: the MetaHub cannot be reached.
+        Unauthorized, NameTaken, InvalidRequest: the MetaHub refused.
+        ConfigError: an address cannot be listened on.
+        InvalidAddress: ``name`` is not a valid name.
+    """
+    types = {
+        key: value if hasattr(value, "open") else FunctionAgent(value)
+        for key, value in (agents or {}).items()
+    }
+    settings = HubSettings(
+        name=check_name(name, "hub name"),
+        instance=str(uuid.uuid4()),
+        token=token or str(uuid.uuid4()),
+        meta_token=meta_token,
+        capabilities=tuple(capabilities),
+        labels=dict(labels or {}),
+        agent_types=tuple(types),
+        default_type=default_agent,
+        policy=policy,
+        cwd=cwd or os.getcwd(),
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+    )
+    epoch = time.time() - trio.current_time()
+    core = HubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
+    listeners: list[trio.SocketListener] = []
+    addresses: list[str] = []
+    try:
+        for address in listen:
+            listeners += await open_listeners(address)
+            addresses = [address_of(listener) for listener in listeners]
+        async with (
+            open_guard() as guard,
+            _open_hub(core, types, listeners, addresses, guard) as hub,
+        ):
+            if join is not None:
+                await _join(
+                    hub, partial(dial, join, settings.limits.line_bytes) if isinstance(join, str) else join
+                )
+            yield hub
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        remove_sockets(addresses)
+
+
+@asynccontextmanager
+async def _open_hub(
+    core: HubCore,
+    types: Mapping[str, AgentType],
+    listeners: list[trio.SocketListener],
+    addresses: Sequence[str],
+    guard: Guard,
+) -> AsyncIterator[Hub]:
+    settings = core.settings
+    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.stop_grace)
+    hub: Hub
+
+    def perform(effect: Effect) -> None:
+        match effect:
+            case StartAgent():
+                running.start(effect)
+            case StopAgent(agent_id):
+                running.stop(agent_id)
+            case Joined():
+                hub.joined.set()
+            case Disconnect(refusal=code, reason=reason):
+                if code is not None:
+                    hub.refusal = remote_error(code, reason)
+                    hub.left.set()
+
+    async with (
+        open_runtime(core, settings.limits, logger, perform) as runtime,
+        open_background() as nursery,
+        open_background() as agent_nursery,
+    ):
+        running = _Agents(runtime, agent_nursery, types, place)
+        hub = Hub(settings.name, tuple(addresses), settings.token, core, runtime, nursery, running)
+        if listeners:
+
+            async def serve(channel: FrameChannel) -> None:
+                await runtime.serve(channel, Link.ACCEPTED)
+
+            nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+        yield hub
+        # Left in peace: end the agents and report their outcomes. If cancelled, they are ended without.
+        with trio.move_on_after(3 * settings.timeouts.stop_grace):
+            runtime.dispatch(Closing())
+            await runtime.until(lambda: core.quiet)
+
+
+class _Agents:
+    """The tasks of a hub's agents: one each, from ``StartAgent`` to ``AgentEnded``."""
+
+    def __init__(
+        self, runtime: Runtime, nursery: trio.Nursery, types: Mapping[str, AgentType], place: Place
+    ) -> None:
+        self._runtime = runtime
+        self._nursery = nursery
+        self._types = types
+        self._place = place
+        self._scopes: dict[str, trio.CancelScope] = {}
+        """What to cancel to end the opening of an agent, or the talk with it."""
+
+    def start(self, effect: StartAgent) -> None:
+        """Begin to open an agent."""
+        self._scopes[effect.agent_id] = trio.CancelScope()
+        self._nursery.start_soon(self._run, effect, name=f"agent {effect.name}")
+
+    def stop(self, agent_id: str) -> None:
+        """End an agent, wherever it stands."""
+        if (scope := self._scopes.get(agent_id)) is not None:
+            scope.cancel()
+
+    async def _run(self, effect: StartAgent) -> None:
+        agent_id, scope = effect.agent_id, self._scopes[effect.agent_id]
+        place = evolve(self._place, cwd=effect.cwd)
+        reason = "stopped"
+        try:
+            async with self._types[effect.agent_type].open(place) as running:
+                with scope:
+                    reason = await self._talk(agent_id, running.channel)
+                reason = await running.stop()
+        except (ClusterError, OSError) as error:
+            reason = str(error)
+            if scope is not None and not scope.cancel_called:
+                self._runtime.dispatch(AgentNotStarted(agent_id, reason))
+        finally:
+            del self._scopes[agent_id]
+            self._runtime.dispatch(AgentEnded(agent_id, reason))
+
+    async def _talk(self, agent_id: str, channel: FrameChannel) -> str:
+        peer = self._runtime.admit(channel)
+        try:
+            self._runtime.dispatch(AgentStarted(agent_id, peer))
+            return await self._runtime.read(peer)
+        finally:
+            self._runtime.dismiss(peer)
+
+
+async def _join(hub: Hub, dial: Dial) -> None:
+    """Connect to the MetaHub, and return when it has accepted us."""
+    channel = await dial()
+    hub._nursery.start_soon(_keep_joined, hub, dial, channel)
+    with trio.move_on_after(2 * hub.core.settings.timeouts.handshake_timeout):
+        await hub._runtime.until(lambda: hub.joined.is_set() or hub.left.is_set())
+    if hub.refusal is not None:
+        raise hub.refusal
+    if not hub.joined.is_set():
+        raise ConnectionLost("the MetaHub did not answer")
+
+
+async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
+    """Serve the uplink; when it ends, dial again with capped, jittered backoff."""
+    timeouts = hub.core.settings.timeouts
+    while True:
+        reason = await hub._runtime.serve(channel, Link.UPLINK)
+        if hub.refusal is not None:
+            logger.error("left the cluster: %s", reason)
+            return
+        channel = await _redial(dial, timeouts)
+
+
+async def _redial(dial: Dial, timeouts: Timeouts) -> FrameChannel:
+    delay = timeouts.redial_delay
+    while True:
+        # Jitter, so that the hubs of a MetaHub that restarts do not all come at once.
+        await trio.sleep(delay * random.uniform(0.5, 1.0))
+        try:
+            return await dial()
+        except ConnectionLost as error:
+            logger.info("%s", error)
+            delay = min(delay * 2, timeouts.redial_delay_max)

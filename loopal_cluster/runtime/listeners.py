@@ -1,0 +1,149 @@
+"""Where connections come from: addresses, listeners, and dialling.
+
+An address is ``HOST:PORT`` (IPv6 in brackets) or ``unix:PATH``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from loopal_cluster.errors import ConfigError, ConnectionLost
+from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
+
+__all__ = [
+    "address_of",
+    "dial",
+    "open_listeners",
+    "parse_host_port",
+    "remove_sockets",
+    "serve_listeners",
+]
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """Split ``HOST:PORT``.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def dial(address: str, line_bytes: int, *, timeout: float = 10.0) -> FrameChannel:
+    """Connect to an address.
+
+    Raises:
+        ConfigError: it is not an address.
+        ConnectionLost: nobody is there, or not within ``timeout`` seconds.
+    """
+    try:
+        with trio.fail_after(timeout):
+            if address.startswith("unix:"):
+                stream = await trio.open_unix_socket(address.removeprefix("unix:"))
+            else:
+                host, port = parse_host_port(address)
+                stream = await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError:
+        raise ConnectionLost(f"cannot reach {address}: no answer within {timeout:g} s") from None
+    except (OSError, RuntimeError) as error:
+        reason = error.__cause__ or error
+        text = getattr(reason, "strerror", None) or str(reason)
+        raise ConnectionLost(f"cannot reach {address}: {text}") from error
+    return SocketChannel.from_stream(stream, line_bytes)
+
+
+async def open_listeners(address: str) -> list[trio.SocketListener]:
+    """Listen on an address. A unix socket is readable by its owner only.
+
+    Raises:
+        ConfigError: it is not an address, or cannot be listened on; the message says why.
+    """
+    if address.startswith("unix:"):
+        return [await _listen_unix(address.removeprefix("unix:"))]
+    host, port = parse_host_port(address)
+    try:
+        return list(await trio.open_tcp_listeners(port, host=host))
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use (another one, or port 0 for any, would do)"
+    return error.strerror or str(error)
+
+
+async def _listen_unix(path: str) -> trio.SocketListener:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await _remove_stale(path)
+        mask = os.umask(0o177)
+        try:
+            await sock.bind(path)
+        finally:
+            os.umask(mask)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
+    except ConfigError:
+        sock.close()
+        raise
+    return trio.SocketListener(sock)
+
+
+async def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more, and nothing else."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # local and quick
+            raise ConfigError(f"cannot listen on unix:{path}: there is a file of that name")
+    except FileNotFoundError:
+        return
+    try:
+        stream = await trio.open_unix_socket(path)
+    except OSError:
+        os.unlink(path)
+        return
+    await stream.aclose()
+    raise ConfigError(f"cannot listen on unix:{path}: somebody else does")
+
+
+def address_of(listener: trio.SocketListener) -> str:
+    """The address a listener is bound to, with the real port."""
+    name = listener.socket.getsockname()
+    if isinstance(name, str | bytes):
+        return f"unix:{os.fsdecode(name)}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}"
+
+
+async def serve_listeners(
+    listeners: list[trio.SocketListener],
+    serve: Callable[[FrameChannel], Awaitable[object]],
+    nursery: trio.Nursery,
+    line_bytes: int,
+) -> None:
+    """Accept for ever; each connection is served by a task of ``nursery``."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await serve(SocketChannel.from_stream(stream, line_bytes))
+
+    await trio.serve_listeners(handle, listeners, handler_nursery=nursery)
+
+
+def remove_sockets(addresses: Iterable[str]) -> None:
+    """Remove the paths of unix sockets that are no longer listened on."""
+    for address in addresses:
+        if address.startswith("unix:"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address.removeprefix("unix:"))

@@ -1,0 +1,120 @@
+"""A MetaHub: ``MetaHubCore`` with listeners. Open one in a program, or serve one for ever."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+from attrs import define, field
+
+from loopal_cluster.config import Limits, MetaHubSettings, Timeouts
+from loopal_cluster.core.effects import Disconnect, Effect
+from loopal_cluster.core.events import Link
+from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.messages import Role
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.channels import FrameChannel, record_pair
+from loopal_cluster.runtime.client import Client, open_client
+from loopal_cluster.runtime.listeners import address_of, open_listeners, remove_sockets, serve_listeners
+from loopal_cluster.runtime.runtime import Runtime, open_runtime
+
+__all__ = ["MetaHub", "open_meta_hub", "serve_meta_hub"]
+
+logger = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class MetaHub:
+    """A running MetaHub. Made by ``open_meta_hub``."""
+
+    addresses: tuple[str, ...]
+    """Where it listens: ``HOST:PORT`` with the real port, or ``unix:PATH``."""
+    token: str = field(repr=False)
+    """What hubs and clients must bring."""
+    core: MetaHubCore = field(repr=False)
+    _runtime: Runtime = field(repr=False)
+    _nursery: trio.Nursery = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        """The first of ``addresses``."""
+        return self.addresses[0]
+
+    def attach(self, channel: FrameChannel) -> None:
+        """Serve one more connection, however it was made."""
+        self._nursery.start_soon(self._runtime.serve, channel, Link.ACCEPTED)
+
+    def open_client(
+        self, *, name: str = "program", role: Role = Role.CLIENT
+    ) -> AbstractAsyncContextManager[Client]:
+        """Be a client of this MetaHub, in its own process."""
+        ours, theirs = record_pair()
+        self.attach(theirs)
+        return open_client(ours, name=name, token=self.token, role=role)
+
+
+@asynccontextmanager
+async def open_meta_hub(
+    bind: str | None = "127.0.0.1:0",
+    *,
+    token: str | None = None,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[MetaHub]:
+    """Run a MetaHub for the length of the block.
+
+    ``bind`` is ``HOST:PORT``, ``unix:PATH``, or None to listen nowhere (``MetaHub.attach`` then brings
+    connections). Without a ``token`` a new one is made.
+
+    Raises:
+        ConfigError: ``bind`` cannot be listened on.
+    """
+    settings = MetaHubSettings(
+        cluster=str(uuid.uuid4()),
+        token=token or str(uuid.uuid4()),
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+    )
+    epoch = time.time() - trio.current_time()
+    core = MetaHubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
+    listeners = [] if bind is None else await open_listeners(bind)
+    addresses = tuple(address_of(listener) for listener in listeners)
+    try:
+        async with (
+            open_runtime(core, settings.limits, logger, _perform) as runtime,
+            open_background() as nursery,
+        ):
+            meta_hub = MetaHub(addresses, settings.token, core, runtime, nursery)
+            if listeners:
+
+                async def serve(channel: FrameChannel) -> None:
+                    await runtime.serve(channel, Link.ACCEPTED)
+
+                nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+            yield meta_hub
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        remove_sockets(addresses)
+
+
+async def serve_meta_hub(
+    bind: str = "127.0.0.1:9900",
+    *,
+    token: str | None = None,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    task_status: trio.TaskStatus[MetaHub] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a MetaHub until cancelled; for ``nursery.start``, which gives the ``MetaHub``."""
+    async with open_meta_hub(bind, token=token, timeouts=timeouts, limits=limits) as meta_hub:
+        task_status.started(meta_hub)
+        await trio.sleep_forever()
+
+
+def _perform(effect: Effect) -> None:
+    assert isinstance(effect, Disconnect), effect  # which the runtime has seen to

@@ -1,0 +1,15 @@
+"""Test what you build on a cluster: whole clusters in one process, and cores driven by hand.
+
+* ``open_test_cluster(hubs=3)``: a MetaHub and hubs, joined over memory channels. With trio's
+  ``MockClock`` (``autojump_clock`` in pytest-trio) hours pass in no time.
+* ``record_pair()``, ``byte_pair()``: two connected ends, of records (fast) or of bytes through the real
+  codec.
+* ``CoreDriver``: events into one core, effects out, and a transcript.
+"""
+
+from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.testing.channels import byte_pair
+from loopal_cluster.testing.cluster import TestCluster, open_test_cluster
+from loopal_cluster.testing.driver import CoreDriver, sent
+
+__all__ = ["CoreDriver", "TestCluster", "byte_pair", "open_test_cluster", "record_pair", "sent"]

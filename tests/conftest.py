@@ -1,0 +1,33 @@
+"""What every test gets: a time limit, and no way to leave a task behind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import pytest
+import trio
+
+LIMIT = 60.0
+"""Seconds, real or virtual, that an async test may take; ``limit(seconds)`` sets another."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # pytest-timeout's signal mode breaks trio for all tests that follow; a cancel scope does not.
+    for item in items:
+        function = getattr(item, "obj", None)
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(function):
+            marker = item.get_closest_marker("limit")
+            item.obj = limited(function, marker.args[0] if marker else LIMIT)
+
+
+def limited(function: Any, seconds: float) -> Any:
+    """The same async test, failing after so many seconds."""
+
+    @functools.wraps(function)
+    async def test(*args: Any, **kwargs: Any) -> None:
+        with trio.fail_after(seconds):
+            await function(*args, **kwargs)
+
+    return test
