@@ -85,9 +85,9 @@ class Child:
     """Ends when the child has, even if a process it left behind holds the pipe open."""
 
     def __init__(self, process: trio.Process, grace: float, guard: Guard | None) -> None:
-        assert isinstance(process.stdin, trio.lowlevel.FdStream)
+        assert process.stdin is not None
         self.pid = process.pid
-        self.stdin = self._stdin = process.stdin
+        self.stdin = process.stdin
         self.stdout = self._stdout = _Output(process.stdout)
         self._stderr = _Output(process.stderr)
         self._stderr_tail = bytearray()
@@ -184,7 +184,6 @@ class Child:
     def _close(self) -> None:
         # If SIGKILL has not helped, this is where we stop waiting. The guard still knows the group.
         self._supervision.cancel()
-        self._stdin.close()
         self._stdout.close()
         self._stderr.close()
 

@@ -45,9 +45,10 @@ async def open_guard() -> AsyncIterator[Guard]:
     try:
         yield guard
     finally:
-        # close() brings its own, shorter bound; a thread cannot be cancelled anyway.
-        with trio.move_on_after(2 * CLOSE_TIMEOUT, shield=True):
-            await trio.to_thread.run_sync(guard.close)
+        if guard.pid is not None:
+            # close() brings its own, shorter bound; a thread cannot be cancelled anyway.
+            with trio.move_on_after(2 * CLOSE_TIMEOUT, shield=True):
+                await trio.to_thread.run_sync(guard.close)
 
 
 class Guard:
