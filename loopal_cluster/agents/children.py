@@ -20,15 +20,16 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from loopal_cluster.agents.guard import Guard, living_groups, signal_group
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.runtime.background import open_background
 
-__all__ = ["Child", "ChildNotStarted", "beside", "open_child"]
+__all__ = ["Child", "ChildNotStarted", "open_child"]
 
 KILL_TIMEOUT = 5.0
 """For the kernel to end a process after SIGKILL. Only one that hangs in the kernel takes longer."""
@@ -54,19 +55,22 @@ async def open_child(
     cwd: str | None = None,
     grace: float = 5.0,
     guard: Guard | None = None,
+    on_stderr: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Child]:
     """Run a program until the block is left; then it and its process group are gone and reaped.
 
     The program is looked up on the child's own PATH, or from ``cwd`` if its name contains a slash.
     ``env`` is the whole environment; None inherits ours. Leaving the block stops the child as
     ``Child.stop`` does, also when cancelled, and so takes at most 1.5 times ``grace`` and a few seconds
-    for the kernel. ``guard`` ends the child if our own process is killed.
+    for the kernel. ``guard`` ends the child if our own process is killed. ``on_stderr`` is called with
+    each line of standard error; in any case the end of it is kept.
 
     Raises:
         ChildNotStarted: there is no such program or directory, or the system refused.
     """
-    child = Child(await _start(argv, env, cwd), grace, guard)
-    async with beside(child._supervise):
+    child = Child(await _start(argv, env, cwd), grace, guard, on_stderr)
+    async with open_background() as nursery:
+        nursery.start_soon(child._supervise)
         try:
             yield child
         finally:
@@ -84,7 +88,13 @@ class Child:
     stdout: trio.abc.ReceiveStream
     """Ends when the child has, even if a process it left behind holds the pipe open."""
 
-    def __init__(self, process: trio.Process, grace: float, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        process: trio.Process,
+        grace: float,
+        guard: Guard | None,
+        on_stderr: Callable[[str], None] | None = None,
+    ) -> None:
         assert process.stdin is not None
         self.pid = process.pid
         self.stdin = process.stdin
@@ -94,6 +104,7 @@ class Child:
         self._process = process
         self._grace = grace
         self._guard = guard
+        self._on_stderr = on_stderr
         self._status: int | None = None  # once set, the child has been reaped and its pid may be reused
         self._ended = trio.Event()  # and the rest of its group is gone and its last words are known
         # Shielded, because the cleanup of a cancelled block still needs to learn of the child's end.
@@ -174,12 +185,19 @@ class Child:
             log.debug("%r", self)
 
     async def _drain_stderr(self) -> None:
+        line = bytearray()
         async for chunk in self._stderr:
             self._stderr_tail += chunk
             del self._stderr_tail[:-TAIL_BYTES]
-            if log.isEnabledFor(logging.DEBUG):
-                for line in chunk.decode("utf-8", "replace").splitlines():
-                    log.debug("stderr of %d: %s", self.pid, line)
+            *ended, rest = (bytes(line) + chunk).split(b"\n")
+            line[:] = rest[-TAIL_BYTES:]
+            for text in ended:
+                self._on_stderr_line(text.decode("utf-8", "replace"))
+
+    def _on_stderr_line(self, line: str) -> None:
+        log.debug("stderr of %d: %s", self.pid, line)
+        if self._on_stderr is not None:
+            self._on_stderr(line)
 
     def _close(self) -> None:
         # If SIGKILL has not helped, this is where we stop waiting. The guard still knows the group.
@@ -228,24 +246,6 @@ class _Output(trio.abc.ReceiveStream):
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
-
-
-@asynccontextmanager
-async def beside(function: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run a task that never raises beside the block; leaving the block cancels it.
-
-    What a nursery does, except that the block's own exception comes out bare and not in a group.
-    """
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(function)
-        try:
-            yield
-        except Exception as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> trio.Process:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import trio
 
-from loopal_cluster.agents.children import beside, open_child
+from loopal_cluster.agents.children import open_child
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.runtime.background import open_background
 
 __all__ = ["MAX_OUTPUT", "PROMPT", "CommandFailed", "run_command"]
 
@@ -55,7 +55,8 @@ async def run_command(
     async with open_child(command, env=env, cwd=cwd, grace=grace, guard=guard) as child:
         try:
             # Beside, because a program may answer before it has read everything, or read nothing at all.
-            async with beside(partial(_feed, child.stdin, stdin)):
+            async with open_background() as nursery:
+                nursery.start_soon(_feed, child.stdin, stdin)
                 output = await _collect(child.stdout, on_output)
                 status = await child.wait()
         finally:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -80,21 +78,9 @@ async def deaf_child(grace: float) -> AsyncIterator[Child]:
         yield child
 
 
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Fail a test that hangs. Not a fixture: pytest-trio ignores those that a test does not name."""
-
-    @functools.wraps(test)
-    async def wrapper(**fixtures: Any) -> None:
-        with trio.fail_after(20):
-            await test(**fixtures)
-
-    return wrapper
-
-
 # Starting.
 
 
-@bounded
 async def test_a_child_gets_its_arguments_environment_directory_and_input(tmp_path: Path) -> None:
     code = "import os, sys; print(sys.argv[1], os.environ['COLOUR'], os.getcwd(), sys.stdin.read())"
     env = {**os.environ, "COLOUR": "blue"}
@@ -109,7 +95,6 @@ async def test_a_child_gets_its_arguments_environment_directory_and_input(tmp_pa
         assert await child.wait() == 0
 
 
-@bounded
 async def test_a_child_leads_a_session_and_a_group_of_its_own() -> None:
     async with open_child(["cat"]) as child:
         assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
@@ -129,7 +114,6 @@ async def test_a_child_leads_a_session_and_a_group_of_its_own() -> None:
         (["cat", "a\0b"], None, "program 'cat' could not be started: embedded null byte"),
     ],
 )
-@bounded
 async def test_a_child_that_cannot_be_started_says_why(
     tmp_path: Path, argv: list[str], cwd: str | None, message: str
 ) -> None:
@@ -146,7 +130,6 @@ async def test_a_child_that_cannot_be_started_says_why(
     assert str(caught.value) == message.format(cwd=directory)
 
 
-@bounded
 async def test_a_name_with_a_slash_is_looked_up_from_the_childs_directory(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "hello"
     program.parent.mkdir()
@@ -157,7 +140,6 @@ async def test_a_name_with_a_slash_is_looked_up_from_the_childs_directory(tmp_pa
         assert await read_line(child) == "hello"
 
 
-@bounded
 async def test_a_bare_name_is_looked_up_on_the_childs_path(tmp_path: Path) -> None:
     program = tmp_path / "hello"
     program.write_text("#!/bin/sh\necho hello\n")
@@ -173,7 +155,6 @@ async def test_a_bare_name_is_looked_up_on_the_childs_path(tmp_path: Path) -> No
 # Ending.
 
 
-@bounded
 async def test_a_child_that_ends_by_itself_has_its_status_and_its_last_words() -> None:
     async with open_child(["sh", "-c", "echo one >&2; echo two >&2; exit 3"]) as child:
         status = await child.wait()
@@ -183,21 +164,18 @@ async def test_a_child_that_ends_by_itself_has_its_status_and_its_last_words() -
         assert await child.stop() == await child.stop() == "exited with status 3: one | two"
 
 
-@bounded
 async def test_a_child_that_ends_with_its_input_is_not_signalled() -> None:
     async with open_child(["cat"]) as child:
         assert await child.stop() == "exited with status 0"
         assert "'cat'" in repr(child)
 
 
-@bounded
 async def test_a_child_that_ignores_its_input_gets_sigterm_after_the_grace() -> None:
     async with open_child(["sleep", "1000"], grace=0.05) as child:
         assert await child.stop() == "killed by SIGTERM"
         assert await child.wait() == -signal.SIGTERM
 
 
-@bounded
 async def test_a_child_that_ignores_sigterm_too_is_killed() -> None:
     async with deaf_child(grace=0.1) as child:
         started_at = trio.current_time()
@@ -206,7 +184,6 @@ async def test_a_child_that_ignores_sigterm_too_is_killed() -> None:
         assert 0.15 <= trio.current_time() - started_at < 2
 
 
-@bounded
 async def test_a_stopped_child_is_killed_too() -> None:
     async with open_child(["cat"], grace=0.05) as child:
         os.kill(child.pid, signal.SIGSTOP)
@@ -214,7 +191,6 @@ async def test_a_stopped_child_is_killed_too() -> None:
         assert await child.stop() == "killed by SIGKILL"
 
 
-@bounded
 async def test_terminate_does_not_wait_for_the_grace() -> None:
     async with open_child(["sleep", "1000"], grace=1000) as child:
         child.terminate()
@@ -223,7 +199,6 @@ async def test_terminate_does_not_wait_for_the_grace() -> None:
         child.terminate()
 
 
-@bounded
 async def test_a_stop_that_is_cancelled_is_carried_on_by_leaving() -> None:
     async with deaf_child(grace=0.1) as child:
         with trio.move_on_after(0.02) as patience:
@@ -234,7 +209,6 @@ async def test_a_stop_that_is_cancelled_is_carried_on_by_leaving() -> None:
     assert not is_alive(child.pid)
 
 
-@bounded
 async def test_any_number_of_tasks_may_stop_a_child() -> None:
     endings: list[str] = []
 
@@ -248,7 +222,6 @@ async def test_any_number_of_tasks_may_stop_a_child() -> None:
     assert endings == ["killed by SIGKILL"] * 3
 
 
-@bounded
 async def test_cancelling_the_block_leaves_no_process() -> None:
     with trio.CancelScope() as scope:
         async with deaf_child(grace=0.05) as child:
@@ -260,7 +233,6 @@ async def test_cancelling_the_block_leaves_no_process() -> None:
     assert child.ending == "killed by SIGKILL"
 
 
-@bounded
 async def test_cancelling_while_starting_leaves_no_process() -> None:
     before = children_of_ours()
 
@@ -275,7 +247,6 @@ async def test_cancelling_while_starting_leaves_no_process() -> None:
     assert children_of_ours() == before
 
 
-@bounded
 async def test_an_exception_of_the_block_comes_out_bare() -> None:
     with pytest.raises(ValueError, match="ours"):
         async with open_child(["sleep", "1000"], grace=0.05) as child:
@@ -287,7 +258,6 @@ async def test_an_exception_of_the_block_comes_out_bare() -> None:
 # Grandchildren.
 
 
-@bounded
 async def test_grandchildren_die_with_a_child_that_ends_by_itself() -> None:
     async with open_child(["sh", "-c", WITH_GRANDCHILD]) as child:
         grandchild = int(await read_line(child))
@@ -298,7 +268,6 @@ async def test_grandchildren_die_with_a_child_that_ends_by_itself() -> None:
         assert not is_alive(grandchild)
 
 
-@bounded
 async def test_grandchildren_die_with_a_child_that_is_killed() -> None:
     code = "trap '' TERM; (trap '' TERM; sleep 1000 & echo $!; wait) & wait; wait"
     async with open_child(["sh", "-c", code], grace=0.05) as child:
@@ -309,7 +278,6 @@ async def test_grandchildren_die_with_a_child_that_is_killed() -> None:
 
 
 @pytest.mark.parametrize("program", [["sleep", "1000"], ["yes"]], ids=["silent", "flooding"])
-@bounded
 async def test_a_process_that_escaped_and_holds_the_pipes_open_keeps_nobody_waiting(
     program: list[str],
 ) -> None:
@@ -324,7 +292,6 @@ async def test_a_process_that_escaped_and_holds_the_pipes_open_keeps_nobody_wait
         os.kill(escaped, signal.SIGKILL)
 
 
-@bounded
 async def test_output_is_read_to_its_end_after_the_child_has_ended() -> None:
     async with open_child(["sh", "-c", "head -c 50000 /dev/zero"]) as child:
         await child.wait()
@@ -336,7 +303,6 @@ async def test_output_is_read_to_its_end_after_the_child_has_ended() -> None:
             await child.stdout.receive_some()
 
 
-@bounded
 async def test_a_child_may_close_its_output_and_go_on() -> None:
     async with open_child(["sh", "-c", "exec >&-; read line"]) as child:
         assert await read_all(child) == b""
@@ -346,7 +312,6 @@ async def test_a_child_may_close_its_output_and_go_on() -> None:
 # Standard error.
 
 
-@bounded
 async def test_a_flood_on_stderr_does_not_block_and_the_tail_is_bounded() -> None:
     code = "import sys; sys.stderr.write('x' * 10_000_000 + 'end'); print('done')"
     async with open_child(python(code)) as child:
@@ -358,7 +323,6 @@ async def test_a_flood_on_stderr_does_not_block_and_the_tail_is_bounded() -> Non
         assert len(child.ending) < 600
 
 
-@bounded
 async def test_lines_on_stderr_are_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "loopal_cluster")
 
@@ -372,7 +336,6 @@ async def test_lines_on_stderr_are_logged_for_debugging(caplog: pytest.LogCaptur
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-@bounded
 async def test_a_hundred_children_leave_no_process_and_no_descriptor() -> None:
     async with open_child(["true"]) as child:
         await child.wait()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -24,17 +21,6 @@ def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code, *arguments]
 
 
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Fail a test that hangs. Not a fixture: pytest-trio ignores those that a test does not name."""
-
-    @functools.wraps(test)
-    async def wrapper(**fixtures: Any) -> None:
-        with trio.fail_after(20):
-            await test(**fixtures)
-
-    return wrapper
-
-
 def is_alive(pid: int) -> bool:
     """Whether the process runs. A zombie does not: init may reap at its leisure."""
     try:
@@ -47,12 +33,10 @@ def is_alive(pid: int) -> bool:
         return not Path("/proc/self").exists()
 
 
-@bounded
 async def test_the_prompt_goes_in_and_the_result_comes_out() -> None:
     assert await run_command(["tr", "a-z", "A-Z"], "grüße\n") == "GRüßE"
 
 
-@bounded
 async def test_the_prompt_takes_the_place_of_an_argument_and_then_the_input_is_empty() -> None:
     code = "import sys; print(sys.argv[1:], repr(sys.stdin.read()))"
 
@@ -61,7 +45,6 @@ async def test_the_prompt_takes_the_place_of_an_argument_and_then_the_input_is_e
     assert result == "['-p', 'do it', 'x={prompt}'] ''"
 
 
-@bounded
 async def test_the_environment_and_the_directory_are_passed_on(tmp_path: Path) -> None:
     env = {"PATH": os.defpath, "COLOUR": "blue"}
     cwd = str(await trio.Path(tmp_path).resolve())
@@ -71,7 +54,6 @@ async def test_the_environment_and_the_directory_are_passed_on(tmp_path: Path) -
     assert result.splitlines() == ["blue", cwd]
 
 
-@bounded
 async def test_another_exit_status_is_a_failure_with_the_last_words() -> None:
     with pytest.raises(CommandFailed) as caught:
         await run_command(["sh", "-c", "echo half a result; echo no key >&2; exit 7"], "hi")
@@ -79,30 +61,25 @@ async def test_another_exit_status_is_a_failure_with_the_last_words() -> None:
     assert str(caught.value) == "exited with status 7: no key"
 
 
-@bounded
 async def test_a_signal_is_a_failure() -> None:
     with pytest.raises(CommandFailed, match=r"^killed by SIGKILL$"):
         await run_command(["sh", "-c", "kill -9 $$"], "hi")
 
 
-@bounded
 async def test_a_missing_program_is_not_started() -> None:
     with pytest.raises(ChildNotStarted, match="'no-such-program' was not found"):
         await run_command(["no-such-program"], "hi")
 
 
-@bounded
 async def test_a_prompt_too_long_for_an_argument_is_not_started() -> None:
     with pytest.raises(ChildNotStarted, match="Argument list too long"):
         await run_command(["echo", "{prompt}"], BIG)
 
 
-@bounded
 async def test_a_big_prompt_is_written_while_the_output_is_read() -> None:
     assert await run_command(["cat"], BIG) == BIG
 
 
-@bounded
 async def test_a_program_need_not_read_its_prompt() -> None:
     assert await run_command(["echo", "done"], BIG) == "done"
     with pytest.raises(CommandFailed, match=r"^exited with status 1$"):
@@ -110,7 +87,6 @@ async def test_a_program_need_not_read_its_prompt() -> None:
     assert await run_command(["sh", "-c", "exec <&-; echo done"], BIG) == "done"
 
 
-@bounded
 async def test_a_process_that_escaped_keeps_nobody_waiting() -> None:
     code = (
         "import subprocess; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); "
@@ -122,7 +98,6 @@ async def test_a_process_that_escaped_keeps_nobody_waiting() -> None:
     os.kill(escaped, 9)
 
 
-@bounded
 async def test_output_streams_in_chunks(tmp_path: Path) -> None:
     fifo = str(tmp_path / "go-on")
     os.mkfifo(fifo)
@@ -141,7 +116,6 @@ async def test_output_streams_in_chunks(tmp_path: Path) -> None:
     assert pieces == ["one\n", "two\n"]
 
 
-@bounded
 async def test_a_character_cut_in_two_is_one_character() -> None:
     pieces: list[str] = []
     code = (
@@ -152,18 +126,15 @@ async def test_a_character_cut_in_two_is_one_character() -> None:
     assert "".join(pieces) == "€€" * 100
 
 
-@bounded
 async def test_invalid_utf8_is_replaced() -> None:
     assert await run_command(["printf", r"a\377b\342\202"], "") == "a�b�"
 
 
-@bounded
 async def test_output_beyond_the_bound_is_a_failure() -> None:
     with pytest.raises(CommandFailed, match="longer than 8388608 bytes"):
         await run_command(["yes"], "", grace=0.1)
 
 
-@bounded
 async def test_an_exception_of_the_listener_comes_out_bare() -> None:
     def on_output(piece: str) -> None:
         raise ZeroDivisionError
@@ -172,7 +143,6 @@ async def test_an_exception_of_the_listener_comes_out_bare() -> None:
         await run_command(["yes"], "", grace=0.1, on_output=on_output)
 
 
-@bounded
 async def test_cancelling_ends_the_program_and_its_group_at_once() -> None:
     pids: list[int] = []
     with trio.CancelScope() as scope:

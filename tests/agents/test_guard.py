@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -56,17 +54,6 @@ async def until_gone(*pids: int) -> None:
     """There is no waiting for processes of others, only looking."""
     while any(map(is_alive, pids)):  # noqa: ASYNC110
         await trio.sleep(0.01)
-
-
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Fail a test that hangs. Not a fixture: pytest-trio ignores those that a test does not name."""
-
-    @functools.wraps(test)
-    async def wrapper(**fixtures: Any) -> None:
-        with trio.fail_after(20):
-            await test(**fixtures)
-
-    return wrapper
 
 
 @contextmanager
@@ -119,7 +106,6 @@ async def killed_hub(script: str) -> tuple[int, list[int]]:
     return guard_pid, pids
 
 
-@bounded
 async def test_a_killed_hub_leaves_no_child_and_no_grandchild() -> None:
     guard_pid, pids = await killed_hub("sleep 1000 & echo $!; wait")
 
@@ -127,7 +113,6 @@ async def test_a_killed_hub_leaves_no_child_and_no_grandchild() -> None:
         await until_gone(*pids, guard_pid)
 
 
-@bounded
 async def test_children_of_a_killed_hub_that_ignore_sigterm_are_killed() -> None:
     guard_pid, pids = await killed_hub("trap '' TERM; sleep 1000 & echo $!; wait; wait")
 
@@ -135,7 +120,6 @@ async def test_children_of_a_killed_hub_that_ignore_sigterm_are_killed() -> None
         await until_gone(*pids, guard_pid)
 
 
-@bounded
 async def test_grandchildren_of_a_killed_hub_die_although_the_child_went_first() -> None:
     # The end of its input ends the child before the guard has looked.
     guard_pid, pids = await killed_hub("(trap '' TERM; exec sleep 1000 >&- 2>&-) & echo $!; cat")
@@ -144,7 +128,6 @@ async def test_grandchildren_of_a_killed_hub_die_although_the_child_went_first()
         await until_gone(*pids, guard_pid)
 
 
-@bounded
 async def test_a_guard_is_not_started_before_it_is_needed() -> None:
     async with open_guard() as guard:
         guard.forget(1)
@@ -152,7 +135,6 @@ async def test_a_guard_is_not_started_before_it_is_needed() -> None:
         assert guard.pid is None
 
 
-@bounded
 async def test_a_guard_ends_with_its_hub_and_leaves_forgotten_groups_alone(sleeper: int) -> None:
     async with open_guard() as guard:
         guard.watch(sleeper)
@@ -164,7 +146,6 @@ async def test_a_guard_ends_with_its_hub_and_leaves_forgotten_groups_alone(sleep
     assert is_alive(sleeper)
 
 
-@bounded
 async def test_closing_a_guard_ends_what_is_still_watched(sleeper: int) -> None:
     async with open_guard() as guard:
         guard.watch(sleeper)
@@ -172,7 +153,6 @@ async def test_closing_a_guard_ends_what_is_still_watched(sleeper: int) -> None:
     assert not is_alive(sleeper)
 
 
-@bounded
 async def test_a_child_is_watched_while_it_lives() -> None:
     class RecordingGuard(Guard):
         calls: list[tuple[str, int]] = []  # noqa: RUF012
@@ -191,7 +171,6 @@ async def test_a_child_is_watched_while_it_lives() -> None:
 
 
 @needs_proc
-@bounded
 async def test_a_guard_outlives_the_signals_that_end_a_hub(sleeper: int) -> None:
     async with open_guard() as guard:
         guard.watch(sleeper)
@@ -216,7 +195,6 @@ def ignores(pid: int, signum: int) -> bool:
     return bool(int(mask, 16) & 1 << (signum - 1))
 
 
-@bounded
 async def test_a_guard_that_died_is_replaced_and_told_everything(
     sleeper: int, other_sleeper: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,7 +211,6 @@ async def test_a_guard_that_died_is_replaced_and_told_everything(
     assert caplog.messages == ["the guard process failed and is replaced: [Errno 32] Broken pipe"]
 
 
-@bounded
 async def test_a_guard_that_cannot_be_started_is_one_warning() -> None:
     hub = """
 import logging, sys, trio
@@ -259,7 +236,6 @@ trio.run(main)
     )
 
 
-@bounded
 async def test_a_guard_that_does_not_read_never_blocks_the_hub(sleeper: int) -> None:
     async with open_guard() as guard:
         guard.watch(sleeper)
@@ -275,7 +251,6 @@ async def test_a_guard_that_does_not_read_never_blocks_the_hub(sleeper: int) -> 
 
 
 @needs_proc
-@bounded
 async def test_a_reused_process_id_is_left_alone(sleeper: int) -> None:
     await run_guard_process(f"+{sleeper} {start_time(sleeper) - 1}\n")
     assert is_alive(sleeper)
@@ -284,14 +259,12 @@ async def test_a_reused_process_id_is_left_alone(sleeper: int) -> None:
     assert not is_alive(sleeper)
 
 
-@bounded
 async def test_a_group_without_a_known_start_is_ended(sleeper: int) -> None:
     await run_guard_process(f"+{sleeper} 0\n")
 
     assert not is_alive(sleeper)
 
 
-@bounded
 async def test_a_line_cut_short_by_the_hubs_death_is_ignored(sleeper: int) -> None:
     await run_guard_process(f"+{sleeper} 0")
 
