@@ -53,6 +53,9 @@ class Caller:
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
         self._answering: dict[int, trio.CancelScope] = {}
+        self._last_begun = trio.Event()
+        """Set when the handling of the newest request has begun: in the order they came."""
+        self._last_begun.set()
         self._unsent: list[Frame] = []
         self._flush_wanted = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
@@ -141,7 +144,9 @@ class Caller:
         match frame:
             case Request(request_id, message):
                 scope = self._answering[request_id] = trio.CancelScope()
-                self._nursery.start_soon(self._answer, request_id, message, scope)
+                previous, self._last_begun = self._last_begun, trio.Event()
+                begun = self._last_begun
+                self._nursery.start_soon(self._answer, request_id, message, scope, previous, begun)
             case Notification(CancelRequest(request_id)):
                 if request_id in self._answering:
                     self._answering[request_id].cancel()
@@ -162,7 +167,17 @@ class Caller:
         pending.answer = answer
         pending.answered.set()
 
-    async def _answer(self, request_id: int, message: Message[Any], scope: trio.CancelScope) -> None:
+    async def _answer(
+        self,
+        request_id: int,
+        message: Message[Any],
+        scope: trio.CancelScope,
+        previous: trio.Event,
+        begun: trio.Event,
+    ) -> None:
+        # trio runs tasks that are ready together in any order, but messages must not change theirs.
+        await previous.wait()
+        begun.set()  # the next task runs no earlier than when this one first waits
         answer: Response | Failure = Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller")
         try:
             with scope:

@@ -75,6 +75,8 @@ class SocketChannel(FrameChannel):
         return cls(socket.socket(fileno=stream.socket.detach()), line_bytes)
 
     async def receive(self) -> list[Frame | Rejected]:
+        if self._closed:
+            raise trio.ClosedResourceError
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:

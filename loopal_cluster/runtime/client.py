@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,9 +56,11 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Outcome, unwrap
+from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.listeners import dial
+from loopal_cluster.runtime.nursery import AgentNursery, open_agent_nursery
 from loopal_cluster.wire.contents import dumps, payload
 
 __all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "open_client"]
@@ -150,6 +152,19 @@ class ClusterClient:
         )
         spawned = await self._caller.call(SpawnAgent(spec))
         return AgentHandle(self, Address(spawned.name, hub), spawned.agent_id)
+
+    def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
+        """Open a nursery whose children are agents, on any hub::
+
+            async with client.open_agents() as agents:
+                for hub in await client.list_hubs():
+                    await agents.spawn("count", text, hub=hub.name)
+
+        The block ends when every child has. If one fails, or the block raises or is cancelled, all are
+        cancelled, with all that they spawned, and confirmed gone; failures come as an ``ExceptionGroup``
+        of ``AgentFailed``, ``AgentLost``, ... that name hub and agent and carry the remote traceback.
+        """
+        return open_agent_nursery(self)
 
     async def wait(self, agent: str, *, agent_id: str | None = None) -> Outcome:
         """Wait until an agent has ended. Use ``trio.fail_after`` to bound it.
@@ -247,22 +262,38 @@ class Client(ClusterClient):
         """Watch what happens from now on, and what is still kept of what came after ``since``."""
         subscribed = await self._caller.call(Subscribe(since))
         next_seq = subscribed.seq if since is None else since
-        return EventStream(self._events, next_seq)
+        return EventStream(self._events, next_seq, subscribed.seq)
 
 
 @define
 class EventStream:
-    """Events in order, ``async for``. ``missed`` counts those that were dropped on the way to us."""
+    """Events in order, ``async for``; they end when the connection does.
+
+    ``missed`` counts those that were dropped on the way to us.
+    """
 
     _events: trio.MemoryReceiveChannel[ClusterEvent] = field(repr=False)
     last_seq: int
+    newest_seq: int
+    """The number of the newest event when the subscription began."""
     missed: int = 0
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> ClusterEvent:
-        event = await self._events.__anext__()
+        return self._count(await self._events.__anext__())
+
+    def arrived(self) -> Iterator[ClusterEvent]:
+        """The events that are here already: first of all those kept from before the subscription."""
+        while True:
+            try:
+                event = self._events.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            yield self._count(event)
+
+    def _count(self, event: ClusterEvent) -> ClusterEvent:
         self.missed += max(0, event.seq - self.last_seq - 1)
         self.last_seq = event.seq
         return event
@@ -305,7 +336,8 @@ async def open_client(
         match message:
             case ClusterEvent():
                 event = evolve(message, payload=payload(message.payload))
-                with suppress(trio.WouldBlock):  # the reader is told by the gap in the numbers
+                # The reader is told of one that does not fit by the gap in the numbers.
+                with suppress(trio.WouldBlock, trio.ClosedResourceError):
                     put_event.send_nowait(event)
             case Decided():
                 on_decided(message)
@@ -313,10 +345,17 @@ async def open_client(
                 pass
 
     with put_event, events:
-        async with open_caller(channel, on_request, on_notification) as caller:
+        async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
+            nursery.start_soon(_end_events, caller, put_event)
             register = Register(name=name, token=token, role=role, protocol=Protocol(1))
             welcome = await caller.call(register)
             yield Client(caller, welcome, events)
+
+
+async def _end_events(caller: Caller, put_event: trio.MemorySendChannel[ClusterEvent]) -> None:
+    """Let whoever reads events know that the connection has ended: nothing else would."""
+    await caller.closed.wait()
+    put_event.close()
 
 
 @asynccontextmanager

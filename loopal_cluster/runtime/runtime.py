@@ -60,6 +60,8 @@ class Connection:
     peer: Peer
     channel: FrameChannel
     outbox: list[Frame] = field(factory=list)
+    answers: int = 0
+    """So many of them are answers."""
     dirty: bool = False
     """It is in the list of those to be flushed."""
     congested: bool = False
@@ -146,8 +148,10 @@ class Runtime:
                 async for frames in connection.channel:
                     for frame in frames:
                         self._on_frame(connection, frame)
-                    # Not read from while it does not read: its answers are what fills the outbox.
-                    while len(connection.outbox) > self._limits.high_water:
+                    # Not read from while it asks and does not read. Only answers count, and only more of
+                    # them than a peer of ours ever waits for: two hubs that send each other much would
+                    # otherwise both stop reading, each until the other one reads.
+                    while connection.answers > self._limits.requests_per_peer:
                         await connection.below_mark.park()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 reason = f"broken connection ({error})" if str(error) else "broken connection"
@@ -202,6 +206,8 @@ class Runtime:
             connection.scope.cancel()
             connection.hang_up_reason = "its outbox is full"
             return
+        if not isinstance(frame, Request | Notification):
+            connection.answers += 1
         outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
         self._mark_dirty(connection)
 
@@ -226,7 +232,7 @@ class Runtime:
             return
         frames = connection.outbox
         if frames:
-            connection.outbox = []
+            connection.outbox, connection.answers = [], 0
             connection.below_mark.unpark_all()
             if not connection.channel.send_nowait(frames):
                 connection.congested = True
