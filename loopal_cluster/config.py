@@ -82,11 +82,11 @@ class Limits:
     line_bytes: int = field(default=16 * 2**20, validator=_positive)
     """The longest line read or written, its line feed not counted."""
     high_water: int = field(default=4096, validator=_positive)
-    """Above so many unsent frames a peer is not read from, and its notifications are dropped."""
+    """Above so many unsent frames to a peer, its notifications are dropped."""
     calls_per_peer: int = field(default=16384, validator=_positive)
     """Requests that may be outstanding to one peer."""
     requests_per_peer: int = field(default=16384, validator=_positive)
-    """Requests of one peer that may be unanswered."""
+    """Requests of one peer that may be unanswered. With more unsent answers it is not read from."""
     outbox_frames: int = field(default=40960, validator=_positive)
     """Unsent frames of one peer; more proves a broken rule, and the connection is cut."""
     hubs: int = field(default=16384, validator=_positive)

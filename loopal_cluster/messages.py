@@ -23,7 +23,6 @@ __all__ = [
     "AgentDetails",
     "AgentEvent",
     "AgentInfo",
-    "AgentList",
     "AgentNames",
     "AgentNode",
     "AgentSource",
@@ -246,7 +245,7 @@ class SpawnSpec:
     depth: int = extension(0)
     """Generations above this agent, set by hubs."""
     notify_parent: bool | None = extension()
-    """Whether the parent gets the outcome as a message. None: only if it is not waiting."""
+    """False: the parent never gets the outcome as a message. Otherwise it does, unless it is waiting."""
     detached: bool = extension(False)
     """True: it outlives its parent."""
     extra: Mapping[str, Opaque] = Factory(dict)
@@ -362,7 +361,7 @@ class Waited:
 
 @frozen
 class AgentNames:
-    """The names of a hub's agents, shadows and connected clients included."""
+    """The names of a hub's agents; those that run elsewhere are qualified."""
 
     agents: tuple[str, ...]
 
@@ -431,13 +430,6 @@ class ClusterTopology:
     """Every hub's agents."""
 
     hubs: tuple[TopologyOf, ...]
-
-
-@frozen
-class AgentList:
-    """Agents of the whole cluster; each names its hub."""
-
-    agents: tuple[AgentNode, ...]
 
 
 @frozen

@@ -21,6 +21,7 @@ from loopal_cluster.messages import (
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps, user_content
 
 __all__ = ["AgentContext", "AgentFunction", "Received"]
@@ -63,6 +64,10 @@ class AgentContext(ClusterClient):
         self.model = start.model
         self.mode = start.mode or "act"
         """``act`` or ``plan``; an operator may change it."""
+        # The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
+        supervised = start.permission_mode not in (None, "bypass", "yolo")
+        self.tools = Toolbox(self, authorize=self.ask_permission if supervised else None)
+        """What a model may do with the cluster: ``await ctx.tools.call("Agent", {"prompt": ...})``."""
 
     @property
     def address(self) -> str:

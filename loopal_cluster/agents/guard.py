@@ -54,7 +54,8 @@ async def open_guard() -> AsyncIterator[Guard]:
 class Guard:
     """The hub's half: tells the guard process which process groups to end if the hub dies.
 
-    Never raises and never blocks: a guard that cannot be had is worth a warning, not a failed child.
+    ``watch`` and ``forget`` never raise, because a guard that cannot be had is worth a warning and not a
+    failed child, and never wait, except half a millisecond for a guard process to be started.
     """
 
     def __init__(self) -> None:

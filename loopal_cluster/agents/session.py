@@ -11,9 +11,17 @@ import traceback
 from typing import Any
 
 import trio
+from attrs import evolve
 
 from loopal_cluster.agents.context import AgentContext, AgentFunction
-from loopal_cluster.errors import ErrorCode, InvalidRequest, MethodNotFound, Overloaded, RemoteError
+from loopal_cluster.errors import (
+    ErrorCode,
+    InvalidRequest,
+    MethodNotFound,
+    Overloaded,
+    ProtocolError,
+    RemoteError,
+)
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
@@ -114,7 +122,11 @@ class _Session:
         if self._start is None:
             raise MethodNotFound("expected agent/start")
         try:
-            self._put.send_nowait(envelope)
+            # Read here, where its sender can still be told that it is unreadable.
+            content = user_content(envelope.content)
+            self._put.send_nowait(evolve(envelope, content=content))
+        except ProtocolError as error:
+            raise InvalidRequest(str(error)) from None
         except trio.WouldBlock:
             raise Overloaded(f"the inbox is full ({INBOX_LIMIT} messages)") from None
         return OK
@@ -122,14 +134,20 @@ class _Session:
     def _control(self, command: Opaque) -> Any:
         if self._context is None:
             raise MethodNotFound("expected agent/start")
-        match loads(command):
+        try:
+            asked = loads(command)
+        except ProtocolError as error:
+            raise InvalidRequest(str(error)) from None
+        match asked:
             case {"ModeSwitch": "Act" | "Plan" as mode}:
                 self._context.mode = mode.lower()
                 self._emit(ModeChanged(mode=mode.lower()))
             case {"ModelSwitch": str(model)}:
                 self._context.model = model
-            case other:
-                raise RemoteError(f"this agent does not take the control {other!r}", ErrorCode.REFUSED)
+            case _:
+                known = '{"ModeSwitch":"Act"}, {"ModeSwitch":"Plan"}, {"ModelSwitch":NAME}'
+                shown = repr(asked)[:80]
+                raise RemoteError(f"this agent takes the controls {known}, not {shown}", ErrorCode.REFUSED)
         return OK
 
     # What the agent does.
@@ -173,21 +191,30 @@ class _Session:
 
     async def _run_turn(self, context: AgentContext, prompt: str) -> Completed:
         """Run the function once; whatever comes of it becomes an outcome."""
-        with trio.CancelScope() as self._turn:
-            if self._stopping:
-                self._turn.cancel()
-            try:
-                result = await self._function(context, prompt)
-            except Exception as error:  # its author's errors are outcomes, whatever they are
-                trace = "".join(traceback.format_exception(error))
-                return Completed(reason="error", result_text=describe(error), traceback=trace)
+        completed = Completed(reason="aborted", result_text="interrupted")
+        try:
+            with trio.CancelScope() as self._turn:
+                if self._stopping:
+                    self._turn.cancel()
+                completed = Completed(reason="goal", result_text=_text(await self._function(context, prompt)))
+        # Its author's errors are outcomes, whatever they are: also those beside a cancellation, which
+        # goes on its way, and ``sys.exit``, which must not end a hub.
+        except* (Exception, SystemExit) as group:
+            completed = _failed(group)
         if self._turn.cancelled_caught:
             self._emit(Interrupted())
-            return Completed(reason="aborted", result_text="interrupted")
-        return Completed(reason="goal", result_text=_text(result))
+        return completed
 
     def _emit(self, payload: Payload) -> None:
         self.caller.notify(AgentEvent(None, payload))
+
+
+def _failed(group: BaseExceptionGroup[BaseException]) -> Completed:
+    error: BaseException = group
+    if not group.message and len(group.exceptions) == 1:
+        error = group.exceptions[0]  # ``except*`` has wrapped an exception that was no group
+    trace = "".join(traceback.format_exception(error))
+    return Completed(reason="error", result_text=describe(error), traceback=trace)
 
 
 def describe(error: BaseException) -> str:

@@ -160,7 +160,7 @@ class CommandAgent:
         """Run the command as what an agent function does."""
 
         async def command(context: AgentContext, prompt: str) -> str:
-            return await run_command(
+            output = await run_command(
                 self.argv,
                 prompt,
                 env=place.environment(self.env),
@@ -169,6 +169,8 @@ class CommandAgent:
                 guard=place.guard,
                 on_output=context.stream,
             )
+            # A turn of a persistent agent has its result streamed, and this one has been already.
+            return "" if context.persistent else output
 
         async with FunctionAgent(command).open(place) as running:
             yield running

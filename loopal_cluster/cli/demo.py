@@ -18,12 +18,13 @@ from attrs import define, field
 
 import loopal_cluster
 from loopal_cluster.agents.children import Child, open_child
+from loopal_cluster.cli.look import tree_lines
 from loopal_cluster.cli.run import async_command, exit_status
-from loopal_cluster.cli.show import as_plain, event_line, out
+from loopal_cluster.cli.show import as_plain, out
 from loopal_cluster.errors import ClusterError, ConfigError
-from loopal_cluster.messages import Decision, Permission, Role
+from loopal_cluster.messages import ClusterEvent, Decision, Permission, Role
 from loopal_cluster.outcomes import Outcome, reason_of
-from loopal_cluster.payloads import HubJoined
+from loopal_cluster.payloads import Ended, HubJoined, MessageRouted, Stream, SubAgentSpawned
 from loopal_cluster.runtime.client import Client, EventStream, connect
 from loopal_cluster.wire.contents import loads
 
@@ -54,7 +55,7 @@ HUBS = {
         target = "{AGENTS}:checker"
         [agents.wc]
         protocol = "command"
-        command = ["sh", "-c", "tr '\\\\n' '\\\\0' | xargs -0 wc -l"]
+        command = ["sh", "-c", "tr '\\\\n' '\\\\0' | xargs -0 wc -l | tail -n 1"]
     """,
 }
 
@@ -192,15 +193,14 @@ class Demo:
         for what, child in reversed(self.children):
             child.terminate()
             with trio.move_on_after(START_TIMEOUT):
-                await child.wait()
-            self.say(f"{what:<16} {child.ending}")
+                self.say(f"{what:<16} exited with status {await child.wait()}")
 
     # The play.
 
     async def perform(self, client: Client, events: EventStream) -> Outcome:
         """Let the lead agent work, showing what happens meanwhile."""
         report = self.directory / "report.txt"
-        async with self.shown(events):
+        async with self.shown(client, events):
             lead = await client.spawn("lead", f"{self.root}\n{report}", hub="laptop", name="lead")
             outcome = await lead.outcome()
         if report.exists():
@@ -209,24 +209,32 @@ class Demo:
         return outcome
 
     @asynccontextmanager
-    async def shown(self, events: EventStream) -> AsyncIterator[None]:
+    async def shown(self, client: Client, events: EventStream) -> AsyncIterator[None]:
         """Print the events of the block, and the few that follow it."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.show, events)
+            nursery.start_soon(self.show, client, events)
             yield
             await trio.sleep(0.2)
             nursery.cancel_scope.cancel()
 
-    async def show(self, events: EventStream) -> None:
-        """Print events as they come."""
+    async def show(self, client: Client, events: EventStream) -> None:
+        """Print events as they come, and the topology once the agents are up."""
         async for event in events:
-            self.say(event_line(event))
+            if (text := sentence(event)) is not None:
+                self.say(text)
+            if isinstance(event.payload, SubAgentSpawned) and event.payload.name == "surveyor":
+                await self.show_topology(client)
+
+    async def show_topology(self, client: Client) -> None:
+        """Print who runs where, and for whom."""
+        lines = [line for part in await client.topology() for line in tree_lines(part)]
+        self.say("Topology now:\n" + "\n".join(lines))
 
     async def allow(self, permission: Permission) -> Decision:
-        """Be the human: look at the topology, then allow."""
+        """Be the human at the MetaHub."""
         tool_input = loads(permission.tool_input)
-        self.say(f"PERMISSION  {permission.agent_name} asks to use {permission.tool_name} {tool_input}")
-        self.say("PERMISSION  the operator 'demo' at the MetaHub allows it")
+        self.say(f"{permission.agent_name} asks for permission: {permission.tool_name} {tool_input}")
+        self.say("The question has come to the MetaHub, where the operator 'demo' allows it.")
         return Decision(allow=True)
 
     # The stage.
@@ -241,6 +249,23 @@ class Demo:
         for line in text.splitlines():
             out(stamp + as_plain(line))
             stamp = " " * len(stamp)
+
+
+def sentence(event: ClusterEvent) -> str | None:
+    """An event as somebody would tell it who had never heard of us; None if it is not worth telling."""
+    who = f"{event.hub}/{event.agent}"
+    match event.payload:
+        case SubAgentSpawned(name=name, parent=parent):
+            return f"{parent or 'demo'} spawned {event.hub}/{name}"
+        case Stream(text):
+            first, *more = text.strip().splitlines() or [""]
+            return f"{who}: {first.strip()}" + (f" ... and {len(more)} more lines" if more else "")
+        case MessageRouted(source, target, text):
+            return f"{source} -> {event.hub}/{target}: {text!r}"
+        case Ended(outcome, text):
+            return f"{who} is {outcome}: {text.strip().splitlines()[-1][:100] if text.strip() else ''}"
+        case _:
+            return None
 
 
 async def refuse_to_end(what: str, child: Child) -> None:

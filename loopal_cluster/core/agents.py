@@ -107,7 +107,7 @@ class AgentTree:
         self._by_address[address] = record
         if record.hub is not None:
             self._shadows.setdefault(record.name, {})[record.hub] = record
-        if (parent := self.parent_of(record)) is not None:
+        if record.parent is not None and (parent := self._by_address.get(record.parent)) is not None:
             parent.children[record.id] = record
 
     def remove(self, record: AgentRecord) -> None:
@@ -122,10 +122,9 @@ class AgentTree:
             parent.children.pop(record.id, None)
 
     def parent_of(self, record: AgentRecord) -> AgentRecord | None:
-        """The parent, if it is an agent of this hub."""
-        if record.parent is None or record.parent.hub is not None:
-            return None
-        return self._by_address.get(record.parent)
+        """The parent, if it is a live agent of this hub; not another that has got its name since."""
+        parent = None if record.parent is None else self._by_address.get(record.parent)
+        return parent if parent is not None and record.id in parent.children else None
 
     def get(self, agent_id: str) -> AgentRecord | None:
         """The live agent with this identity."""

@@ -64,16 +64,16 @@ class Asks:
         message = evolve(message, ask_id=ask_id, timeout_ms=int(timeout * 1000))
         ask = self._open[ask_id] = Ask(ask_id, origin, message, now + timeout, timeout)
         for judge in judges:
-            self._show(ask, judge)
+            self.show(ask, judge)
         return ask
 
     def show_all(self, judge: Peer) -> None:
         """Show a judge that has just come everything that is parked."""
         for ask in self._open.values():
-            self._show(ask, judge)
+            self.show(ask, judge)
 
-    def on_answer(self, call: Call[Any], ask_id: str, answer: Response | Failure, by: str) -> None:
-        """A judge has answered, or will not."""
+    def on_answer(self, call: Call[Any], ask_id: str, answer: Response | Failure, by: str | None) -> None:
+        """A judge has answered, or will not. ``by`` is the operator, or None for the MetaHub."""
         ask = self._open.get(ask_id)
         if ask is None:
             return
@@ -81,7 +81,8 @@ class Asks:
         if isinstance(answer, Failure):
             return
         result: Decision | Answers = answer.result
-        self._settle(ask, evolve(result, by=result.by or by))
+        # An operator is who it registered as; a MetaHub passes on who of its operators it was.
+        self._settle(ask, result if by is None and result.by else evolve(result, by=by or "MetaHub"))
 
     def expire(self, ask_id: str) -> None:
         """Its time is up: deny a permission, refuse a question, both in words."""
@@ -105,14 +106,11 @@ class Asks:
         """The asks that no judge is looking at."""
         return [ask for ask in self._open.values() if not ask.calls]
 
-    def show(self, ask: Ask, judge: Peer) -> None:
-        """Show one ask to one more judge."""
-        self._show(ask, judge)
-
     def __len__(self) -> int:
         return len(self._open)
 
-    def _show(self, ask: Ask, judge: Peer) -> None:
+    def show(self, ask: Ask, judge: Peer) -> None:
+        """Show one ask to one more judge."""
         if judge in ask.calls:
             return
         # A judge with too many open calls is passed over; it sees the ask again when it attaches again.

@@ -40,6 +40,7 @@ from loopal_cluster.core.parties import (
     MetaHubParty,
     Stranger,
     agree,
+    is_token,
 )
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
@@ -76,6 +77,7 @@ from loopal_cluster.messages import (
     CancelRequest,
     Completed,
     DeliverEnvelope,
+    Envelope,
     Message,
     Register,
     Role,
@@ -122,6 +124,7 @@ class HubCore:
             self.uplink,
             self.new_id,
             self.epoch,
+            self._retire,
             self.agents,
             self._results,
         )
@@ -227,9 +230,9 @@ class HubCore:
         for call in self.exchange.calls.settle_due(now):
             detail = f"no answer to {call.message.method} in time"
             self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
+        self._results.expire(now)
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
-        self._results.expire(now)
 
     def _on_timer(self, timer: Timer, now: float) -> None:
         match timer:
@@ -289,7 +292,7 @@ class HubCore:
     ) -> None:
         if not isinstance(message, Register):
             raise Refused(ErrorCode.NOT_REGISTERED, "expected hub/register first")
-        if not party.trusted and message.token != self.settings.token:
+        if not party.trusted and not is_token(message.token, self.settings.token):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token")
             return
@@ -318,16 +321,25 @@ class HubCore:
                 self._supervisor.on_completed(record, message, now)
                 self._retire(peer, f"agent '{record.name}' ended", now)
             case CancelRequest(request_id), _:
-                self._on_cancelled(Origin(peer, request_id))
+                self._on_cancelled(Origin(peer, request_id), now)
             case DeliverEnvelope(envelope), MetaHubParty():
-                if (target := self.agents.local(envelope.target.agent)) is not None:
-                    self._supervisor.deliver(target, envelope, None, now)
+                self._on_unanswered_message(envelope, now)
             case _:
                 pass  # a base peer may notify us of things we have no use for
 
-    def _on_cancelled(self, origin: Origin) -> None:
+    def _on_unanswered_message(self, envelope: Envelope, now: float) -> None:
+        """A base MetaHub brings a message and does not want to know whether it was accepted."""
+        if (target := self.agents.local(envelope.target.agent)) is None:
+            return
+        try:
+            self._supervisor.deliver(target, envelope, None, now)
+        except Refused as refused:
+            self.exchange.log("WARNING", f"dropped a message: {refused.detail}")
+
+    def _on_cancelled(self, origin: Origin, now: float) -> None:
         self._supervisor.forget_waits(origin.peer, origin.id)
         self._asks.withdraw(origin.peer, origin.id)
+        self._supervisor.on_spawn_cancelled(origin, now)
         self.exchange.withdraw(origin, Forwarding(origin))
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
@@ -379,6 +391,6 @@ class HubCore:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _name_of(self, peer: Peer) -> str:
+    def _name_of(self, peer: Peer) -> str | None:
         party = self._parties.get(peer)
-        return party.name if isinstance(party, ClientParty) else "MetaHub"
+        return party.name if isinstance(party, ClientParty) else None

@@ -100,7 +100,8 @@ class HubRequests:
             case Route(envelope) | MetaRoute(envelope):
                 self._route(origin, evolve(envelope, source=AgentSource(record.name)), now)
             case SpawnAgent(spec) | MetaSpawn(spec):
-                self._spawn(origin, spec, Address(record.name), record.depth + 1, now)
+                own = Address(record.name)
+                self._spawn(origin, spec, caller=own, parent=own, depth=record.depth + 1, now=now)
             case Permission() | Question():
                 self._ask(origin, evolve(message, agent_name=record.name), now)
             case _:
@@ -117,7 +118,8 @@ class HubRequests:
                     envelope = evolve(envelope, source=HumanSource())
                 self._route(origin, envelope, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
-                self._spawn(origin, spec, Address(party.name), 0, now)
+                # Not a parent, even if an agent has the same name.
+                self._spawn(origin, spec, caller=Address(party.name), parent=None, depth=0, now=now)
             case _:
                 self._on_common_request(origin, message, now)
 
@@ -237,15 +239,22 @@ class HubRequests:
 
     # Agents.
 
-    def _spawn(self, origin: Origin, spec: SpawnSpec, caller: Address, depth: int, now: float) -> None:
+    def _spawn(
+        self,
+        origin: Origin,
+        spec: SpawnSpec,
+        *,
+        caller: Address,
+        parent: Address | None,
+        depth: int,
+        now: float,
+    ) -> None:
         spec = evolve(spec, spawn_id=None)
-        if spec.target_hub is not None and spec.target_hub != self._settings.name:
-            self._supervisor.spawn_there(spec, origin, parent=caller, depth=depth, now=now)
-            return
-        parent = caller if self._agents.local(caller.agent) else None
-        self._supervisor.spawn_here(
-            evolve(spec, target_hub=None), origin, parent=parent, depth=depth, now=now
-        )
+        if spec.target_hub is None or spec.target_hub == self._settings.name:
+            spec = evolve(spec, target_hub=None)
+            self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now)
+        else:
+            self._supervisor.spawn_there(spec, origin, parent=parent, caller=caller, depth=depth, now=now)
 
     def _spawn_for_remote(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
         parent = None if spec.parent is None else Address.parse(spec.parent)
@@ -257,7 +266,12 @@ class HubRequests:
         """Anything about one agent: here if it is here, else up, and down to the hub that has it."""
         address = self._own(message.agent)
         agent_id = getattr(message, "agent_id", None)
-        record = self._agents.get(agent_id) if agent_id else self._agents.find(address)
+        if agent_id is not None:
+            record = self._agents.get(agent_id)
+        elif may_escalate:
+            record = self._agents.find(address)
+        else:
+            record = self._agents.local(address.agent)  # the MetaHub does not mean a shadow
         if record is not None and (
             record.hub is None or isinstance(message, WaitAgent | CancelAgent | AgentInfo)
         ):

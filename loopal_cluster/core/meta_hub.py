@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
@@ -32,7 +32,7 @@ from loopal_cluster.core.events import (
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.meta_requests import MetaRequests
-from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree
+from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
     AskDue,
@@ -52,6 +52,7 @@ from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
+    AgentDetails,
     AgentEvent,
     CancelRequest,
     Heartbeat,
@@ -175,6 +176,7 @@ class MetaHubCore:
             case CancelRequest(request_id), _:
                 origin = Origin(peer, request_id)
                 self._asks.withdraw(peer, request_id)
+                self._requests.withdraw(peer, request_id)
                 self.exchange.withdraw(origin, Forwarding(origin))
             case _:
                 pass  # strangers are not listened to, and a base peer may say more than we need
@@ -186,6 +188,10 @@ class MetaHubCore:
                     # Loopal's MetaHub does not look at this, and tells the sender that all is well.
                     detail = "the hub could not deliver the message"
                     answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, detail)
+                if isinstance(answer, Failure):
+                    self._requests.on_failed(call.message)
+                elif isinstance(answer.result, Waited | AgentDetails):
+                    answer = Response(answer.id, self._qualified(answer.result, call.peer))
                 self.exchange.pass_on(origin, answer)
             case StoppingBase(origin):
                 if isinstance(answer, Response):
@@ -203,12 +209,23 @@ class MetaHubCore:
             case unreachable:
                 assert_never(unreachable)
 
+    def _qualified(self, result: Waited | AgentDetails, peer: Peer) -> Waited | AgentDetails:
+        """An answer about an agent, with the hub that its bare names are on."""
+        party = self._parties.get(peer)
+        if not isinstance(party, HubParty):
+            return result
+        hub = party.record.name
+        if isinstance(result, Waited):
+            return result if result.agent is None else evolve(result, agent=qualify(result.agent, hub))
+        parent = None if result.parent is None else qualify(result.parent, hub)
+        return evolve(result, parent=parent, hub=result.hub or hub)
+
     # Registration: decided and answered in one step.
 
     def _on_stranger_request(self, origin: Origin, message: Message[Any], now: float) -> None:
         if not isinstance(message, RegisterHub | Register):
             raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
-        if message.token != self.settings.token:
+        if not is_token(message.token, self.settings.token):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token")
             return
@@ -284,6 +301,7 @@ class MetaHubCore:
         record.seen_at = now
         if record.health is not Health.ALIVE:
             record.health = Health.ALIVE
+            self._timers.set(HealthDue(record.name), now + self.settings.timeouts.suspect_timeout)
             self.exchange.log("INFO", f"hub '{record.name}' is alive")
 
     def _on_health_due(self, name: str, now: float) -> None:
@@ -309,6 +327,7 @@ class MetaHubCore:
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
         self._asks.withdraw(peer)
+        self._requests.withdraw(peer)
         for call in self.exchange.forget(peer):
             self._on_answer(
                 call, Failure(call.id, ErrorCode.CONNECTION_LOST, f"connection lost: {reason}"), now
@@ -377,3 +396,8 @@ class MetaHubCore:
     def _name_of(self, peer: Peer) -> str:
         party = self._parties.get(peer)
         return party.name if isinstance(party, ClientParty) else "somebody"
+
+
+def qualify(address: str, hub: str) -> str:
+    """An address as others see it who are not on that hub."""
+    return address if "/" in address else f"{hub}/{address}"

@@ -38,6 +38,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
     OK,
+    Addressed,
     AgentInfo,
     AgentSource,
     Announce,
@@ -131,6 +132,7 @@ class MetaRequests:
                 self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
             case Announce():
                 self._directory.update(hub.name, message)
+                hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
                 self._exchange.answer(origin, OK)
             case MetaComplete(completion):
                 agent = completion.agent.on(hub.name)
@@ -242,14 +244,25 @@ class MetaRequests:
             self._found(origin, name, hubs, message, now)
             return
         base = [hub for hub in self._hubs.reachable() if hub.protocol is None and hub.name != sender]
-        if not base:
-            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any sub-hub")
-        if (lookup := self._lookups.get(name)) is None:
-            lookup = self._lookups[name] = Lookup({hub.name for hub in base})
-            deadline = now + self._settings.timeouts.resolve_timeout
-            for hub in base:
+        if name not in self._lookups:
+            asked = self._ask_base(name, base, now)
+            if not asked:
+                self._found(origin, name, [], message, now)
+                return
+            self._lookups[name] = Lookup(asked)
+        self._lookups[name].waiting.append((origin, message))
+
+    def _ask_base(self, name: str, hubs: list[HubRecord], now: float) -> set[str]:
+        """Ask base hubs whether they have an agent; return those that could be asked."""
+        asked, deadline = set(), now + self._settings.timeouts.resolve_timeout
+        for hub in hubs:
+            try:
                 self._exchange.call(hub.peer, Resolve(name), Resolving(name, hub.name), deadline)
-        lookup.waiting.append((origin, message))
+            except Refused as refused:
+                self._exchange.log("WARNING", f"cannot ask hub '{hub.name}' for '{name}': {refused.detail}")
+            else:
+                asked.add(hub.name)
+        return asked
 
     def on_resolved(self, then: Resolving, answer: Response | Failure, now: float) -> None:
         """A base hub has said whether it has the agent; no answer is a no."""
@@ -278,6 +291,22 @@ class MetaRequests:
             raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any sub-hub")
         else:
             self._send(origin, hubs[0], message, now)
+
+    def withdraw(self, peer: Peer, request_id: int | None = None) -> None:
+        """Whoever asked is gone, or no longer waits for this request: it shall not be sent any more."""
+        for lookup in self._lookups.values():
+            lookup.waiting = [
+                (origin, message)
+                for origin, message in lookup.waiting
+                if origin.peer != peer or request_id not in (None, origin.id)
+            ]
+
+    def on_failed(self, message: Message[Any]) -> None:
+        """A hub did not do what it was asked: where we believed the agent to be may be wrong."""
+        if isinstance(message, DeliverEnvelope):
+            self._cache.drop(message.envelope.target.agent)
+        elif isinstance(message, Addressed):
+            self._cache.drop(message.agent.agent)
 
     def forget_hub(self, hub: str) -> None:
         """A hub is gone, and with it what we knew of its agents."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 from attrs import define, field
 
 from loopal_cluster.core.agents import AgentRecord
@@ -32,6 +34,7 @@ __all__ = [
     "Stranger",
     "agree",
     "check_may",
+    "is_token",
 ]
 
 PROTOCOL = Protocol(1, ("announce", "complete", "relay"))
@@ -85,6 +88,11 @@ def check_may(party: ClientParty, message: Message[object]) -> None:
     """
     if party.role is Role.OBSERVER and not isinstance(message, _LOOKING):
         raise Refused(ErrorCode.UNAUTHORIZED, f"an observer may not use {message.method}")
+
+
+def is_token(given: str, expected: str) -> bool:
+    """Compare in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def agree(theirs: Protocol | None) -> Protocol | None:

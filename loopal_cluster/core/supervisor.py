@@ -89,6 +89,8 @@ class Supervisor:
     _uplink: Uplink
     _new_id: Callable[[], str]
     _epoch: float
+    _retire: Callable[[Peer, str, float], None]
+    """Stops talking with the peer of an agent that could not be started."""
     agents: AgentTree
     results: Results
     _waits: dict[Origin, AgentRecord] = field(factory=dict, init=False)
@@ -125,9 +127,18 @@ class Supervisor:
         self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
 
     def spawn_there(
-        self, spec: SpawnSpec, origin: Origin, *, parent: Address, depth: int, now: float
+        self,
+        spec: SpawnSpec,
+        origin: Origin,
+        *,
+        parent: Address | None,
+        caller: Address,
+        depth: int,
+        now: float,
     ) -> None:
         """Start an agent on another hub: its shadow exists before the request leaves.
+
+        The outcome comes back to ``caller``: the parent, or a client, which nothing is below.
 
         Raises:
             Refused: there is no MetaHub, or the name is invalid or taken, or a limit reached.
@@ -145,7 +156,7 @@ class Supervisor:
             spawner=origin,
         )
         self.agents.add(record)
-        outgoing = evolve(spec, parent=str(parent.on(self._settings.name)), depth=depth, spawn_id=record.id)
+        outgoing = evolve(spec, parent=str(caller.on(self._settings.name)), depth=depth, spawn_id=record.id)
         deadline = now + self._settings.timeouts.spawn_timeout
         try:
             self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline)
@@ -160,8 +171,9 @@ class Supervisor:
         """Add an agent that runs elsewhere and has connected to us.
 
         Raises:
-            Refused: its name is taken.
+            Refused: its name is taken, or a limit reached.
         """
+        self._check_budget(depth=0)
         spec = SpawnSpec(name=check_name(name, "agent name"), lifecycle="persistent")
         record = AgentRecord(id=self._new_id(), spec=spec, type=EXTERNAL, parent=None, peer=peer)
         self.agents.add(record)
@@ -211,6 +223,8 @@ class Supervisor:
         if isinstance(answer, Failure):
             self._start_failed(record, f"agent initialize failed: {answer.detail}", now)
             return
+        if record.stop_reason is not None:
+            return
         spec = record.spec
         start = AgentStart(
             cwd=spec.cwd or self._settings.cwd,
@@ -248,17 +262,23 @@ class Supervisor:
         self._timeline.publish(self._settings.name, record.name, spawned, now)
 
     def _begin(self, record: AgentRecord, now: float) -> None:
-        record.lifecycle = Lifecycle.RUNNING
         self._timers.discard(StartDue(record.id))
+        self._up(record)
         self._uplink.agent_started(record, now)
-        if record.spawner is not None:
-            self._exchange.answer(record.spawner, Spawned(agent_id=record.id, name=record.name))
         for origin, envelope in self._backlog.pop(record.id, ()):
-            self.deliver(record, envelope, origin, now)
+            try:
+                self.deliver(record, envelope, origin, now)
+            except Refused as refused:
+                self._refuse(origin, refused.code, refused.detail)
 
     def on_not_started(self, agent_id: str, reason: str, now: float) -> None:
         """Its program or task could not be started."""
-        if (record := self.agents.get(agent_id)) is not None:
+        record = self.agents.get(agent_id)
+        if record is None:
+            return
+        if record.stop_reason is not None:
+            self._settle(record, Cancelled(record.stop_reason), now)
+        else:
             self._start_failed(record, reason, now)
 
     def on_start_due(self, agent_id: str, now: float) -> None:
@@ -274,17 +294,29 @@ class Supervisor:
             return
         if isinstance(answer, Failure):
             self._roll_back(record, answer.code, answer.detail, now)
-            return
-        record.lifecycle = Lifecycle.RUNNING
-        if record.spawner is not None:
-            self._exchange.answer(record.spawner, Spawned(agent_id=record.id, name=record.name))
+        else:
+            self._up(record)
+
+    def _up(self, record: AgentRecord) -> None:
+        """It is up, or has been: its spawner learns so, once."""
+        if record.lifecycle is Lifecycle.SPAWNING:
+            record.lifecycle = Lifecycle.RUNNING
+            if record.spawner is not None:
+                self._exchange.answer(record.spawner, Spawned(agent_id=record.id, name=record.name))
 
     def _start_failed(self, record: AgentRecord, reason: str, now: float) -> None:
         self._exchange.perform(StopAgent(record.id))
+        if record.stop_reason is not None:
+            return  # it is settled when it is gone
         self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
+        if record.peer is not None:
+            self._retire(record.peer, f"spawn failed: {reason}", now)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was; nobody has its outcome, everybody its refusal."""
+        if record.stop_reason is not None:
+            self._settle(record, Cancelled(record.stop_reason), now)  # those who stopped it wait for that
+            return
         self._timers.discard(StartDue(record.id))
         self._remove(record)
         if record.spawner is not None:
@@ -370,16 +402,27 @@ class Supervisor:
         else:
             self._exchange.notify(record.peer, Interrupt())
             deadline = now + self._settings.timeouts.stop_grace
-            self._exchange.call(record.peer, Shutdown(), Stopping(record.id), deadline)
+            try:
+                self._exchange.call(record.peer, Shutdown(), Stopping(record.id), deadline)
+            except Refused:  # it does not answer anything: nothing to wait for
+                self.on_stop_asked(record.id)
         self._stop_children(record, f"its parent '{record.name}' was stopped", now)
 
     def on_stop_asked(self, agent_id: str) -> None:
         """It has answered the shutdown, or has had its time to: now see to it."""
         record = self.agents.get(agent_id)
-        if record is not None and record.type == EXTERNAL and record.peer is not None:
+        if record is None:
+            return
+        if record.type == EXTERNAL and record.peer is not None:
             self._exchange.hang_up(record.peer, "stopped")
         else:
             self._exchange.perform(StopAgent(agent_id))
+
+    def on_spawn_cancelled(self, origin: Origin, now: float) -> None:
+        """Whoever asked for an agent no longer waits for it to come up, and will not learn of it."""
+        for record in self.agents:
+            if record.spawner == origin and record.lifecycle is Lifecycle.SPAWNING:
+                self.stop(record, "its spawner no longer waits for it", now)
 
     def close(self, now: float) -> None:
         """The hub is closing: stop everything, start nothing."""
@@ -448,13 +491,15 @@ class Supervisor:
     def on_report(self, completion: Completion, now: float) -> None:
         """Another hub reports the outcome of our agent there. A repeated report changes nothing."""
         record = self.agents.get(completion.spawn_id)
-        if record is not None and record.hub == completion.agent.hub:
+        if record is not None and record.hub is not None and record.hub == completion.agent.hub:
+            self._up(record)
             self._settle(record, completion.outcome, now)
 
     def on_base_report(self, hub: str | None, name: str, output: str, now: float) -> bool:
         """The same in the base dialect, by name; False if we have no such agent there."""
         for record in self.agents:
             if record.hub is not None and record.name == name and hub in (None, record.hub):
+                self._up(record)
                 self._settle(record, base_outcome(output), now)
                 return True
         return False
@@ -474,7 +519,12 @@ class Supervisor:
         if self.agents.get(record.id) is not record:
             return
         parent = self.agents.parent_of(record)
+        was_up = record.lifecycle is Lifecycle.RUNNING
         self._remove(record)
+        self._timers.discard(StartDue(record.id))
+        if not was_up:
+            detail = f"spawn failed: {reason_of(outcome)}"
+            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, detail)
         finished = FinishedAgent(
             id=record.id,
             address=record.address,
@@ -491,19 +541,22 @@ class Supervisor:
             self._exchange.answer(origin, OK)
         ended = Ended(outcome=outcome.kind, text=reason_of(outcome)[:200])
         self._timeline.publish(record.hub or self._settings.name, record.name, ended, now)
-        if record.hub is None:
+        # The refusal of a spawn has told whoever wanted it; only what was up is reported.
+        if was_up and record.hub is None:
             self._uplink.agent_ended(record, now)
             self._report(record, outcome, now)
-        if parent is not None and not any(origin.peer == parent.peer for origin in waiters):
+        if was_up and parent is not None and not any(origin.peer == parent.peer for origin in waiters):
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
 
     def _remove(self, record: AgentRecord) -> None:
         self.agents.remove(record)
         for origin, _ in self._backlog.pop(record.id, ()):
-            if origin is not None:
-                detail = f"agent '{record.name}' ended"
-                self._exchange.refuse(origin, ErrorCode.AGENT_NOT_FOUND, detail)
+            self._refuse(origin, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
+
+    def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
+        if origin is not None:
+            self._exchange.refuse(origin, code, detail)
 
     # Reporting.
 
@@ -532,6 +585,8 @@ class Supervisor:
 
     def _send_report(self, agent_id: str, now: float) -> None:
         if not self._uplink.joined:
+            # Sent when we join again. Should we never, it is forgotten with the result.
+            self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.result_ttl)
             return
         self._timers.discard(ReportDue(agent_id))
         completion = self._reports[agent_id]

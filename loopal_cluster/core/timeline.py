@@ -52,6 +52,7 @@ class Timeline:
         self._subscribers[peer] = None
         if since is None:
             return Subscribed(self._seq)
+        since = max(0, since)
         replay = [event for event in self._kept if event.seq > since]
         for event in replay:
             self._exchange.notify(peer, event)

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from loopal_cluster.config import HubSettings
-from loopal_cluster.core.agents import AgentRecord, AgentTree
+from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Joined
 from loopal_cluster.core.events import Peer
@@ -74,7 +74,8 @@ class Uplink:
 
     def on_registered(self, answer: Response | Failure, now: float) -> bool:
         """Return whether we have joined; a base MetaHub has to be probed first."""
-        assert self.peer is not None
+        if self.peer is None:
+            return False  # the connection ended before the answer
         if isinstance(answer, Failure) or answer.result.ok is not True:
             code = answer.code if isinstance(answer, Failure) else ErrorCode.REFUSED
             detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
@@ -95,7 +96,8 @@ class Uplink:
 
     def on_probed(self, answer: Response | Failure, now: float) -> bool:
         """Return whether a base MetaHub really knows us."""
-        assert self.peer is not None
+        if self.peer is None:
+            return False
         if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
             reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
             self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN)
@@ -117,7 +119,7 @@ class Uplink:
         """Send a heartbeat and set the time of the next."""
         if self.peer is None or not self.joined:
             return
-        count = len(self._agents)
+        count = len(self._agents.here())  # a shadow is counted where it runs
         self._exchange.notify(self.peer, Heartbeat(hub_name=self._settings.name, agent_count=count))
         self._timers.set(HeartbeatDue(), now + self._heartbeat_interval)
         self._announce(now)
@@ -177,17 +179,22 @@ class Uplink:
         if self._announcing or not (self._changes or self._announce_whole):
             return
         if self._announce_whole:
-            started = tuple(announced(record) for record in self._agents.here())
+            running = [record for record in self._agents.here() if record.lifecycle is Lifecycle.RUNNING]
+            started = tuple(announced(record) for record in running)
             message = Announce(started=started, whole=True)
         else:
             message = Announce(
                 started=tuple(entry for entry in self._changes.values() if entry is not None),
                 ended=tuple(name for name, entry in self._changes.items() if entry is None),
             )
-        self._announce_whole = False
         self._changes.clear()
+        try:
+            self.call(message, Announcing(), now + self._settings.timeouts.call_timeout)
+        except Refused:  # too much is being asked already: tell it all at the next heartbeat
+            self._announce_whole = True
+            return
+        self._announce_whole = False
         self._announcing = True
-        self.call(message, Announcing(), now + self._settings.timeouts.call_timeout)
 
 
 def announced(record: AgentRecord) -> Announced:

@@ -37,7 +37,7 @@ async def lead(ctx: AgentContext, prompt: str) -> str:
     counting = await ctx.spawn("wc", names, hub=where["wc"], name="wc")
 
     survey, check = await surveying.result(), await checking.result()
-    total = (await counting.result()).splitlines()[-1].strip()
+    total = (await counting.result()).strip()
     findings = f"{survey}\n{check}\nwc, a program that has never heard of us: {total}"
 
     decision = await ctx.ask_permission("WriteReport", {"path": report})

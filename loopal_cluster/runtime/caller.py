@@ -53,8 +53,7 @@ class Caller:
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
         self._answering: dict[int, trio.CancelScope] = {}
-        self._last_begun = trio.Event()
-        """Set when the handling of the newest request has begun: in the order they came."""
+        self._last_begun = trio.Event()  # set when the newest request has begun to be handled
         self._last_begun.set()
         self._unsent: list[Frame] = []
         self._flush_wanted = trio.lowlevel.ParkingLot()
@@ -142,6 +141,9 @@ class Caller:
 
     def _on_frame(self, frame: Frame | Rejected) -> None:
         match frame:
+            case Request(request_id) if request_id in self._answering:
+                detail = f"request {request_id} is already open"
+                self._send(Failure(request_id, ErrorCode.INVALID_REQUEST, detail))
             case Request(request_id, message):
                 scope = self._answering[request_id] = trio.CancelScope()
                 previous, self._last_begun = self._last_begun, trio.Event()

@@ -129,6 +129,7 @@ class ClusterClient:
         detached: bool = False,
         notify_parent: bool = False,
         model: str | None = None,
+        permission_mode: str | None = None,
         cwd: str | None = None,
     ) -> AgentHandle:
         """Start an agent, here or on another hub, and return when it is up.
@@ -144,6 +145,7 @@ class ClusterClient:
             prompt=prompt,
             cwd=cwd,
             model=model,
+            permission_mode=permission_mode,
             target_hub=hub,
             agent_type=agent_type,
             lifecycle="persistent" if persistent else "ephemeral",

@@ -60,7 +60,7 @@ class Hub:
     _nursery: trio.Nursery = field(repr=False)
     _agents: _Agents = field(repr=False)
     joined: trio.Event = field(factory=trio.Event, repr=False)
-    """Set once the MetaHub has accepted this hub for the first time."""
+    """Set while, or since, the newest connection to the MetaHub has been accepted by it."""
     left: trio.Event = field(factory=trio.Event, repr=False)
     """Set when this hub has given up on its MetaHub, because that has refused it."""
     refusal: ClusterError | None = field(default=None, repr=False)
@@ -234,19 +234,21 @@ class _Agents:
     async def _run(self, effect: StartAgent) -> None:
         agent_id, scope = effect.agent_id, self._scopes[effect.agent_id]
         place = evolve(self._place, cwd=effect.cwd)
-        reason = "stopped"
+        opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:
+                opened = True
                 with scope:
                     reason = await self._talk(agent_id, running.channel)
                 reason = await running.stop()
         except (ClusterError, OSError) as error:
             reason = str(error)
-            if scope is not None and not scope.cancel_called:
-                self._runtime.dispatch(AgentNotStarted(agent_id, reason))
         finally:
             del self._scopes[agent_id]
-            self._runtime.dispatch(AgentEnded(agent_id, reason))
+            if opened:
+                self._runtime.dispatch(AgentEnded(agent_id, reason))
+            else:
+                self._runtime.dispatch(AgentNotStarted(agent_id, reason))
 
     async def _talk(self, agent_id: str, channel: FrameChannel) -> str:
         peer = self._runtime.admit(channel)
@@ -272,21 +274,25 @@ async def _join(hub: Hub, dial: Dial) -> None:
 async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
     """Serve the uplink; when it ends, dial again with capped, jittered backoff."""
     timeouts = hub.core.settings.timeouts
+    delay = timeouts.redial_delay
     while True:
+        hub.joined = trio.Event()
         reason = await hub._runtime.serve(channel, Link.UPLINK)
         if hub.refusal is not None:
-            logger.error("left the cluster: %s", reason)
+            if hub.joined.is_set():  # otherwise our caller is told, by the exception
+                logger.error("left the cluster: %s", reason)
             return
-        channel = await _redial(dial, timeouts)
+        if hub.joined.is_set():
+            delay = timeouts.redial_delay  # it was a good connection; one that was refused goes on slowing us
+        channel, delay = await _redial(dial, delay, timeouts.redial_delay_max)
 
 
-async def _redial(dial: Dial, timeouts: Timeouts) -> FrameChannel:
-    delay = timeouts.redial_delay
+async def _redial(dial: Dial, delay: float, longest: float) -> tuple[FrameChannel, float]:
     while True:
         # Jitter, so that the hubs of a MetaHub that restarts do not all come at once.
         await trio.sleep(delay * random.uniform(0.5, 1.0))
+        delay = min(delay * 2, longest)
         try:
-            return await dial()
+            return await dial(), delay
         except ConnectionLost as error:
             logger.info("%s", error)
-            delay = min(delay * 2, timeouts.redial_delay_max)

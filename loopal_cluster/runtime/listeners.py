@@ -55,10 +55,10 @@ async def dial(address: str, line_bytes: int, *, timeout: float = 10.0) -> Frame
                 stream = await trio.open_tcp_stream(host, port)
     except trio.TooSlowError:
         raise ConnectionLost(f"cannot reach {address}: no answer within {timeout:g} s") from None
+    except UnicodeError:
+        raise ConfigError(f"{address!r} is not HOST:PORT: no host can have this name") from None
     except (OSError, RuntimeError) as error:
-        reason = error.__cause__ or error
-        text = getattr(reason, "strerror", None) or str(reason)
-        raise ConnectionLost(f"cannot reach {address}: {text}") from error
+        raise ConnectionLost(f"cannot reach {address}: {_why(_first(error))}") from error
     return SocketChannel.from_stream(stream, line_bytes)
 
 
@@ -73,14 +73,23 @@ async def open_listeners(address: str) -> list[trio.SocketListener]:
     host, port = parse_host_port(address)
     try:
         return list(await trio.open_tcp_listeners(port, host=host))
+    except UnicodeError:
+        raise ConfigError(f"{address!r} is not HOST:PORT: no host can have this name") from None
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {_why(error)}") from error
 
 
-def _why(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
+def _first(error: BaseException) -> BaseException:
+    """What a failed dialling began with: trio tries every address of a host, and groups the failures."""
+    while isinstance(cause := error.__cause__, OSError | BaseExceptionGroup):
+        error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    return error
+
+
+def _why(error: BaseException) -> str:
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
         return "the port is in use (another one, or port 0 for any, would do)"
-    return error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 async def _listen_unix(path: str) -> trio.SocketListener:

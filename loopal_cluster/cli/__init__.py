@@ -1,0 +1,1 @@
+"""The command ``loopal-cluster``: what is typed, shown and returned, and nothing else."""

@@ -1,0 +1,185 @@
+"""Commands that act: ``send``, ``spawn``, ``wait``, ``interrupt``, ``shutdown``, ``cancel``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import trio
+import typer
+
+from loopal_cluster.address import Address, check_name
+from loopal_cluster.cli import show
+from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
+from loopal_cluster.cli.run import async_command, exit_status
+from loopal_cluster.cli.signals import open_stopper
+from loopal_cluster.errors import ConfigError
+from loopal_cluster.messages import Role
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, TimedOut, reason_of
+from loopal_cluster.runtime.client import AgentHandle
+
+__all__ = ["register"]
+
+CANCEL_TIMEOUT = 20.0
+"""Seconds that an agent which is given up has to be gone; its hub has killed it long before."""
+
+Agent = Annotated[str, typer.Argument(metavar="AGENT", help="AGENT or HUB/AGENT.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0, metavar="S", help="Seconds to wait.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+
+    @async_command(app, "send")
+    async def send(
+        target: Agent,
+        text: Annotated[str, typer.Argument(metavar="TEXT")],
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Send a message to an agent; return when it was accepted."""
+        async with open_session(connect, token_file, Role.CLIENT) as client:
+            await client.send(target, text)
+        _report(as_json, {"sent": True, "target": target}, f"sent to {target}")
+
+    @async_command(app, "spawn")
+    async def spawn(
+        agent_type: Annotated[str, typer.Argument(metavar="TYPE", help="A type that the hub runs.")],
+        prompt: Annotated[str, typer.Argument(metavar="PROMPT")] = "",
+        hub: Annotated[str | None, typer.Option(help="Where. [default: the hub connected to]")] = None,
+        name: Annotated[str | None, typer.Option(help="[default: a new one]")] = None,
+        wait: Annotated[
+            bool, typer.Option("--wait", help="Wait for its outcome; if interrupted, cancel it.")
+        ] = False,
+        timeout: Timeout = None,
+        persistent: Annotated[
+            bool, typer.Option("--persistent", help="It goes on after its first turn.")
+        ] = False,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Start an agent and show its address, or with --wait its result.
+
+        With --wait the agent belongs to this command: an interrupt or the end of --timeout cancels it.
+        """
+        if timeout is not None and not wait:
+            raise ConfigError("--timeout needs --wait")
+        _check_names(name, hub)
+        async with open_stopper() as stopper, open_session(connect, token_file, Role.CLIENT) as client:
+            if hub is None and hub_of(client) is None:
+                raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
+            handle = await client.spawn(agent_type, prompt, hub=hub, name=name, persistent=persistent)
+            where = hub or hub_of(client)
+            if not wait:
+                _show_spawned(as_json, handle, where)
+                return 0
+            outcome: Outcome | None = None
+            with stopper.work():
+                outcome = await _outcome_within(timeout, handle.outcome)
+            if outcome is None and stopper.signal is None:
+                outcome = await _end(handle, TimedOut(f"it had not ended after {timeout:g} s"))
+            elif outcome is None:
+                outcome = await _end(handle, Cancelled("interrupted"))
+            status = _show_outcome(as_json, handle.name, where, handle.id, outcome)
+            return status if stopper.signal is None else exit_status(KeyboardInterrupt())
+
+    @async_command(app, "wait")
+    async def wait(
+        agent: Agent,
+        timeout: Timeout = None,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Wait until an agent has ended, and show its result. The agent is left alone."""
+        async with open_session(connect, token_file, Role.OBSERVER) as client:
+            address = Address.parse(agent)
+            outcome = await _outcome_within(timeout, lambda: client.wait(agent))
+        if outcome is None:
+            outcome = TimedOut(f"it had not ended after {timeout:g} s; it goes on")
+        return _show_outcome(as_json, address.agent, address.hub, None, outcome)
+
+    @async_command(app, "interrupt")
+    async def interrupt(
+        agent: Agent, connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+    ) -> None:
+        """End an agent's current turn."""
+        async with open_session(connect, token_file, Role.CLIENT) as client:
+            await client.interrupt(agent)
+        _report(as_json, {"interrupted": True, "agent": agent}, f"interrupted {agent}")
+
+    @async_command(app, "shutdown")
+    async def shutdown(
+        agent: Agent, connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+    ) -> None:
+        """Stop an agent: ask it, then end its processes. Return when it is gone."""
+        async with open_session(connect, token_file, Role.CLIENT) as client:
+            await client.shutdown(agent)
+        _report(as_json, {"stopped": True, "agent": agent}, f"stopped {agent}")
+
+    @async_command(app, "cancel")
+    async def cancel(
+        agent: Agent,
+        reason: Annotated[str, typer.Option(help="What it and others are told.")] = "cancelled",
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Stop an agent and all it spawned; show how it ended."""
+        async with open_session(connect, token_file, Role.CLIENT) as client:
+            address = Address.parse(agent)
+            outcome = await client.cancel(agent, reason)
+        if outcome is None:
+            outcome = TimedOut("it was told to stop, and was not gone when its hub gave up waiting")
+        _show_outcome(as_json, address.agent, address.hub, None, outcome)
+        return exit_status(outcome) if isinstance(outcome, TimedOut) else 0
+
+
+def _check_names(name: str | None, hub: str | None) -> None:
+    """Refuse here, as wrong usage, what every hub would refuse."""
+    if name is not None:
+        check_name(name, "agent name")
+    if hub is not None:
+        check_name(hub, "hub name")
+
+
+async def _outcome_within(seconds: float | None, wait: Callable[[], Awaitable[Outcome]]) -> Outcome | None:
+    """What is waited for; None if its time was up first."""
+    with trio.move_on_after(math.inf if seconds is None else seconds):
+        return await wait()
+    return None
+
+
+async def _end(handle: AgentHandle, why: TimedOut | Cancelled) -> Outcome:
+    """End an agent that nobody waits for any more. It may have had its result by then."""
+    outcome = None
+    with trio.move_on_after(CANCEL_TIMEOUT):
+        outcome = await handle.cancel(why.reason)
+    return outcome if isinstance(outcome, Done | Failed) else why
+
+
+def _show_spawned(as_json: bool, handle: AgentHandle, hub: str | None) -> None:
+    if as_json:
+        show.document({"agent": handle.name, "hub": hub, "agent_id": handle.id})
+    else:
+        show.out(show.one_line(str(Address(handle.name, hub))))
+
+
+def _report(as_json: bool, document: dict[str, Any], words: str) -> None:
+    if as_json:
+        show.document(document)
+    else:
+        show.note(words)
+
+
+def _show_outcome(as_json: bool, agent: str, hub: str | None, agent_id: str | None, outcome: Outcome) -> int:
+    if as_json:
+        show.document(show.outcome_document(agent, hub, agent_id, outcome))
+    elif isinstance(outcome, Done):
+        show.result(outcome.result)
+    else:
+        show.note(f"{Address(agent, hub)}: {outcome.kind.replace('_', ' ')}: {reason_of(outcome)}")
+    return exit_status(outcome)

@@ -1,0 +1,258 @@
+"""Commands that only look: ``hubs``, ``agents``, ``topology``, ``events``.
+
+They work the same on a MetaHub and on a hub, which asks its MetaHub; a hub that is alone shows itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from attrs import define, field
+
+from loopal_cluster.cli import show
+from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
+from loopal_cluster.cli.run import async_command
+from loopal_cluster.errors import ConnectionLost, NotInCluster
+from loopal_cluster.messages import AgentNode, ClusterEvent, HubInfo, HubTopology, Role, TopologyOf
+from loopal_cluster.runtime.client import Client, EventStream
+
+__all__ = ["EventPrinter", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+
+    @async_command(app, "hubs")
+    async def hubs(connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+        """List the hubs of the cluster and how they are."""
+        async with open_session(connect, token_file, Role.OBSERVER) as client:
+            found = await _hubs(client)
+        if as_json:
+            show.document([hub_document(hub) for hub in found])
+        else:
+            show.table(("HUB", "STATUS", "AGENTS", "CAPABILITIES", "TYPES"), map(hub_row, found))
+
+    @async_command(app, "agents")
+    async def agents(connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+        """List the live agents of the cluster."""
+        async with open_session(connect, token_file, Role.OBSERVER) as client:
+            parts = await _topology(client)
+        found = [agent_document(part.hub, node) for part in parts for node in running_on(part)]
+        if as_json:
+            show.document(found)
+        else:
+            show.table(("AGENT", "TYPE", "LIFECYCLE", "PARENT"), map(agent_row, found))
+        _tell_missing(parts)
+
+    @async_command(app, "topology")
+    async def topology(
+        connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+    ) -> None:
+        """Show every hub's agents as a tree."""
+        async with open_session(connect, token_file, Role.OBSERVER) as client:
+            parts = await _topology(client)
+        if as_json:
+            show.document([topology_document(part) for part in parts])
+        else:
+            for part in parts:
+                for line in tree_lines(part):
+                    show.out(line)
+
+    @async_command(app, "events")
+    async def events(
+        follow: Annotated[
+            bool, typer.Option("--follow", help="Go on with what happens, until interrupted.")
+        ] = False,
+        since: Annotated[
+            int | None,
+            typer.Option(min=0, help="Only those after this number. [default: all; with --follow: none]"),
+        ] = None,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Show what has happened, as far as it is kept."""
+        async with open_session(connect, token_file, Role.OBSERVER) as client:
+            if follow:
+                await EventPrinter(await client.subscribe(since), as_json).follow()
+            else:
+                EventPrinter(await client.subscribe(since or 0), as_json).print_kept()
+
+
+# Asking.
+
+
+async def _hubs(client: Client) -> list[HubInfo]:
+    try:
+        return list(await client.list_hubs())
+    except NotInCluster:
+        status = await client.status()
+        show.note(f"hub '{status.hub}' is in no cluster")
+        info = HubInfo(
+            name=status.hub or "?",
+            status="Connected",
+            agent_count=status.agent_count,
+            capabilities=status.capabilities,
+            agent_types=status.agent_types,
+        )
+        return [info]
+
+
+async def _topology(client: Client) -> list[TopologyOf]:
+    try:
+        return list(await client.topology())
+    except NotInCluster:
+        return [TopologyOf(hub_of(client) or "?", HubTopology(await client.local_agents()))]
+
+
+def running_on(part: TopologyOf) -> Iterator[AgentNode]:
+    """The agents that really run on a hub; those it spawned elsewhere are listed there."""
+    nodes = () if part.topology is None else part.topology.agents
+    return (node for node in nodes if node.hub in (None, part.hub))
+
+
+def _tell_missing(parts: list[TopologyOf]) -> None:
+    for part in parts:
+        if part.topology is None:
+            show.note(f"hub '{part.hub}' did not answer: {part.error}")
+
+
+# Records as documents and rows.
+
+
+def hub_document(hub: HubInfo) -> dict[str, Any]:
+    """A hub for ``--json``."""
+    return {
+        "name": hub.name,
+        "status": hub.status,
+        "agent_count": hub.agent_count,
+        "capabilities": list(hub.capabilities),
+        "agent_types": list(hub.agent_types),
+        "labels": dict(hub.labels),
+    }
+
+
+def hub_row(hub: HubInfo) -> tuple[str, ...]:
+    """A hub for people."""
+    capabilities, types = ",".join(hub.capabilities), ",".join(hub.agent_types)
+    return hub.name, hub.status, str(hub.agent_count), capabilities, types
+
+
+def agent_document(hub: str, node: AgentNode) -> dict[str, Any]:
+    """An agent for ``--json``; its parent is bare if it is on the same hub, else qualified."""
+    return {
+        "name": node.name,
+        "hub": hub,
+        "parent": node.parent,
+        "type": node.type,
+        "lifecycle": node.lifecycle,
+        "persistent": node.persistent,
+        "id": node.id,
+        "children": list(node.children),
+    }
+
+
+def agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
+    """An agent for people, with the address to use in other commands."""
+    return f"{agent['hub']}/{agent['name']}", agent["type"] or "", agent["lifecycle"], agent["parent"] or ""
+
+
+def topology_document(part: TopologyOf) -> dict[str, Any]:
+    """A hub's part of the topology for ``--json``: as on the wire, and an error if it is missing."""
+    if part.topology is None:
+        return {"hub": part.hub, "error": part.error}
+    return {"hub": part.hub, "agents": [_node_document(part.hub, node) for node in part.topology.agents]}
+
+
+def _node_document(hub: str, node: AgentNode) -> dict[str, Any]:
+    return agent_document(node.hub or hub, node)
+
+
+def tree_lines(part: TopologyOf) -> list[str]:
+    """A hub's agents as a tree, children below their parents."""
+    if part.topology is None:
+        return [show.one_line(f"{part.hub}  (did not answer: {part.error})")]
+    below = _by_parent(part.topology.agents)
+    lines = [show.one_line(part.hub)]
+    # A stack, and not a function that calls itself: how deep it goes is up to another hub.
+    waiting = [("", node, last) for node, last in _with_last(below.pop(None, []))][::-1]
+    while waiting:
+        indent, node, last = waiting.pop()
+        lines.append(f"{indent}{'└── ' if last else '├── '}{_tree_label(node)}")
+        children = below.pop(node.name, []) if node.hub is None else []
+        deeper = indent + ("    " if last else "│   ")
+        waiting += [(deeper, child, is_last) for child, is_last in _with_last(children)][::-1]
+    return lines
+
+
+def _by_parent(nodes: Sequence[AgentNode]) -> dict[str | None, list[AgentNode]]:
+    """The nodes by the parent to draw them under; None for those at the top."""
+    here = {node.name: node.parent for node in nodes if node.hub is None}
+    below: dict[str | None, list[AgentNode]] = {}
+    for node in nodes:
+        # Up to the top: a tree that a foreign hub made circular is to be drawn, too.
+        seen, above = set[str](), node.parent
+        while above in here and above not in seen:
+            seen.add(above)
+            above = here[above]
+        is_top = node.parent not in here or above in seen
+        below.setdefault(None if is_top else node.parent, []).append(node)
+    return below
+
+
+def _with_last(nodes: list[AgentNode]) -> Iterator[tuple[AgentNode, bool]]:
+    return ((node, index == len(nodes) - 1) for index, node in enumerate(nodes))
+
+
+def _tree_label(node: AgentNode) -> str:
+    name = node.name if node.hub is None else f"{node.hub}/{node.name}"
+    label = f"{name}  ({node.type or 'agent'}, {node.lifecycle})"
+    if node.parent is not None and "/" in node.parent:
+        label += f"  child of {node.parent}"
+    return show.one_line(label)
+
+
+# Events.
+
+
+@define
+class EventPrinter:
+    """Prints the events of a stream, and between them how many are missing."""
+
+    stream: EventStream
+    as_json: bool
+    _missed: int = field(default=0, init=False)
+
+    async def follow(self) -> None:
+        """Print what comes, for as long as the connection lasts.
+
+        Raises:
+            ConnectionLost: it has ended.
+        """
+        async for event in self.stream:
+            self._print(event)
+        raise ConnectionLost("connection lost: no more events")
+
+    def print_kept(self) -> None:
+        """Print what was kept from before, and return."""
+        for event in self.stream.arrived():
+            self._print(event)
+        self._print_gap(self.stream.newest_seq - self.stream.last_seq, self.stream.newest_seq)
+
+    def _print(self, event: ClusterEvent) -> None:
+        self._print_gap(self.stream.missed - self._missed, event.seq - 1)
+        self._missed = self.stream.missed
+        if self.as_json:
+            show.document(show.event_document(event))
+        else:
+            show.out(show.event_line(event))
+
+    def _print_gap(self, missed: int, last_seq: int) -> None:
+        if missed <= 0:
+            return
+        if self.as_json:
+            show.document(show.gap_document(missed, last_seq))
+        else:
+            show.out(show.gap_line(missed))

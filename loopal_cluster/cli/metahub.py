@@ -1,0 +1,85 @@
+"""``loopal-cluster metahub``: the coordinator, in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from loopal_cluster.agents.profiles import read_token
+from loopal_cluster.cli.logs import Verbose, show_logs
+from loopal_cluster.cli.run import async_command
+from loopal_cluster.cli.signals import open_stopper
+from loopal_cluster.config import Timeouts
+from loopal_cluster.errors import ConfigError
+from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
+
+__all__ = ["TOKEN_VARIABLE", "given_token", "register"]
+
+TOKEN_VARIABLE = "LOOPAL_META_HUB_TOKEN"
+
+DEFAULTS = Timeouts()
+
+
+def given_token(token_file: Path | None) -> str | None:
+    """The cluster's token, as the user gave it: in a file, or in the environment.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    return read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    async_command(app, "metahub")(metahub)
+
+
+async def metahub(
+    bind: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 is any.")
+    ] = "127.0.0.1:9900",
+    token_file: Annotated[
+        Path | None, typer.Option(help=f"A file with the cluster's token, instead of {TOKEN_VARIABLE}.")
+    ] = None,
+    heartbeat_interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Between two heartbeats of a hub.")
+    ] = DEFAULTS.heartbeat_interval,
+    suspect_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="A hub that was silent for so long is suspect.")
+    ] = DEFAULTS.suspect_timeout,
+    lost_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="A hub that was silent for so long is lost.")
+    ] = DEFAULTS.lost_timeout,
+    verbose: Verbose = 0,
+) -> None:
+    """Run a MetaHub, which makes hubs one cluster. Ctrl-C ends it."""
+    show_logs(verbose)
+    token = given_token(token_file)
+    try:
+        timeouts = Timeouts(
+            heartbeat_interval=heartbeat_interval,
+            suspect_timeout=suspect_timeout,
+            lost_timeout=lost_timeout,
+        )
+    except ValueError as error:
+        raise ConfigError(f"impossible timeouts: {error}") from error
+    async with open_stopper() as stopper, open_meta_hub(bind, token=token, timeouts=timeouts) as meta_hub:
+        announce(meta_hub, generated=token is None)
+        with stopper.work():
+            await trio.sleep_forever()
+
+
+def announce(meta_hub: MetaHub, *, generated: bool) -> None:
+    """Say where the MetaHub is, and how a hub joins it. A token that was given is not shown."""
+    lines = [f"MetaHub listening on {address}" for address in meta_hub.addresses]
+    if generated:
+        lines.append(f"Token: {meta_hub.token}")
+    token = meta_hub.token if generated else "..."
+    command = f"  {TOKEN_VARIABLE}={token} loopal-cluster hub --join-hub {meta_hub.address}"
+    lines += ["", "Connect a hub with:", command]
+    print("\n".join(lines), file=sys.stderr, flush=True)

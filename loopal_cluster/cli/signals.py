@@ -1,0 +1,60 @@
+"""Ends a long-running command when it is told to: gently at the first signal, at once at the second."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+from attrs import define
+
+__all__ = ["Stopper", "open_stopper"]
+
+
+@define(eq=False)
+class Stopper:
+    """What a signal ends. Made by ``open_stopper``."""
+
+    _everything: trio.CancelScope
+    _work: trio.CancelScope | None = None
+    signal: int | None = None
+    """The first signal that came."""
+
+    @contextmanager
+    def work(self) -> Iterator[trio.CancelScope]:
+        """A block that the first signal ends, and only that: what is around it closes in peace."""
+        with trio.CancelScope() as self._work:
+            yield self._work
+        self._work = None
+
+    def stop(self, signum: int) -> None:
+        """Do what a signal does."""
+        if self.signal is None and self._work is not None:
+            self._work.cancel()
+        else:
+            self._everything.cancel()
+        self.signal = self.signal or signum
+
+
+@asynccontextmanager
+async def open_stopper() -> AsyncIterator[Stopper]:
+    """Let SIGTERM and SIGINT end the block, instead of the process.
+
+    Raises:
+        KeyboardInterrupt: the block has been ended by SIGINT.
+    """
+    # Not left to Python: its KeyboardInterrupt may strike in the middle of any step of a hub.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            stopper = Stopper(nursery.cancel_scope)
+
+            async def watch() -> None:
+                async for signum in signals:
+                    stopper.stop(signum)
+
+            nursery.start_soon(watch)
+            yield stopper
+            nursery.cancel_scope.cancel()
+    if stopper.signal == signal.SIGINT:
+        raise KeyboardInterrupt

@@ -1,0 +1,439 @@
+"""The parties around the hubs: scripted agents, clients, operators, an observer.
+
+Each has one connection and acts on its own; what it asked, what it got and what it did goes into the
+``History``. None of them is told anything by the simulator that a real one could not know.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from loopal_cluster.address import Address
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
+from loopal_cluster.messages import (
+    OK,
+    AgentSource,
+    AgentStart,
+    Answers,
+    CancelRequest,
+    ClusterEvent,
+    Completed,
+    Control,
+    Decision,
+    DeliverEnvelope,
+    Envelope,
+    HumanSource,
+    Initialize,
+    Initialized,
+    Interrupt,
+    Message,
+    Permission,
+    Question,
+    Register,
+    Role,
+    Route,
+    Shutdown,
+    SpawnAgent,
+    Started,
+    Subscribe,
+    Subscribed,
+    UserContent,
+)
+from loopal_cluster.testing.simulation.bounds import patience
+from loopal_cluster.testing.simulation.history import AgentLife, Deviation, Op, Receipt
+from loopal_cluster.testing.simulation.network import End
+from loopal_cluster.testing.simulation.script import Plan
+from loopal_cluster.wire.codec import decode_result
+
+if TYPE_CHECKING:
+    from loopal_cluster.testing.simulation.world import World
+
+__all__ = ["Caller", "Client", "Observer", "Operator", "ScriptedAgent"]
+
+TOKEN = "token"
+
+
+class Caller:
+    """A party with a connection: it asks, remembers what it asked, and is asked."""
+
+    life: AgentLife | None = None
+
+    def __init__(self, world: World, name: str, hub: str) -> None:
+        self.world = world
+        self.name = name
+        self.hub = hub
+        self.end: End | None = None
+        self.ready = False
+        self.known_ids: dict[str, str] = {}
+        """The identities of agents this actor has spawned, by name or address."""
+        self._ops: dict[int, Op] = {}
+        self._open: dict[int, Op] = {}
+        self._last_id = 0
+        self._handshakes: dict[int, Message[Any]] = {}
+
+    # Asking.
+
+    def ask(self, message: Message[Any]) -> Op:
+        """Ask the hub for something, and remember that."""
+        history = self.world.history
+        op = Op(
+            number=len(history.ops) + 1,
+            at=self.world.schedule.now,
+            actor=self.name,
+            hub=self.hub,
+            message=message,
+            patience=patience(message),
+            life=self.life,
+        )
+        history.ops.append(op)
+        message = op.message = self._numbered(op, message)
+        self.world.trace(self.name, "asks", op.number, message)
+        request_id = self._send_request(message)
+        self._ops[request_id] = self._open[request_id] = op
+        return op
+
+    def _numbered(self, op: Op, message: Message[Any]) -> Message[Any]:
+        """Mark what will be found again at the other end of the cluster."""
+        history = self.world.history
+        match message:
+            case Route(envelope):
+                history.envelopes[envelope_id := f"m{op.number}"] = op
+                return Route(evolve(envelope, id=envelope_id))
+            case SpawnAgent(spec):
+                history.spawns[op.number] = op
+                _, plan = Plan.read(spec.prompt)
+                return SpawnAgent(evolve(spec, prompt=plan.prompt(op.number)))
+            case Permission():
+                history.asks[call_id := f"tool-{op.number}"] = op
+                return evolve(message, tool_call_id=call_id)
+            case _:
+                return message
+
+    def withdraw_newest(self) -> None:
+        """No longer wait for the newest open request."""
+        if self._open:
+            request_id = next(reversed(self._open))
+            self.world.trace(self.name, "withdraws", self._open[request_id].number)
+            self.notify(CancelRequest(request_id))
+
+    def notify(self, message: Message[None]) -> None:
+        """Tell the hub something."""
+        if self.end is not None:
+            self.end.send(Notification(message))
+
+    def _send_request(self, message: Message[Any]) -> int:
+        self._last_id += 1
+        assert self.end is not None
+        self.end.send(Request(self._last_id, message))
+        return self._last_id
+
+    # What comes in.
+
+    def on_frame(self, end: End, frame: Frame) -> None:
+        """The hub said something."""
+        match frame:
+            case Request(request_id, message):
+                self._on_request(request_id, message)
+            case Notification(message):
+                self._on_notification(message)
+            case Response() | Failure():
+                self._on_answer(frame)
+
+    def _on_answer(self, answer: Response | Failure) -> None:
+        if (handshake := self._handshakes.pop(answer.id, None)) is not None:
+            self._on_handshake(self._read(answer, handshake))
+            return
+        op = self._ops.get(answer.id)
+        if op is None:
+            self.world.deviate("one outcome", f"{self.name} got an answer to nothing: {answer}")
+            return
+        answer = self._read(answer, op.message)
+        self._open.pop(answer.id, None)
+        self.world.trace(self.name, "gets", op.number, answer)
+        op.answers.append((self.world.schedule.now, answer))
+        if isinstance(op.message, SpawnAgent) and isinstance(answer, Response):
+            spec = op.message.spec
+            hub = spec.target_hub or (self.hub if self.hub != "meta" else None)
+            self.known_ids[spec.name] = self.known_ids[f"{hub}/{spec.name}"] = answer.result.agent_id
+
+    def _read(self, answer: Response | Failure, message: Message[Any]) -> Response | Failure:
+        return answer if isinstance(answer, Failure) else decode_result(answer, message.result)
+
+    def _on_handshake(self, answer: Response | Failure) -> None:
+        self.ready = isinstance(answer, Response)
+        if not self.ready:
+            self.world.deviate("one outcome", f"{self.name} may not register: {answer}")
+
+    def _on_request(self, request_id: int, message: Message[Any]) -> None:
+        self.answer(Failure(request_id, ErrorCode.METHOD_NOT_FOUND, f"unknown: {message.method}"))
+
+    def _on_notification(self, message: Message[Any]) -> None:
+        pass
+
+    def answer(self, answer: Response | Failure) -> None:
+        """Answer a request of the hub."""
+        if self.end is not None:
+            self.end.send(answer)
+
+    def on_lost(self, end: End, reason: str) -> None:
+        """The hub is gone: nothing that is open will be answered."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.end, self.ready = None, False
+        for op in self._open.values():
+            op.caller_gone_at = self.world.schedule.now
+        self._open.clear()
+        self._ops.clear()
+        self._handshakes.clear()
+
+    @property
+    def here(self) -> bool:
+        """Whether it can act now."""
+        return self.ready and self.end is not None and self.end.open
+
+    def register(self, end: End, role: Role) -> None:
+        """Say who we are, on a new connection."""
+        self.end = end
+        token = "" if self.world.trusts(self.hub) else TOKEN
+        name = self.name.partition("@")[0]
+        self._handshakes[self._last_id + 1] = message = Register(name, token, role, PROTOCOL)
+        self._send_request(message)
+
+
+class Client(Caller):
+    """A program that acts for a human. It comes back when its hub does."""
+
+    def on_lost(self, end: End, reason: str) -> None:
+        super().on_lost(end, reason)
+        self.world.schedule.after(0.3, self.world.attach, self, Role.CLIENT)
+
+
+class Observer(Caller):
+    """Sees every event, and that none is missing."""
+
+    _seq: int | None = None
+
+    def _on_handshake(self, answer: Response | Failure) -> None:
+        super()._on_handshake(answer)
+        self._handshakes[self._last_id + 1] = Subscribe()
+        self._send_request(Subscribe())
+        self._on_handshake = self._on_subscribed  # type: ignore[method-assign]
+
+    def _on_subscribed(self, answer: Response | Failure) -> None:
+        if isinstance(answer, Response) and isinstance(answer.result, Subscribed):
+            self._seq = answer.result.seq
+
+    def _on_notification(self, message: Message[Any]) -> None:
+        if not isinstance(message, ClusterEvent):
+            return
+        if self._seq is not None and message.seq != self._seq + 1:
+            self.world.deviate("no event missing", f"{self.name} got {message.seq} after {self._seq}")
+        self._seq = message.seq
+
+
+class Operator(Caller):
+    """A human who answers, or does not, and leaves some time."""
+
+    def __init__(self, world: World, name: str, hub: str, manner: str, habits: random.Random) -> None:
+        super().__init__(world, name, hub)
+        self._manner = manner
+        self._habits = habits
+
+    def leave(self) -> None:
+        """Go."""
+        if self.end is not None:
+            self.world.trace(self.name, "leaves")
+            self.end.close()
+            self._forget()
+
+    def _on_request(self, request_id: int, message: Message[Any]) -> None:
+        if isinstance(message, Permission | Question):
+            self.world.schedule.after(self._habits.uniform(0.1, 3.0), self._decide, request_id, message)
+
+    def _decide(self, request_id: int, message: Permission | Question) -> None:
+        if self.end is None or self._manner == "silent":
+            return
+        if self._manner == "fail":
+            self.answer(Failure(request_id, ErrorCode.REFUSED, "the window was closed"))
+            return
+        allow = self._manner == "allow"
+        call_id = message.tool_call_id if isinstance(message, Permission) else ""
+        decided = allow if isinstance(message, Permission) else None
+        self.world.trace(self.name, "decides", call_id, decided)
+        self.world.history.decisions.append((self.world.schedule.now, self.name, call_id, decided))
+        result = Decision(allow=allow) if isinstance(message, Permission) else Answers((self.name,))
+        self.answer(Response(request_id, result))
+
+
+class ScriptedAgent(Caller):
+    """An agent process that does as its plan says. It knows its hub only through its connection."""
+
+    life: AgentLife
+
+    def __init__(self, world: World, life: AgentLife, on_gone: Callable[[str], None]) -> None:
+        super().__init__(world, life.address, life.hub)
+        self.life = life
+        self._plan = Plan()
+        self._on_gone = on_gone
+        self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._frozen = 0
+        self._times = random.Random(f"agent-{life.agent_id}-{world.seed}")
+
+    # Life and death.
+
+    def begin(self, end: End) -> None:
+        """The process runs."""
+        self.end = end
+
+    @property
+    def here(self) -> bool:
+        """Whether it can act now."""
+        return super().here and not self._frozen and self.life.ended_at is None and self.life.said is None
+
+    def freeze(self, lasts: float) -> None:
+        """Stop the process for a while."""
+        self._frozen += 1
+        self.life.frozen.append([self.world.schedule.now, self.world.schedule.now + lasts])
+        self.world.schedule.after(lasts, self._thaw)
+
+    def _thaw(self) -> None:
+        self._frozen -= 1
+        while self._pending and not self._frozen:
+            act, args = self._pending.pop(0)
+            self._do(act, *args)
+
+    def _do(self, act: Callable[..., None], *args: Any) -> None:
+        """Act, unless the process is gone; later, if it is frozen."""
+        if self.life.ended_at is not None:
+            return
+        if self._frozen:
+            self._pending.append((act, args))
+        else:
+            act(*args)
+
+    def _soon(self, delay: float, act: Callable[..., None], *args: Any) -> None:
+        self.world.schedule.after(delay, self._do, act, *args)
+
+    def die(self, reason: str = "killed") -> None:
+        """The process is gone, now."""
+        if self.life.ended_at is not None:
+            return
+        self.life.ended_at = self.world.schedule.now
+        self.world.trace(self.name, "is gone:", reason)
+        if self.end is not None:
+            self.end.close()
+        self._forget()
+        self._on_gone(reason)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        if not self._plan.stubborn:
+            self._do(self.die, "terminated")
+
+    def _say(self, completed: Completed) -> None:
+        """Say the last word and exit; a stubborn one stays."""
+        if self.life.said is not None:
+            return
+        self.life.said, self.life.said_at = completed, self.world.schedule.now
+        self.world.trace(self.name, "says", completed)
+        self.notify(completed)
+        if not self._plan.stubborn:
+            self._soon(self._times.uniform(0.0, 0.1), self.die, "exited with status 0")
+
+    def _end_by_itself(self) -> None:
+        text = f"work of {self.life.agent_id}"
+        match self._plan.ending:
+            case "done":
+                self._say(Completed("goal", text))
+            case "error":
+                self._say(Completed("error", text))
+            case "aborted":
+                self._say(Completed("aborted", text))
+            case "die":
+                self.die("exited with status 1")
+            case _:
+                pass  # it hangs
+
+    # What the hub says.
+
+    def on_frame(self, end: End, frame: Frame) -> None:
+        """The hub said something; it is heard when we are not frozen."""
+        self._do(super().on_frame, end, frame)
+
+    def on_lost(self, end: End, reason: str) -> None:
+        """The end of our input: time to go."""
+        self._do(self._on_input_ended)
+
+    def _on_input_ended(self) -> None:
+        self._forget()
+        if not self._plan.stubborn:
+            self._soon(self._times.uniform(0.0, 0.2), self.die, "its hub is gone")
+
+    def _on_request(self, request_id: int, message: Message[Any]) -> None:
+        if self.life.agent_type == "mute":
+            return
+        match message:
+            case Initialize():
+                self._soon(
+                    self._times.uniform(0.0, 0.1), self.answer, Response(request_id, Initialized())
+                )
+            case AgentStart():
+                self._start(message)
+                self.answer(Response(request_id, Started(session_id=self.life.agent_id)))
+            case DeliverEnvelope(envelope):
+                self._take(request_id, envelope)
+            case Control():
+                self.answer(Response(request_id, OK))
+            case Shutdown():
+                self._on_shutdown(request_id)
+            case _:
+                super()._on_request(request_id, message)
+
+    def _start(self, message: AgentStart) -> None:
+        life, history = self.life, self.world.history
+        life.began_at = self.world.schedule.now
+        life.spawned_by, self._plan = Plan.read(message.prompt)
+        life.silent = self._plan.listens == "silent"
+        if life.spawned_by is not None:
+            op = history.spawns[life.spawned_by]
+            assert isinstance(op.message, SpawnAgent)
+            life.parent, life.detached = op.life, op.message.spec.detached
+        self.ready = True
+        if self._plan.ending != "hang":
+            self._soon(self._plan.work, self._end_by_itself)
+
+    def _take(self, request_id: int, envelope: Envelope) -> None:
+        if self._plan.listens == "silent":
+            return
+        accepted = self._plan.listens == "yes"
+        self.world.trace(self.name, "takes" if accepted else "refuses", envelope.id)
+        self.life.received.append(Receipt(self.world.schedule.now, envelope, accepted))
+        refusal = Failure(request_id, ErrorCode.OVERLOADED, "the inbox is full")
+        self.answer(Response(request_id, OK) if accepted else refusal)
+
+    def _on_shutdown(self, request_id: int) -> None:
+        if self._plan.stubborn:
+            return
+        self.answer(Response(request_id, OK))
+        self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", "interrupted"))
+
+    def _on_notification(self, message: Message[Any]) -> None:
+        if isinstance(message, Interrupt) and not self._plan.stubborn and self.life.began_at is not None:
+            self._soon(
+                self._times.uniform(0.0, 0.3), self._say, Completed("aborted", f"stop {self.life.agent_id}")
+            )
+
+
+def letter(actor: Caller, target: str) -> Route:
+    """A message with a false sender: whoever passes it on must stamp the true one."""
+    source = HumanSource() if actor.life is not None else AgentSource("forged")
+    return Route(
+        Envelope("?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z")
+    )

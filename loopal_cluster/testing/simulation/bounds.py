@@ -1,0 +1,76 @@
+"""How long things take in a simulated cluster, and how long they may take at most.
+
+The durations are short and unequal, so that an hour of waiting costs no events and a mix-up of two of
+them shows. Every bound is derived from them; a checker has no numbers of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loopal_cluster.config import Timeouts
+from loopal_cluster.core.hub_requests import LEG
+from loopal_cluster.messages import (
+    CancelAgent,
+    Message,
+    Permission,
+    Question,
+    Route,
+    ShutdownAgent,
+    SpawnAgent,
+    WaitAgent,
+)
+
+__all__ = ["GONE", "LOST", "ORPHAN", "SLACK", "TIMEOUTS", "patience"]
+
+TIMEOUTS = Timeouts(
+    handshake_timeout=3.0,
+    heartbeat_interval=2.0,
+    suspect_timeout=5.0,
+    lost_timeout=10.0,
+    rejoin_timeout=0.75,
+    call_timeout=4.0,
+    spawn_timeout=8.0,
+    start_timeout=3.5,
+    topology_timeout=2.5,
+    resolve_timeout=1.5,
+    route_cache_ttl=6.0,
+    wait_timeout=12.0,
+    permission_timeout=5.5,
+    stop_grace=1.0,
+    result_ttl=20.0,
+    report_interval=0.5,
+    redial_delay=0.1,
+    redial_delay_max=2.0,
+)
+
+SLACK = 0.75
+"""For frames to travel and tasks to be scheduled, on top of any bound."""
+
+GONE = TIMEOUTS.stop_grace + 1.5 * TIMEOUTS.stop_grace + SLACK
+"""From the decision to stop an agent until its process is gone: asked, terminated, killed."""
+
+LOST = TIMEOUTS.rejoin_timeout + 1.0
+"""From the end of a hub's connection until all who wait on its agents know (issue: 1 s after detection)."""
+
+ORPHAN = TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout + GONE + SLACK
+"""From the end of an agent's owner until the agent is gone, whatever is cut meanwhile."""
+
+
+def patience(message: Message[Any]) -> float:
+    """Seconds after which a caller on a hub, or on the MetaHub, must have its outcome."""
+    times = TIMEOUTS
+    match message:
+        case Route():
+            # It may have to wait until the agent is up.
+            return times.start_timeout + times.call_timeout + 2 * LEG
+        case SpawnAgent():
+            return max(times.start_timeout + GONE, times.spawn_timeout)
+        case WaitAgent(timeout_ms=timeout):
+            return (times.wait_timeout if timeout is None else timeout / 1000) + 2 * LEG
+        case CancelAgent() | ShutdownAgent():
+            return times.spawn_timeout + 2 * LEG
+        case Permission() | Question():
+            return times.permission_timeout
+        case _:
+            return times.call_timeout + 2 * LEG

@@ -1,0 +1,200 @@
+"""What really happened in a run: the operations and what came of them, and the truth beside it.
+
+The actors write this as they act; the checkers read it when the run is over. Nothing here comes from
+a core's own books, so a core that errs cannot hide it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field, frozen
+
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import Completed, Envelope, Message, Source
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
+
+__all__ = ["AgentLife", "Deviation", "History", "Op", "Receipt", "Trouble", "Verdict"]
+
+UNKNOWN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED}
+"""Refusals after which the caller cannot know whether the work was done."""
+
+Verdict = str
+"""Of an operation: ``ok``, ``refused`` (nothing was done), ``unknown``, or ``open``."""
+
+
+@define(eq=False)
+class Op:
+    """One request of an actor, and every answer it got."""
+
+    number: int
+    at: float
+    actor: str
+    hub: str
+    """The hub or MetaHub the actor is connected to."""
+    message: Message[Any]
+    patience: float
+    """Seconds after which there must be an outcome."""
+    life: AgentLife | None = None
+    """The agent that acts; None for a client."""
+    answers: list[tuple[float, Response | Failure]] = field(factory=list)
+    caller_gone_at: float | None = None
+    """When the caller ended or lost its connection: then there need not be an answer."""
+    unregistered: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the caller may believe."""
+        if not self.answers:
+            return "unknown" if self.caller_gone_at is not None else "open"
+        answer = self.answers[0][1]
+        if isinstance(answer, Response):
+            return "ok"
+        return "unknown" if answer.code in UNKNOWN else "refused"
+
+    @property
+    def result(self) -> Any:
+        """The result, if the answer says yes."""
+        return self.answers[0][1].result if self.verdict == "ok" else None  # type: ignore[union-attr]
+
+    @property
+    def code(self) -> ErrorCode | None:
+        """The refusal, if the answer says no."""
+        answer = self.answers[0][1] if self.answers else None
+        return answer.code if isinstance(answer, Failure) else None
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it had its outcome, or its caller was gone."""
+        return self.answers[0][0] if self.answers else self.caller_gone_at
+
+    def __str__(self) -> str:
+        return f"op {self.number} ({self.actor}, {self.message.method})"
+
+
+@frozen
+class Receipt:
+    """A message that an agent has processed."""
+
+    at: float
+    envelope: Envelope
+    accepted: bool
+    """False: the agent has refused it."""
+
+    @property
+    def source(self) -> Source:
+        """Who the agent believes it is from."""
+        return self.envelope.source
+
+
+@define(eq=False)
+class AgentLife:
+    """One agent process, from its start to its end."""
+
+    agent_id: str
+    name: str
+    hub: str
+    hub_run: int
+    """Which incarnation of the hub."""
+    agent_type: str
+    created_at: float
+    began_at: float | None = None
+    """When it took ``agent/start``."""
+    spawned_by: int | None = None
+    """The number of the operation, known from the prompt."""
+    ended_at: float | None = None
+    """When its process was gone."""
+    crashed_with_hub: bool = False
+    """It ended because its hub did; nobody was left to tell."""
+    said: Completed | None = None
+    said_at: float | None = None
+    stop_wanted_at: float | None = None
+    """When its hub first told it, or the system, to end it."""
+    frozen: list[list[float]] = field(factory=list)
+    received: list[Receipt] = field(factory=list)
+    parent: AgentLife | None = None
+    detached: bool = False
+    silent: bool = False
+    """It does not answer messages."""
+
+    @property
+    def address(self) -> str:
+        """Qualified."""
+        return f"{self.hub}/{self.name}"
+
+    def running_at(self, at: float) -> bool:
+        """Whether its process was there."""
+        return self.created_at <= at and (self.ended_at is None or at < self.ended_at)
+
+    def truths(self) -> list[Outcome]:
+        """The outcomes that may be told of it; ``Lost`` is judged elsewhere."""
+        truths: list[Outcome] = []
+        if self.said is not None:
+            text = self.said.result_text or ""
+            match self.said.reason:
+                case "error":
+                    truths.append(Failed(text))
+                case "aborted":
+                    truths.append(Cancelled(text))
+                case _:
+                    truths.append(Done(text))
+        return truths
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.agent_id})"
+
+
+@frozen
+class Trouble:
+    """A fault, from its beginning until it was healed."""
+
+    kind: str
+    process: str
+    begins: float
+    ends: float
+
+
+@frozen
+class Deviation:
+    """A promise that was not kept."""
+
+    checker: str
+    at: float
+    text: str
+    traceback: str = field(default="", eq=False)
+
+    def __str__(self) -> str:
+        return f"[{self.checker}] at {self.at:.3f}: {self.text}{self.traceback}"
+
+
+@define(eq=False)
+class History:
+    """All of it."""
+
+    ops: list[Op] = field(factory=list)
+    lives: list[AgentLife] = field(factory=list)
+    troubles: list[Trouble] = field(factory=list)
+    decisions: list[tuple[float, str, str, bool | None]] = field(factory=list)
+    """When, which operator, of which tool call, allow (None: answered a question)."""
+    deviations: list[Deviation] = field(factory=list)
+    """What was seen to be wrong while it happened."""
+    envelopes: dict[str, Op] = field(factory=dict)
+    """Which operation sent which message."""
+    asks: dict[str, Op] = field(factory=dict)
+    """Which operation asked with which tool call id."""
+    spawns: dict[int, Op] = field(factory=dict)
+    ended_at: float = 0.0
+
+    def troubled(self, begin: float, end: float, *processes: str) -> bool:
+        """Whether anything was wrong with one of these processes, or (none given) at all, in this time."""
+        return any(
+            trouble.begins <= end and trouble.ends >= begin
+            for trouble in self.troubles
+            if not processes or trouble.process in processes
+        )
+
+    def frozen_time(self, process: str, begin: float, end: float) -> float:
+        """For how long a process could not do anything in this time."""
+        spans = [t for t in self.troubles if t.process == process and t.kind == "freeze"]
+        return sum(max(0.0, min(end, t.ends) - max(begin, t.begins)) for t in spans)

@@ -1,0 +1,40 @@
+"""Virtual time: what happens when, and nothing else. Equal instants keep the order they were set in."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+
+__all__ = ["Schedule"]
+
+
+@define(eq=False)
+class Schedule:
+    """A heap of things to do, each at an instant in seconds since the start of the run."""
+
+    now: float = 0.0
+    done: int = 0
+    """How many things have happened."""
+    _heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = field(factory=list)
+    _last: int = 0
+
+    def at(self, when: float, act: Callable[..., None], *args: Any) -> None:
+        """Let ``act(*args)`` happen at ``when``, or at once if that has passed."""
+        self._last += 1
+        heapq.heappush(self._heap, (max(when, self.now), self._last, act, args))
+
+    def after(self, delay: float, act: Callable[..., None], *args: Any) -> None:
+        """Let ``act(*args)`` happen in ``delay`` seconds."""
+        self.at(self.now + delay, act, *args)
+
+    def run_until(self, until: float) -> None:
+        """Let everything happen that is due by ``until``; time then is ``until``."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, act, args = heapq.heappop(heap)
+            self.done += 1
+            act(*args)
+        self.now = until

@@ -1,0 +1,418 @@
+"""What a run will try: a list of timed steps, made from a seed before anything runs.
+
+Because the script is data, a failing one can be shrunk: leave steps out and see whether it still fails.
+Actors are named, not referred to: ``client@hub-1``, ``client@meta``, or an agent's address. A step whose
+actor does not exist at that time is skipped.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import random
+
+import attrs
+from attrs import field, frozen
+
+__all__ = [
+    "AgentDies",
+    "AgentFreezes",
+    "Ask",
+    "Attach",
+    "Cancel",
+    "Crash",
+    "Cut",
+    "Freeze",
+    "HalfClose",
+    "Look",
+    "Nudge",
+    "Partition",
+    "Plan",
+    "Script",
+    "Send",
+    "Slow",
+    "Spawn",
+    "Step",
+    "Wait",
+    "Weather",
+    "Withdraw",
+    "generate",
+]
+
+META = "meta"
+NAMES = ("ann", "bob", "cat", "dan", "eve", "fay")
+"""Few, so that they are taken, reused and ambiguous."""
+
+
+class Weather(enum.Enum):
+    """How much goes wrong."""
+
+    CALM = "calm"
+    """Nothing but what agents do."""
+    ROUGH = "rough"
+    """Connections are cut, processes crash and freeze, the network is split."""
+
+
+@frozen
+class Plan:
+    """How a scripted agent behaves. It travels in the prompt, so it reaches whichever hub it must."""
+
+    work: float = 1.0
+    """Seconds until it ends by itself."""
+    ending: str = "done"
+    """``done``, ``error``, ``aborted``, ``die`` (without a word), or ``hang`` (never by itself)."""
+    stubborn: bool = False
+    """It ignores interrupts, shutdowns, the end of its input and SIGTERM."""
+    listens: str = "yes"
+    """``yes``, ``refuses``, or ``silent``: what it does with messages."""
+
+    def prompt(self, op: int) -> str:
+        """The prompt that says so, and which operation it was."""
+        return json.dumps({"op": op} | attrs.asdict(self), sort_keys=True)
+
+    @classmethod
+    def read(cls, prompt: str | None) -> tuple[int | None, Plan]:
+        """The operation and the plan in a prompt; a plain agent if there is none."""
+        if not prompt:
+            return None, cls()
+        fields = json.loads(prompt)
+        return fields.pop("op"), cls(**fields)
+
+
+# What actors do.
+
+
+@frozen
+class Spawn:
+    """Start an agent."""
+
+    actor: str
+    name: str
+    target_hub: str | None
+    agent_type: str
+    plan: Plan
+    detached: bool = False
+    notify: bool | None = None
+
+
+@frozen
+class Send:
+    """Send a message."""
+
+    actor: str
+    target: str
+
+
+@frozen
+class Wait:
+    """Wait for an agent, by name or as the run of it that this actor spawned."""
+
+    actor: str
+    target: str
+    timeout: float | None
+    by_id: bool = False
+
+
+@frozen
+class Cancel:
+    """Cancel an agent, or (``shutdown``) just stop it."""
+
+    actor: str
+    target: str
+    shutdown: bool = False
+
+
+@frozen
+class Nudge:
+    """Interrupt an agent, or hand it a control."""
+
+    actor: str
+    target: str
+    control: bool = False
+
+
+@frozen
+class Ask:
+    """Ask a permission, or a question."""
+
+    actor: str
+    question: bool = False
+
+
+@frozen
+class Look:
+    """Ask for what is known: ``status``, ``agents``, ``topology``, ``hubs``, ``cluster``, ``where``, ``info``."""
+
+    actor: str
+    what: str
+    target: str = ""
+
+
+@frozen
+class Withdraw:
+    """No longer wait for the answer to the newest open request."""
+
+    actor: str
+
+
+@frozen
+class Attach:
+    """Let an operator come, and leave after a while."""
+
+    at_hub: str
+    manner: str
+    """``allow``, ``deny``, ``fail`` or ``silent``."""
+    stays: float
+
+
+# What goes wrong.
+
+
+@frozen
+class AgentDies:
+    """An agent's process is killed."""
+
+    agent: str
+
+
+@frozen
+class AgentFreezes:
+    """An agent's process is stopped for a while."""
+
+    agent: str
+    lasts: float
+
+
+@frozen
+class Crash:
+    """A hub or the MetaHub is killed, and starts anew after a while."""
+
+    process: str
+    down: float
+
+
+@frozen
+class Freeze:
+    """A hub or the MetaHub is stopped for a while."""
+
+    process: str
+    lasts: float
+
+
+@frozen
+class Cut:
+    """A hub's connection to the MetaHub is reset."""
+
+    hub: str
+
+
+@frozen
+class HalfClose:
+    """One side of it is ended."""
+
+    hub: str
+    by_hub: bool
+
+
+@frozen
+class Partition:
+    """Nothing passes between a hub and the MetaHub for a while, one way or both."""
+
+    hub: str
+    up: bool
+    down: bool
+    lasts: float
+
+
+@frozen
+class Slow:
+    """Everything between a hub and the MetaHub takes longer for a while."""
+
+    hub: str
+    extra: float
+    lasts: float
+
+
+Action = (
+    Spawn | Send | Wait | Cancel | Nudge | Ask | Look | Withdraw | Attach
+    | AgentDies | AgentFreezes | Crash | Freeze | Cut | HalfClose | Partition | Slow
+)  # fmt: skip
+
+
+@frozen
+class Step:
+    """One thing at one instant, in seconds since the start."""
+
+    at: float
+    action: Action
+
+    def __str__(self) -> str:
+        return f"{self.at:8.3f}  {self.action}"
+
+
+@frozen
+class Script:
+    """All that is tried in one run."""
+
+    hubs: tuple[str, ...]
+    steps: tuple[Step, ...] = field(repr=lambda steps: f"{len(steps)} steps")
+    horizon: float
+    """When the last of it has begun; all faults are healed then."""
+    codec: bool = False
+    """Whether frames go through the wire codec."""
+    drift: float = 0.0
+    """How much the clocks differ in speed, at most."""
+
+    def __str__(self) -> str:
+        head = f"hubs {', '.join(self.hubs)}; codec {self.codec}; drift {self.drift}; until {self.horizon:.1f}"
+        return "\n".join([head, *map(str, self.steps)])
+
+
+def generate(seed: int, weather: Weather) -> Script:
+    """The script of a seed."""
+    return _Author(seed, weather).script()
+
+
+class _Author:
+    def __init__(self, seed: int, weather: Weather) -> None:
+        self._random = random.Random(f"script-{weather.value}-{seed}")
+        self._faults = random.Random(f"faults-{weather.value}-{seed}")
+        self._weather = weather
+        self._hubs = tuple(f"hub-{n}" for n in range(1, self._random.choice((1, 2, 2, 3, 3, 4)) + 1))
+        self._horizon = self._random.uniform(6.0, 16.0)
+
+    def script(self) -> Script:
+        rnd = self._random
+        steps = [Step(round(rnd.uniform(0.0, 2.0), 3), self._spawn(top=True)) for _ in range(rnd.randint(2, 6))]
+        steps += [Step(self._instant(rnd), self._operation()) for _ in range(rnd.randint(8, 40))]
+        if self._weather is Weather.ROUGH:
+            for _ in range(self._faults.randint(1, 4)):
+                steps += self._trouble()
+        steps.sort(key=lambda step: step.at)
+        return Script(
+            hubs=self._hubs,
+            steps=tuple(steps),
+            horizon=round(self._horizon, 3),
+            codec=rnd.random() < 0.15,
+            drift=rnd.choice((0.0, 0.001, 0.01)),
+        )
+
+    def _instant(self, rnd: random.Random) -> float:
+        return round(rnd.uniform(0.5, self._horizon), 3)
+
+    # Operations.
+
+    def _operation(self) -> Action:
+        kinds = (
+            self._spawn, self._send, self._send, self._send, self._wait, self._wait, self._cancel,
+            self._nudge, self._ask, self._look, self._withdraw, self._attach, self._agent_trouble,
+        )  # fmt: skip
+        weights = (24, 10, 10, 8, 14, 8, 8, 3, 6, 6, 3, 4, 4)
+        return self._random.choices(kinds, weights)[0]()
+
+    def _spawn(self, *, top: bool = False) -> Spawn:
+        rnd = self._random
+        hub = rnd.choice(self._hubs)
+        actor = f"client@{hub}" if top else self._actor()
+        target = rnd.choice((None, *self._hubs, *self._hubs))
+        return Spawn(
+            actor=actor,
+            name=rnd.choice(NAMES),
+            target_hub=target if actor != f"client@{META}" else rnd.choice(self._hubs),
+            agent_type=rnd.choices(("quick", "slow", "broken", "mute", "unheard-of"), (80, 10, 4, 4, 2))[0],
+            plan=self._plan(),
+            detached=rnd.random() < 0.15,
+            notify=rnd.choices((None, True, False), (80, 10, 10))[0],
+        )
+
+    def _plan(self) -> Plan:
+        rnd = self._random
+        return Plan(
+            work=round(rnd.choice((rnd.uniform(0.0, 0.3), rnd.uniform(0.3, 4.0), rnd.uniform(4.0, 12.0))), 3),
+            ending=rnd.choices(("done", "error", "aborted", "die", "hang"), (60, 12, 4, 10, 14))[0],
+            stubborn=rnd.random() < 0.15,
+            listens=rnd.choices(("yes", "refuses", "silent"), (90, 5, 5))[0],
+        )
+
+    def _send(self) -> Send:
+        return Send(self._actor(), self._target())
+
+    def _wait(self) -> Wait:
+        rnd = self._random
+        timeout = rnd.choice((None, round(rnd.uniform(0.05, 6.0), 3)))
+        return Wait(self._actor(), self._target(), timeout, by_id=rnd.random() < 0.5)
+
+    def _cancel(self) -> Cancel:
+        return Cancel(self._actor(), self._target(), shutdown=self._random.random() < 0.3)
+
+    def _nudge(self) -> Nudge:
+        return Nudge(self._actor(), self._target(), control=self._random.random() < 0.5)
+
+    def _ask(self) -> Ask:
+        return Ask(self._agent(), question=self._random.random() < 0.3)
+
+    def _look(self) -> Look:
+        what = self._random.choice(("status", "agents", "topology", "hubs", "hubs", "cluster", "where", "info"))
+        target = self._target() if what in ("where", "info") else ""
+        return Look(self._actor(), what, target)
+
+    def _withdraw(self) -> Withdraw:
+        return Withdraw(self._actor())
+
+    def _attach(self) -> Attach:
+        rnd = self._random
+        manner = rnd.choices(("allow", "deny", "fail", "silent"), (40, 25, 15, 20))[0]
+        return Attach(rnd.choice((*self._hubs, META)), manner, round(rnd.uniform(0.5, 8.0), 3))
+
+    def _agent_trouble(self) -> AgentDies | AgentFreezes:
+        rnd = self._random
+        if rnd.random() < 0.5:
+            return AgentDies(self._agent())
+        return AgentFreezes(self._agent(), round(rnd.uniform(0.2, 6.0), 3))
+
+    # Who and whom.
+
+    def _actor(self) -> str:
+        rnd = self._random
+        if rnd.random() < 0.6:
+            return self._agent()
+        return f"client@{rnd.choice((*self._hubs, *self._hubs, META))}"
+
+    def _agent(self) -> str:
+        return f"{self._random.choice(self._hubs)}/{self._random.choice(NAMES)}"
+
+    def _target(self) -> str:
+        rnd = self._random
+        return rnd.choice(NAMES) if rnd.random() < 0.4 else self._agent()
+
+    # Faults.
+
+    def _trouble(self) -> list[Step]:
+        rnd = self._faults
+        at, hub = self._instant(rnd), rnd.choice(self._hubs)
+        lasts = round(rnd.choice((rnd.uniform(0.05, 0.6), rnd.uniform(0.6, 4.0), rnd.uniform(8.0, 14.0))), 3)
+        match rnd.choices(
+            ("cut", "half", "partition", "slow", "crash", "freeze", "meta crash", "meta freeze"),
+            (20, 6, 16, 8, 18, 12, 14, 6),
+        )[0]:
+            case "cut":
+                return [Step(at, Cut(hub))]
+            case "half":
+                return [Step(at, HalfClose(hub, by_hub=rnd.random() < 0.5))]
+            case "partition":
+                up, down = rnd.choice(((True, True), (True, False), (False, True)))
+                return [Step(at, Partition(hub, up, down, lasts)), *self._peeks(at, lasts)]
+            case "slow":
+                return [Step(at, Slow(hub, round(rnd.uniform(0.05, 1.0), 3), lasts))]
+            case "crash":
+                return [Step(at, Crash(hub, lasts)), *self._peeks(at, lasts)]
+            case "freeze":
+                return [Step(at, Freeze(hub, lasts)), *self._peeks(at, lasts)]
+            case "meta crash":
+                return [Step(at, Crash(META, lasts))]
+            case _:
+                return [Step(at, Freeze(META, lasts))]
+
+    def _peeks(self, at: float, lasts: float) -> list[Step]:
+        """Somebody looks at the hubs meanwhile, so that a wrong health is seen."""
+        return [Step(round(at + lasts * part, 3), Look(f"client@{META}", "hubs")) for part in (0.5, 0.95)]

@@ -1,0 +1,87 @@
+"""One seed, one run: generate, run, check; and look closer at a run that fails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+
+from loopal_cluster.core.hub import HubCore
+from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
+from loopal_cluster.testing.simulation.history import Deviation, History
+from loopal_cluster.testing.simulation.script import Script, Weather, generate
+from loopal_cluster.testing.simulation.shrink import shrink
+from loopal_cluster.testing.simulation.world import MakeHub, MakeMetaHub, World
+
+__all__ = ["Report", "Simulation"]
+
+
+@frozen
+class Report:
+    """What came of one run."""
+
+    seed: int
+    script: Script
+    deviations: tuple[Deviation, ...]
+    """The promises that were not kept; none is what is wanted."""
+    history: History = field(repr=False, eq=False)
+    transcript: tuple[str, ...] = field(default=(), repr=False)
+    """Every event and effect of every core, if it was asked for."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal runs, also in another process."""
+        lines = [*self.transcript, *(f"{op} {op.verdict} {op.ended_at}" for op in self.history.ops)]
+        return hashlib.sha256("\n".join([*lines, *map(str, self.deviations)]).encode()).hexdigest()
+
+
+@define
+class Simulation:
+    """A whole cluster from one seed: a MetaHub, hubs, agents, people, a network, and what goes wrong.
+
+    It runs the pure cores, without trio and without sockets, on virtual time. The same seed gives the
+    same run, to the last frame.
+    """
+
+    seed: int
+    weather: Weather = Weather.ROUGH
+    script: Script | None = None
+    """What to try; by default what the seed says."""
+    make_hub: MakeHub = HubCore
+    make_meta_hub: MakeMetaHub = MetaHubCore
+    checkers: Sequence[Checker] = CHECKERS
+
+    def __attrs_post_init__(self) -> None:
+        if self.script is None:
+            self.script = generate(self.seed, self.weather)
+
+    def run(self, *, tracing: bool = False) -> Report:
+        """Carry out the script and check every promise."""
+        assert self.script is not None
+        world = World(
+            self.seed,
+            self.script,
+            make_hub=self.make_hub,
+            make_meta_hub=self.make_meta_hub,
+            tracing=tracing,
+        )
+        history = world.run()
+        deviations = list(history.deviations)
+        # After a core has raised nothing else can be expected of the run.
+        if not any(deviation.traceback for deviation in deviations):
+            deviations += [found for checker in self.checkers for found in checker.check(history)]
+        return Report(self.seed, self.script, tuple(deviations), history, tuple(world.transcript))
+
+    def shrunk(self, checker: str, *, tries: int = 400) -> Simulation:
+        """The same simulation with a script from which every step is gone that this finding does not need."""
+        script = self.script
+        assert script is not None
+
+        def fails(steps: Sequence[Any]) -> bool:
+            found = evolve(self, script=evolve(script, steps=tuple(steps))).run().deviations
+            return any(deviation.checker == checker for deviation in found)
+
+        return evolve(self, script=evolve(script, steps=tuple(shrink(script.steps, fails, tries))))

@@ -1,0 +1,164 @@
+"""Tools to look around and to talk: ``ListHubs``, ``ListAgents``, ``SendMessage``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from attrs import evolve, frozen
+
+from loopal_cluster.errors import HubNotConnected, NotInCluster
+from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, StatusInfo, TopologyOf
+from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.arguments import argument
+from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolResult
+
+__all__ = ["ListAgents", "ListHubs", "SendMessage"]
+
+
+@frozen
+class ListHubs(Tool):
+    """Which machines there are."""
+
+    tool_name: ClassVar = "ListHubs"
+    permission: ClassVar = PermissionLevel.READ_ONLY
+    description: ClassVar = (
+        "List the hubs of the cluster you run in. A hub is a program on some machine that runs AI agents; "
+        "you are one of its agents. Hubs that share a coordinator, the MetaHub, form a cluster, and their "
+        "agents can start each other and send each other messages. Use this before you start an agent on "
+        "another machine (tool Agent, argument target_hub), to learn the hub's exact name, whether it is "
+        "reachable, which agent types it runs and what it is capable of (for example 'gpu'). Returns one "
+        "line per hub, your own marked. If your hub is in no cluster, it says so and shows your hub only."
+    )
+
+    async def run(self, client: ClusterClient) -> ToolResult:
+        status = await client.status()
+        try:
+            hubs = await client.list_hubs()
+        except NotInCluster:
+            return _alone(status)
+        own = status.uplink.hub_name if status.uplink else status.hub
+        lines = [_hub_line(hub, own) for hub in hubs]
+        heading = f"Connected to MetaHub as '{own}'" if own else "Connected to MetaHub"
+        data = {"in_cluster": True, "own_hub": own, "hubs": [_hub_data(hub) for hub in hubs]}
+        return ToolResult("\n".join([heading, "", "Hubs:", *lines]), data)
+
+
+def _alone(status: StatusInfo) -> ToolResult:
+    hub = HubInfo(
+        name=status.hub or "hub",
+        status="Connected",
+        agent_count=status.agent_count,
+        capabilities=status.capabilities,
+        agent_types=status.agent_types,
+    )
+    text = f"Not in a cluster: there is only this hub.\n\n{_hub_line(hub, hub.name)}"
+    return ToolResult(text, {"in_cluster": False, "own_hub": hub.name, "hubs": [_hub_data(hub)]})
+
+
+def _hub_line(hub: HubInfo, own: str | None) -> str:
+    facts = [hub.status, f"{hub.agent_count} agents"]
+    if hub.agent_types:
+        facts.append(f"runs {', '.join(hub.agent_types)}")
+    if hub.capabilities:
+        facts.append(f"capable of {', '.join(hub.capabilities)}")
+    return f"  - {hub.name} ({'; '.join(facts)}){' <- your hub' if hub.name == own else ''}"
+
+
+def _hub_data(hub: HubInfo) -> dict[str, Any]:
+    return {
+        "name": hub.name,
+        "status": hub.status,
+        "agent_count": hub.agent_count,
+        "agent_types": list(hub.agent_types),
+        "capabilities": list(hub.capabilities),
+    }
+
+
+@frozen
+class ListAgents(Tool):
+    """Which agents there are."""
+
+    tool_name: ClassVar = "ListAgents"
+    permission: ClassVar = PermissionLevel.READ_ONLY
+    description: ClassVar = (
+        "List the AI agents that run now, on all hubs of the cluster (a hub is a program on some machine "
+        "that runs agents; see ListHubs). Use this to find whom you can send a message to (SendMessage), "
+        "wait for (WaitAgent) or ask about (Agent with action 'status'). Returns one line per agent: its "
+        "address 'hub/agent', which those tools take, its type, its state and which agent started it. "
+        "Agents that have ended are not listed. A hub that does not answer is named with the reason."
+    )
+    hub: str | None = argument("Only the agents of this hub. Leave out for the whole cluster.", default=None)
+
+    async def run(self, client: ClusterClient) -> ToolResult:
+        parts = await _topology(client)
+        if self.hub is not None:
+            parts = [part for part in parts if part.hub == self.hub]
+            if not parts:
+                raise HubNotConnected(f"hub '{self.hub}' not connected")
+        agents = [_agent_data(part.hub, node) for part in parts for node in _nodes(part)]
+        silent = {part.hub: part.error for part in parts if part.error is not None}
+        lines = [_agent_line(agent) for agent in agents] or ["  (none)"]
+        lines += [f"  - hub '{hub}' did not answer: {error}" for hub, error in silent.items()]
+        return ToolResult("\n".join(["Agents:", *lines]), {"agents": agents, "unanswered": silent})
+
+
+async def _topology(client: ClusterClient) -> list[TopologyOf]:
+    try:
+        return list(await client.topology())
+    except NotInCluster:
+        status, nodes = await client.status(), await client.local_agents()
+        return [TopologyOf(status.hub or "hub", HubTopology(nodes))]
+
+
+def _nodes(part: TopologyOf) -> list[AgentNode]:
+    """Those that really run there; a shadow is listed by the hub it is the shadow of."""
+    nodes = part.topology.agents if part.topology is not None else ()
+    return [evolve(node, hub=part.hub) for node in nodes if node.hub is None]
+
+
+def _agent_data(hub: str, node: AgentNode) -> dict[str, Any]:
+    parent = node.parent if node.parent is None or "/" in node.parent else f"{hub}/{node.parent}"
+    return {
+        "agent": f"{hub}/{node.name}",
+        "agent_id": node.id,
+        "type": node.type,
+        "status": node.lifecycle,
+        "parent": parent,
+    }
+
+
+def _agent_line(agent: dict[str, Any]) -> str:
+    facts = [agent["type"] or "unknown type", agent["status"]]
+    if agent["parent"] is not None:
+        facts.append(f"started by {agent['parent']}")
+    return f"  - {agent['agent']} ({'; '.join(facts)})"
+
+
+@frozen
+class SendMessage(Tool):
+    """Talk to an agent."""
+
+    tool_name: ClassVar = "SendMessage"
+    permission: ClassVar = PermissionLevel.READ_ONLY
+    description: ClassVar = (
+        "Send a text message to another running AI agent, on your own hub (the program that runs you) or "
+        "on any other hub of the cluster. Use this to give a running agent more information, to answer it "
+        "or to work together; to get a result from an agent you started, use WaitAgent instead. The agent "
+        "is told your address and can answer you with its own SendMessage; the answer comes to you as a "
+        "message later, not as the result of this call. Returns as soon as the message is in the agent's "
+        "inbox, or an error if there is no such agent or its inbox is full."
+    )
+    to: str = argument(
+        "The agent: its name, or 'hub/name' if it is on another hub and the name is not unique. "
+        "ListAgents shows the addresses."
+    )
+    message: str = argument("The text.")
+    summary: str | None = argument(
+        "What the message says, in five to ten words; repeated in the result, for whoever reads the log.",
+        default=None,
+    )
+
+    async def run(self, client: ClusterClient) -> ToolResult:
+        await client.send(self.to, self.message)
+        about = f": {self.summary}" if self.summary else ""
+        return ToolResult(f"Message sent to '{self.to}'{about}", {"to": self.to})

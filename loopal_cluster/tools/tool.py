@@ -1,0 +1,54 @@
+"""What a tool is: a record of its arguments, with a method that does it.
+
+The class is the tool, an instance is one call of it. Fields are made with ``arguments.argument``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from attrs import Factory, frozen
+
+from loopal_cluster.runtime.client import ClusterClient
+
+__all__ = ["PermissionLevel", "Tool", "ToolResult"]
+
+
+class PermissionLevel(enum.Enum):
+    """What a human may want to be asked before a tool is used; the base dialect's words."""
+
+    READ_ONLY = "ReadOnly"
+    """Starts nothing and changes no files: never asked."""
+    SUPERVISED = "Supervised"
+    """Asked, if the agent runs in a supervised mode."""
+
+
+@frozen
+class ToolResult:
+    """What came of a call."""
+
+    text: str
+    """For a model to read; of an error: what was wrong, and what is allowed."""
+    data: Mapping[str, Any] = Factory(dict)
+    """The same for a program, as plain JSON values; empty for an error without more to say."""
+    is_error: bool = False
+
+
+@frozen
+class Tool:
+    """One call of a tool."""
+
+    tool_name: ClassVar[str]
+    description: ClassVar[str]
+    """For a model that has never heard of us."""
+    permission: ClassVar[PermissionLevel]
+
+    async def run(self, client: ClusterClient) -> ToolResult:
+        """Do it.
+
+        Raises:
+            ClusterError: it was refused; the toolbox makes an error result of it.
+        """
+        raise NotImplementedError

@@ -1,0 +1,206 @@
+"""Config files: what they say, and how they are refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from loopal_cluster import CommandAgent, ConfigError, FunctionAgent, Policy, ProcessAgent, open_hub
+from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
+
+MODULE = """
+import os
+
+async def hello(ctx, prompt):
+    return f"hello {prompt} from {os.environ.get('COLOUR')}"
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load a config file with this text."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = tmp_path / "hub.toml"
+
+    def load(text):
+        path.write_text(text)
+        return load_profile(path)
+
+    return load
+
+
+def test_an_empty_file_says_nothing(load):
+    assert load("") == Profile() == Profile(HubTable(), {})
+
+
+def test_every_setting_of_a_hub_is_read(load, tmp_path):
+    profile = load(
+        """
+        [hub]
+        name = "gpu-box"
+        join = "127.0.0.1:9900"
+        token_file = "token"
+        listen = "127.0.0.1:0"
+        capabilities = ["gpu"]
+        labels = {zone = "b"}
+        default_agent = "count"
+        permission = "deny"
+        permission_timeout = 5
+
+        [agents.count]
+        protocol = "command"
+        command = ["wc", "-w"]
+        """
+    )
+
+    assert profile == Profile(
+        HubTable(
+            name="gpu-box",
+            join="127.0.0.1:9900",
+            token_file=str(tmp_path / "token"),
+            listen="127.0.0.1:0",
+            capabilities=("gpu",),
+            labels={"zone": "b"},
+            default_agent="count",
+            permission=Policy.DENY,
+            permission_timeout=5.0,
+        ),
+        {"count": CommandAgent(["wc", "-w"])},
+    )
+
+
+def test_programs_are_looked_up_like_a_shell_does_but_from_the_file(load, tmp_path):
+    profile = load(
+        """
+        [agents.local]
+        protocol = "process"
+        command = ["./agent", "./data"]
+        env = {COLOUR = "blue"}
+        cwd = "work"
+
+        [agents.installed]
+        protocol = "command"
+        command = ["wc"]
+        """
+    )
+
+    assert profile.agents == {
+        "local": ProcessAgent([f"{tmp_path}/agent", "./data"], {"COLOUR": "blue"}, f"{tmp_path}/work"),
+        "installed": CommandAgent(["wc"]),
+    }
+
+
+async def test_python_functions_beside_the_file_run_in_the_hub_or_in_a_process(load, tmp_path):
+    (tmp_path / "profile_agents.py").write_text(MODULE)
+    profile = load(
+        """
+        [agents.inside]
+        protocol = "python"
+        target = "profile_agents:hello"
+
+        [agents.outside]
+        protocol = "python"
+        target = "profile_agents:hello"
+        process = true
+        env = {COLOUR = "blue"}
+        """
+    )
+
+    assert isinstance(profile.agents["inside"], FunctionAgent)
+    async with open_hub("box", agents=profile.agents) as hub, hub.open_client() as client:
+        assert await (await client.spawn("inside", "A")).result() == "hello A from None"
+        assert await (await client.spawn("outside", "B")).result() == "hello B from blue"
+
+
+def test_the_module_path_that_a_user_has_set_is_kept(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    profile = load('[agents.a]\nprotocol = "python"\ntarget = "m:f"\nprocess = true')
+
+    assert profile.agents["a"].env == {"PYTHONPATH": f"{tmp_path}{os.pathsep}/mine"}
+
+
+COMMAND = '[agents.a]\nprotocol = "command"\n'
+PYTHON = '[agents.a]\nprotocol = "python"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[hub", "Expected ']' at the end of a table declaration (at end of document)"),
+        ("[hub]\nname =", "Invalid value (at end of document)"),
+        ("colour = 1", "top level: unknown key 'colour' (known: hub, agents)"),
+        ("[hub]\nnmae = 'x'", "hub: unknown key 'nmae' (known: name, join, "),
+        ("[hub]\nname = 1", "hub.name: expected str, got int"),
+        ("[hub]\nname = 'a b'", "hub: hub name 'a b' is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        ("[hub]\ncapabilities = 'gpu'", "hub.capabilities: expected array, got str"),
+        ("[hub]\ncapabilities = [1]", "hub.capabilities[0]: expected str, got int"),
+        ("[hub]\nlabels = {zone = 1}", "hub.labels.zone: expected str, got int"),
+        (
+            "[hub]\npermission = 'allow'",
+            "hub.permission: expected one of supervised, bypass, deny, got 'allow'",
+        ),
+        ("[hub]\npermission_timeout = 0", "hub: 'permission_timeout' must be > 0: 0"),
+        ("[hub]\npermission_timeout = inf", "inf is not a number to count with"),
+        ("[hub]\ndefault_agent = 'x'", "hub.default_agent: no agent type 'x' (there are: none)"),
+        ("hub = 1", "hub: expected object, got int"),
+        ("agents = []", "agents: expected object, got array"),
+        ("[agents]\na = 1", "agents.a: expected object, got int"),
+        (
+            "[agents.'a b']\nprotocol = 'command'\ncommand = ['x']",
+            "top level: agent type 'a b' is not 1 to 64",
+        ),
+        ("[agents.a]\ncommand = ['x']", "agents.a: protocol is required: one of command, python, process"),
+        ("[agents.a]\nprotocol = 'mcp'", "agents.a: protocol 'mcp' is none of command, python, process"),
+        ("[agents.a]\nprotocol = 1", "agents.a.protocol: expected str, got int"),
+        (COMMAND, "agents.a.command: required, but missing"),
+        (COMMAND + "command = []", "agents.a: command is empty"),
+        (COMMAND + "command = 'wc -w'", "agents.a.command: expected array, got str"),
+        (COMMAND + "command = ['wc', 1]", "agents.a.command[1]: expected str, got int"),
+        (
+            COMMAND + "command = ['wc']\ntarget = 'm:f'",
+            "agents.a: unknown key 'target' (known: command, env, cwd)",
+        ),
+        (COMMAND + "command = ['wc']\nenv = {A = 1}", "agents.a.env.A: expected str, got int"),
+        (PYTHON, "agents.a.target: required, but missing"),
+        (PYTHON + "target = 'm:f'\nprocess = 1", "agents.a.process: expected bool, got int"),
+        (PYTHON + "target = 'm:f'\ncwd = 'x'", "agents.a: env and cwd need process = true"),
+        (PYTHON + "target = 'f'", "agents.a: 'f' is not of the form module:name"),
+        (PYTHON + "target = 'f'\nprocess = true", "agents.a: 'f' is not of the form module:name"),
+        (PYTHON + "target = 'no_such_module:f'", "agents.a: cannot import module 'no_such_module'"),
+        (
+            PYTHON + "target = 'os:no_such_function'",
+            "agents.a: module 'os' has no function 'no_such_function'",
+        ),
+        (PYTHON + "target = 'broken_agents:f'", "agents.a: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_fault_is_one_line_with_the_file_and_the_key(load, tmp_path, text, fault):
+    (tmp_path / "broken_agents.py").write_text("1 / 0")
+
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+
+    assert str(caught.value).startswith(f"{tmp_path}/hub.toml: {fault}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "No such file"), (b"\xff", "codec can't decode")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content, fault):
+    path = tmp_path / "hub.toml"
+    if content is not None:
+        path.write_bytes(content)
+
+    for read, what in ((load_profile, "config"), (read_token, "token")):
+        with pytest.raises(ConfigError, match=f"cannot read the {what} file {path}: .*{fault}"):
+            read(path)
+
+
+def test_a_token_is_read_without_the_white_space_around_it(tmp_path):
+    (tmp_path / "token").write_text(" secret\n")
+    (tmp_path / "empty").write_text(" \n")
+
+    assert read_token(tmp_path / "token") == "secret"
+    with pytest.raises(ConfigError, match="is empty"):
+        read_token(tmp_path / "empty")

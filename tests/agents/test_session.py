@@ -1,0 +1,532 @@
+"""The agent's half of the agent protocol, from the hub's side of the channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from attrs import define, field, frozen
+
+from loopal_cluster import Address, AgentContext, ErrorCode, MethodNotFound, RemoteError
+from loopal_cluster.agents.context import AgentFunction
+from loopal_cluster.agents.session import INBOX_LIMIT, serve_session
+from loopal_cluster.messages import (
+    OK,
+    AgentEvent,
+    AgentStart,
+    Completed,
+    Control,
+    DeliverEnvelope,
+    Envelope,
+    HumanSource,
+    Initialize,
+    Interrupt,
+    Message,
+    Opaque,
+    Shutdown,
+    Status,
+    UserContent,
+)
+from loopal_cluster.payloads import (
+    AwaitingInput,
+    Error,
+    Finished,
+    Interrupted,
+    ModeChanged,
+    Started,
+    Stream,
+)
+from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.testing import byte_pair, record_pair
+from loopal_cluster.wire.contents import payload
+
+EPHEMERAL = AgentStart(lifecycle="ephemeral", prompt="hi", name="worker", hub="hub-a", agent_id="id-1")
+PERSISTENT = AgentStart(lifecycle="persistent", name="worker", hub="hub-a")
+
+
+@define
+class Host:
+    """A hub of one agent: what it has heard."""
+
+    caller: Caller = field(init=False)
+    events: list[Any] = field(factory=list)
+    completed: list[Completed] = field(factory=list)
+
+    async def on_request(self, message: Message[Any]) -> Any:
+        raise MethodNotFound(f"unknown: {message.method}")
+
+    def on_notification(self, message: Message[Any]) -> None:
+        if isinstance(message, AgentEvent):
+            assert message.agent_name is None
+            self.events.append(payload(message.payload))
+        else:
+            assert isinstance(message, Completed)
+            self.completed.append(message)
+
+    async def settle(self) -> None:
+        """Let everything happen that happens without time passing."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def send(self, text: str) -> Any:
+        return await self.caller.call(DeliverEnvelope(envelope(text)))
+
+    async def outcome(self, seconds: float = 1000) -> Completed:
+        with trio.move_on_after(seconds):
+            await self.caller.closed.wait()
+        (completed,) = self.completed
+        return completed
+
+
+Hosting = Callable[..., AbstractAsyncContextManager[Host]]
+
+
+@pytest.fixture(params=[record_pair, byte_pair])
+def hosting(request: pytest.FixtureRequest) -> Hosting:
+    """Open a session with a function, over records and over bytes."""
+
+    @asynccontextmanager
+    async def host(function: AgentFunction, start: AgentStart | None = EPHEMERAL) -> AsyncIterator[Host]:
+        host, (hub_end, agent_end) = Host(), request.param()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_session, agent_end, function)
+            async with open_caller(hub_end, host.on_request, host.on_notification) as host.caller:
+                if start is not None:
+                    await host.caller.call(Initialize())
+                    await host.caller.call(start)
+                yield host
+
+    return host
+
+
+def envelope(text: str, content: Any = None) -> Envelope:
+    content = UserContent(text) if content is None else content
+    return Envelope("id", HumanSource(), Address("worker"), content, "2026-01-01T00:00:00Z")
+
+
+async def echo(ctx: AgentContext, prompt: str) -> str:
+    return f"echo {prompt}"
+
+
+async def sleepy(ctx: AgentContext, prompt: str) -> str:
+    await trio.sleep(float(prompt) if prompt.isdigit() else 20)
+    return f"slept {prompt}"
+
+
+async def collect(ctx: AgentContext, prompt: str) -> str:
+    """Work for ten seconds, then look into the inbox."""
+    await trio.sleep(10)
+    texts = []
+    while (received := ctx.receive_nowait()) is not None:
+        texts.append(received.text)
+    return ",".join(texts)
+
+
+# Ephemeral.
+
+
+async def test_an_ephemeral_agent_runs_once_and_ends_with_its_result(hosting, autojump_clock):
+    async with hosting(echo) as host:
+        completed = await host.outcome()
+
+        assert completed == Completed(reason="goal", result_text="echo hi")
+        assert host.events == [Started(), Finished()]
+
+
+async def test_the_start_says_who_the_agent_is(hosting, autojump_clock):
+    async def who(ctx: AgentContext, prompt: str) -> list[Any]:
+        return [ctx.address, ctx.agent_id, ctx.persistent, ctx.mode, ctx.parent]
+
+    async with hosting(who) as host:
+        assert (await host.outcome()).result_text == '["hub-a/worker","id-1",false,"act",null]'
+
+
+@pytest.mark.parametrize(
+    ("start", "persistent"),
+    [
+        (AgentStart(prompt="hi"), False),
+        (AgentStart(prompt=""), False),
+        (AgentStart(), True),
+        (AgentStart(prompt="hi", lifecycle="persistent"), True),
+        (AgentStart(lifecycle="ephemeral"), False),
+    ],
+)
+async def test_a_hub_that_leaves_the_lifecycle_open_means_it_by_the_prompt(
+    hosting, start, persistent, autojump_clock
+):
+    async with hosting(echo, start) as host:
+        await host.settle()
+
+        assert (AwaitingInput() in host.events) is persistent
+        assert bool(host.completed) is not persistent
+
+
+@frozen
+class Point:
+    x: int
+    y: int
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("", ""),
+        (None, ""),
+        (0, "0"),
+        ({"b": [1, None], "a": True}, '{"a":true,"b":[1,null]}'),
+        (("x", 1.5), '["x",1.5]'),
+        (Point(1, 2), '{"x":1,"y":2}'),
+    ],
+)
+async def test_a_result_that_is_not_text_becomes_json(hosting, result, text, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> object:
+        return result
+
+    async with hosting(function) as host:
+        assert await host.outcome() == Completed(reason="goal", result_text=text)
+
+
+async def test_a_result_that_json_cannot_express_is_a_failure(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> object:
+        return object()
+
+    async with hosting(function) as host:
+        completed = await host.outcome()
+
+        assert completed.reason == "error"
+        assert "TypeError" in (completed.result_text or "")
+
+
+# Failing.
+
+
+async def test_an_exception_is_a_failure_with_its_traceback(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        raise KeyError("colour")
+
+    async with hosting(function) as host:
+        completed = await host.outcome()
+
+        assert (completed.reason, completed.result_text) == ("error", "KeyError: 'colour'")
+        assert completed.traceback is not None
+        assert "raise KeyError" in completed.traceback
+        assert "ExceptionGroup" not in completed.traceback
+
+
+async def test_a_function_that_is_not_async_is_a_failure(hosting, autojump_clock):
+    async with hosting(lambda ctx, prompt: "x") as host:
+        completed = await host.outcome()
+
+        assert completed.reason == "error"
+        assert "TypeError" in (completed.result_text or "")
+
+
+async def test_an_exception_group_is_described_by_what_is_in_it(hosting, autojump_clock):
+    async def bad(text: str) -> None:
+        raise ValueError(text)
+
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bad, "one")
+            nursery.start_soon(bad, "two")
+
+    async with hosting(function) as host:
+        completed = await host.outcome()
+
+        assert completed.reason == "error"
+        assert sorted((completed.result_text or "").split("; ")) == ["ValueError: one", "ValueError: two"]
+
+
+async def test_a_function_that_exits_is_a_failure_and_not_the_end_of_its_process(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        raise SystemExit("enough")
+
+    async with hosting(function) as host:
+        completed = await host.outcome()
+
+        assert (completed.reason, completed.result_text) == ("error", "SystemExit: enough")
+
+
+@pytest.mark.parametrize("stop", [Interrupt(), None])
+async def test_an_error_in_a_cleanup_while_interrupted_or_cut_off_stays_inside(hosting, stop, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("no cleanup")
+
+    async with hosting(function) as host:
+        await host.settle()
+        if stop is not None:
+            host.caller.notify(stop)
+            completed = await host.outcome()
+            assert completed.reason == "error"
+            assert "no cleanup" in (completed.result_text or "")
+
+
+# Interrupting and stopping.
+
+
+async def test_an_interrupt_ends_an_ephemeral_agent(hosting, autojump_clock):
+    async with hosting(sleepy) as host:
+        await host.settle()
+        host.caller.notify(Interrupt())
+
+        assert await host.outcome() == Completed(reason="aborted", result_text="interrupted")
+        assert host.events == [Started(), Interrupted(), Finished()]
+
+
+async def test_a_function_may_finish_its_work_when_interrupted(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> str:
+        with trio.move_on_after(100, shield=True):
+            await trio.sleep(5)
+        return "finished all the same"
+
+    async with hosting(function) as host:
+        await host.settle()
+        host.caller.notify(Interrupt())
+
+        assert (await host.outcome()).result_text == "finished all the same"
+
+
+async def test_a_shutdown_ends_a_busy_ephemeral_agent(hosting, autojump_clock):
+    async with hosting(sleepy) as host:
+        await host.settle()
+
+        assert await host.caller.call(Shutdown()) == OK
+        assert (await host.outcome()).reason == "aborted"
+
+
+@pytest.mark.parametrize("prompt", [None, "100"])
+async def test_a_shutdown_ends_a_persistent_agent_idle_or_busy(hosting, prompt, autojump_clock):
+    start = AgentStart(lifecycle="persistent", prompt=prompt)
+    async with hosting(sleepy, start) as host:
+        await host.settle()
+
+        assert await host.caller.call(Shutdown()) == OK
+        assert await host.outcome() == Completed(reason="shutdown")
+
+
+async def test_a_shutdown_before_the_start_ends_the_session(hosting, autojump_clock):
+    async with hosting(echo, None) as host:
+        assert await host.caller.call(Shutdown()) == OK
+        await host.caller.closed.wait()
+
+        assert host.completed == []
+
+
+async def test_the_end_of_the_connection_cancels_the_function(hosting, autojump_clock):
+    ended = trio.Event()
+
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with hosting(function) as host:
+        await host.settle()
+
+    assert ended.is_set()
+
+
+# Persistent.
+
+
+async def test_a_persistent_agent_takes_turns(hosting, autojump_clock):
+    async with hosting(echo, PERSISTENT) as host:
+        await host.send("one")
+        await host.settle()
+        await host.send("two")
+        await host.settle()
+
+        assert host.events == [
+            Started(),
+            AwaitingInput(),
+            Stream("echo one"),
+            AwaitingInput(),
+            Stream("echo two"),
+            AwaitingInput(),
+        ]
+        assert host.completed == []
+
+
+async def test_the_prompt_of_a_persistent_agent_is_its_first_turn(hosting, autojump_clock):
+    async with hosting(echo, AgentStart(lifecycle="persistent", prompt="zero")) as host:
+        await host.settle()
+
+        assert host.events == [Started(), Stream("echo zero"), AwaitingInput()]
+
+
+async def test_a_failed_turn_does_not_end_a_persistent_agent(hosting, autojump_clock):
+    async def picky(ctx: AgentContext, prompt: str) -> str:
+        if prompt == "bad":
+            raise ValueError("no")
+        return prompt
+
+    async with hosting(picky, PERSISTENT) as host:
+        await host.send("bad")
+        await host.send("good")
+        await host.settle()
+
+        assert host.events[2:] == [Error("ValueError: no"), AwaitingInput(), Stream("good"), AwaitingInput()]
+
+
+async def test_an_interrupt_ends_the_turn_and_not_the_persistent_agent(hosting, autojump_clock):
+    async with hosting(sleepy, PERSISTENT) as host:
+        await host.send("100")
+        await host.settle()
+        host.caller.notify(Interrupt())
+        await host.settle()
+        await host.send("0")
+        await host.settle()
+
+        assert host.events[2:] == [Interrupted(), AwaitingInput(), Stream("slept 0"), AwaitingInput()]
+
+
+async def test_an_interrupt_while_idle_changes_nothing(hosting, autojump_clock):
+    async with hosting(echo, PERSISTENT) as host:
+        await host.settle()
+        host.caller.notify(Interrupt())
+        host.caller.notify(Interrupt())
+        await host.settle()
+        await host.send("still there")
+        await host.settle()
+
+        assert Stream("echo still there") in host.events
+        assert Interrupted() not in host.events
+
+
+# The inbox.
+
+
+@pytest.mark.parametrize("start", [EPHEMERAL, PERSISTENT])
+async def test_messages_to_a_busy_agent_are_accepted_at_once_and_queue(hosting, start, autojump_clock):
+    async with hosting(collect, start) as host:
+        if start is PERSISTENT:
+            await host.send("begin")
+        await host.settle()
+        before = trio.current_time()
+        for text in ("a", "b", "c"):
+            assert await host.send(text) == OK
+
+        assert trio.current_time() == before
+        await trio.sleep(11)
+        assert (host.completed and host.completed[0].result_text == "a,b,c") or Stream("a,b,c") in host.events
+
+
+async def test_a_full_inbox_refuses_and_loses_nothing_it_has_accepted(hosting, autojump_clock):
+    async def count(ctx: AgentContext, prompt: str) -> int:
+        await trio.sleep(10)
+        number = 0
+        while ctx.receive_nowait() is not None:
+            number += 1
+        return number
+
+    async with hosting(count) as host:
+        for _ in range(INBOX_LIMIT):
+            await host.send("x")
+        with pytest.raises(RemoteError, match=r"the inbox is full \(1024 messages\)") as caught:
+            await host.send("one too many")
+        host.caller.notify(DeliverEnvelope(envelope("and another")))  # type: ignore[arg-type]
+
+        assert caught.value.code is ErrorCode.OVERLOADED
+        assert (await host.outcome()).result_text == str(INBOX_LIMIT)
+        assert Error("a message was dropped: the inbox is full (1024 messages)") in host.events
+
+
+@pytest.mark.parametrize("start", [EPHEMERAL, PERSISTENT])
+@pytest.mark.parametrize("content", [b"5", b"null", b"{}", b'{"text":5}', b'{"text":"x","images":1}'])
+async def test_a_message_of_another_shape_is_refused_and_the_agent_goes_on(
+    hosting, start, content, autojump_clock
+):
+    async with hosting(collect, start) as host:
+        strange = DeliverEnvelope(envelope("", Opaque(content)))
+        with pytest.raises(RemoteError, match=r"\$\.content") as caught:
+            await host.caller.call(strange)
+        host.caller.notify(strange)  # type: ignore[arg-type]
+        await host.send("fine")
+        await trio.sleep(11)
+
+        assert caught.value.code is ErrorCode.INVALID_REQUEST
+        assert not host.caller.closed.is_set() or host.completed[0].result_text == "fine"
+
+
+# Controls and refusals.
+
+
+async def test_the_mode_and_the_model_can_be_switched(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> list[Any]:
+        await trio.sleep(1)
+        return [ctx.mode, ctx.model]
+
+    async with hosting(function) as host:
+        assert await host.caller.call(Control(Opaque(b'{"ModeSwitch":"Plan"}'))) == OK
+        assert await host.caller.call(Control(Opaque(b'{"ModelSwitch":"small"}'))) == OK
+
+        assert (await host.outcome()).result_text == '["plan","small"]'
+        assert ModeChanged(mode="plan") in host.events
+
+
+@pytest.mark.parametrize(
+    "command", [b'"Clear"', b'{"ModeSwitch":"Sleep"}', b'{"ModelSwitch":7}', b"null", b"1e999", b"[[]]"]
+)
+async def test_an_unknown_control_is_refused_and_the_agent_goes_on(hosting, command, autojump_clock):
+    async with hosting(sleepy) as host:
+        with pytest.raises(RemoteError):
+            await host.caller.call(Control(Opaque(command)))
+
+        assert await host.outcome() == Completed(reason="goal", result_text="slept hi")
+
+
+async def test_a_long_control_is_not_repeated_in_full(hosting, autojump_clock):
+    async with hosting(sleepy) as host:
+        with pytest.raises(RemoteError) as caught:
+            await host.caller.call(Control(Opaque(b'"' + b"x" * 100_000 + b'"')))
+
+        assert len(caught.value.detail) < 300
+
+
+@pytest.mark.parametrize(
+    "message", [DeliverEnvelope(envelope("hi")), Control(Opaque(b'{"ModeSwitch":"Act"}'))]
+)
+async def test_before_the_start_there_is_nobody_to_ask(hosting, message, autojump_clock):
+    async with hosting(echo, None) as host:
+        with pytest.raises(MethodNotFound, match="expected agent/start"):
+            await host.caller.call(message)
+
+
+async def test_an_agent_begins_once(hosting, autojump_clock):
+    async with hosting(sleepy) as host:
+        with pytest.raises(RemoteError, match="this agent has begun already"):
+            await host.caller.call(EPHEMERAL)
+
+        assert (await host.outcome()).result_text == "slept hi"
+
+
+async def test_an_unknown_lifecycle_is_refused(hosting, autojump_clock):
+    async with hosting(echo, None) as host:
+        with pytest.raises(RemoteError, match="lifecycle 'eternal' is neither ephemeral nor persistent"):
+            await host.caller.call(AgentStart(lifecycle="eternal"))
+
+
+async def test_what_is_not_for_agents_is_refused(hosting, autojump_clock):
+    async with hosting(sleepy) as host:
+        with pytest.raises(MethodNotFound, match="unknown: hub/status"):
+            await host.caller.call(Status())
+
+
+async def test_what_an_agent_reports_is_an_event(hosting, autojump_clock):
+    async def function(ctx: AgentContext, prompt: str) -> None:
+        for word in ("a", "b"):
+            ctx.stream(word)
+
+    async with hosting(function) as host:
+        await host.outcome()
+
+        assert host.events == [Started(), Stream("a"), Stream("b"), Finished()]

@@ -1,0 +1,181 @@
+"""Cores with a few peers, ready to be told what happens; what tests of one rule start from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from loopal_cluster.address import Address
+from loopal_cluster.config import HubSettings, MetaHubSettings, Timeouts
+from loopal_cluster.core.effects import Effect, Log, StartAgent
+from loopal_cluster.core.events import AgentStarted, Link, Peer
+from loopal_cluster.core.hub import HubCore
+from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
+from loopal_cluster.messages import (
+    AgentSource,
+    Announce,
+    Announced,
+    Envelope,
+    HubInfo,
+    HubList,
+    Initialized,
+    Message,
+    Register,
+    RegisterHub,
+    Role,
+    Source,
+    SpawnAgent,
+    SpawnSpec,
+    Started,
+    UserContent,
+    Welcome,
+)
+from loopal_cluster.testing import CoreDriver, sent
+
+TOKEN = "secret"
+
+
+def ids(prefix: str = "id") -> Callable[[], str]:
+    """Ids that a test can foresee: ``id-1``, ``id-2``, ..."""
+    numbers = itertools.count(1)
+    return lambda: f"{prefix}-{next(numbers)}"
+
+
+# A MetaHub and its hubs.
+
+
+def open_meta(timeouts: Timeouts | None = None, **settings: Any) -> CoreDriver:
+    """A MetaHub without hubs."""
+    known = MetaHubSettings(cluster="c", token=TOKEN, timeouts=timeouts or Timeouts(), **settings)
+    return CoreDriver(MetaHubCore(known, ids()))
+
+
+def join(meta: CoreDriver, name: str, *agents: str, **fields: Any) -> Peer:
+    """A hub of ours that has joined and announced some agents."""
+    peer = meta.connect()
+    fields = {"token": TOKEN, "protocol": PROTOCOL, "instance": f"{name}-1"} | fields
+    [welcome] = sent(meta.request(peer, RegisterHub(name, **fields)), peer)
+    assert isinstance(welcome, Response), welcome
+    if agents:
+        meta.request(peer, Announce(tuple(Announced(agent, f"{agent}-id") for agent in agents), whole=True))
+    return peer
+
+
+def join_base(meta: CoreDriver, name: str) -> Peer:
+    """A hub of the base dialect that has joined."""
+    return join(meta, name, protocol=None, instance=None)
+
+
+def attach(driver: CoreDriver, name: str = "ann", role: Role = Role.CLIENT) -> Peer:
+    """A client that has registered with a hub or a MetaHub."""
+    peer = driver.connect()
+    driver.request(peer, Register(name, TOKEN, role, PROTOCOL))
+    return peer
+
+
+# A hub and its agents.
+
+
+def open_hub(timeouts: Timeouts | None = None, **settings: Any) -> CoreDriver:
+    """A hub ``here`` that runs the type ``t``, without agents and without a MetaHub."""
+    fields: dict[str, Any] = {"agent_types": ("t",), "default_type": "t", "token": TOKEN, "cwd": "/here"}
+    known = HubSettings("here", "here-1", timeouts=timeouts or Timeouts(), **(fields | settings))
+    return CoreDriver(HubCore(known, ids()))
+
+
+def join_meta(hub: CoreDriver, welcome: Welcome | None = None) -> Peer:
+    """Let a hub join a MetaHub of ours; return the uplink."""
+    peer = hub.connect(Link.UPLINK)
+    hub.receive(peer, Response(1, welcome or Welcome(protocol=PROTOCOL, cluster="c")))
+    answer_all(hub, peer)
+    return peer
+
+
+def join_base_meta(hub: CoreDriver) -> Peer:
+    """Let a hub join a MetaHub of the base dialect; return the uplink."""
+    peer = hub.connect(Link.UPLINK)
+    hub.receive(peer, Response(1, Welcome()))
+    hub.receive(peer, Response(2, HubList((HubInfo("here", "Connected"),))))
+    return peer
+
+
+def answer_all(driver: CoreDriver, peer: Peer, result: Any = None) -> None:
+    """Let a peer say ok to every call it has not answered."""
+    for call in [call for call in driver.core.exchange.calls if call.peer == peer]:
+        driver.receive(peer, Response(call.id, result))
+
+
+def begin(hub: CoreDriver, name: str = "x", by: Peer | None = None, **spec: Any) -> Peer:
+    """Spawn an agent of this hub and let it come up; return its peer."""
+    agent_id = start(hub, name, by, **spec)
+    return come_up(hub, agent_id)
+
+
+def start(hub: CoreDriver, name: str = "x", by: Peer | None = None, **spec: Any) -> str:
+    """Spawn an agent of this hub, that is not up yet; return its id."""
+    by = attach(hub) if by is None else by
+    [effect] = hub.request(by, SpawnAgent(SpawnSpec(name, **spec)))
+    assert isinstance(effect, StartAgent), effect
+    return effect.agent_id
+
+
+def come_up(hub: CoreDriver, agent_id: str) -> Peer:
+    """Let a starting agent answer ``initialize`` and ``agent/start``."""
+    peer = hub.new_peer()
+    hub.handle(AgentStarted(agent_id, peer))
+    hub.receive(peer, Response(1, Initialized()))
+    hub.receive(peer, Response(2, Started("s")))
+    return peer
+
+
+def id_of(hub: CoreDriver, name: str) -> str:
+    """The identity of a live agent of this hub."""
+    return hub.core.agents.local(name).id  # type: ignore[attr-defined]
+
+
+# Messages.
+
+
+def envelope(target: str, source: Source | None = None, **fields: Any) -> Envelope:
+    """A message that says hello."""
+    return Envelope(
+        "m",
+        source or AgentSource("claimed"),
+        Address.parse(target),
+        UserContent("hello"),
+        "2026-01-01",
+        **fields,
+    )
+
+
+# Reading effects.
+
+
+def requests(effects: list[Effect], peer: Peer | None = None) -> list[Message[Any]]:
+    """The messages of the requests among some effects."""
+    return [frame.message for frame in sent(effects, peer) if isinstance(frame, Request)]
+
+
+def notices(effects: list[Effect], peer: Peer | None = None) -> list[Message[Any]]:
+    """The messages of the notifications among some effects."""
+    return [frame.message for frame in sent(effects, peer) if isinstance(frame, Notification)]
+
+
+def answers(effects: list[Effect], peer: Peer | None = None) -> list[Frame]:
+    """The answers among some effects."""
+    return [frame for frame in sent(effects, peer) if isinstance(frame, Response | Failure)]
+
+
+def unlogged(effects: list[Effect]) -> list[Effect]:
+    """All but what goes to the log."""
+    return [effect for effect in effects if not isinstance(effect, Log)]
+
+
+def quietly(effects: list[Effect]) -> list[Effect]:
+    """All but what goes to the log or may be dropped."""
+    return [
+        effect for effect in unlogged(effects) if not isinstance(getattr(effect, "frame", None), Notification)
+    ]

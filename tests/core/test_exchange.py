@@ -1,0 +1,159 @@
+"""Every request is answered exactly once."""
+
+from __future__ import annotations
+
+import pytest
+
+from loopal_cluster.config import Limits
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.effects import Disconnect, Send
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.messages import OK, CancelRequest, Interrupt, Status
+
+A, B = Peer(1), Peer(2)
+
+
+def talk(**limits) -> Exchange[str]:
+    """An exchange with two peers."""
+    exchange: Exchange[str] = Exchange(Limits(**limits))
+    exchange.admit(A)
+    exchange.admit(B)
+    return exchange
+
+
+def test_a_request_is_answered_once():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+
+    assert exchange.answer(origin, OK)
+    assert not exchange.answer(origin, OK)
+    exchange.refuse(origin, ErrorCode.REFUSED, "too late")
+
+    assert exchange.drain() == [Send(A, Response(7, OK))]
+    assert exchange.drain() == []
+
+
+def test_a_refusal_is_an_answer():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+
+    exchange.refuse(origin, ErrorCode.REFUSED, "no")
+
+    assert not exchange.is_open(origin)
+    assert exchange.drain() == [Send(A, Failure(7, ErrorCode.REFUSED, "no"))]
+
+
+@pytest.mark.parametrize("answer", [Response(3, OK), Failure(3, ErrorCode.REFUSED, "no")])
+def test_an_answer_that_is_passed_on_gets_the_id_of_the_request(answer):
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+
+    exchange.pass_on(origin, answer)
+
+    assert [effect.frame.id for effect in exchange.drain()] == [7]
+
+
+def test_equal_ids_of_two_peers_are_two_requests():
+    exchange = talk()
+    first, second = (exchange.take(peer, Request(1, Status())) for peer in (A, B))
+
+    exchange.answer(second, OK)
+
+    assert exchange.is_open(first)
+    assert exchange.drain() == [Send(B, Response(1, OK))]
+
+
+def test_an_id_that_is_still_open_is_refused_and_the_first_request_goes_on():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+
+    assert exchange.take(A, Request(7, Status())) is None
+
+    detail = "request 7 is already open"
+    assert exchange.drain() == [Send(A, Failure(7, ErrorCode.INVALID_REQUEST, detail))]
+    assert exchange.is_open(origin)
+
+
+def test_an_id_may_be_used_again_after_its_answer():
+    exchange = talk()
+    exchange.answer(exchange.take(A, Request(7, Status())), OK)
+
+    assert exchange.take(A, Request(7, Status())) == Origin(A, 7)
+
+
+def test_a_peer_with_too_many_open_requests_is_overloaded_at_once():
+    exchange = talk(requests_per_peer=2)
+    first = exchange.take(A, Request(1, Status()))
+    exchange.take(A, Request(2, Status()))
+
+    assert exchange.take(A, Request(3, Status())) is None
+
+    detail = "too many unanswered requests"
+    assert exchange.drain() == [Send(A, Failure(3, ErrorCode.OVERLOADED, detail))]
+    assert exchange.take(B, Request(3, Status())) is not None
+    exchange.answer(first, OK)
+    assert exchange.take(A, Request(3, Status())) is not None
+
+
+def test_too_many_calls_to_one_peer_are_refused_before_anything_is_sent():
+    exchange = talk(calls_per_peer=1)
+    exchange.call(A, Status(), "then", 1.0)
+    exchange.drain()
+
+    with pytest.raises(Refused) as refused:
+        exchange.call(A, Status(), "then", 1.0)
+
+    assert refused.value.code is ErrorCode.OVERLOADED
+    assert exchange.drain() == []
+    assert exchange.calls.count(A) == 1
+
+
+def test_nobody_answers_a_peer_that_is_gone():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+    exchange.forget(A)
+
+    assert not exchange.answer(origin, OK)
+    exchange.notify(A, Interrupt())
+
+    assert exchange.drain() == []
+
+
+def test_a_connection_is_hung_up_once_and_said_nothing_more():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+
+    exchange.hang_up(A, "enough", ErrorCode.REFUSED)
+    exchange.hang_up(A, "again")
+    exchange.answer(origin, OK)
+
+    assert exchange.drain() == [Disconnect(A, "enough", ErrorCode.REFUSED)]
+    assert not exchange.knows(A)
+
+
+def test_the_calls_to_a_peer_are_handed_over_when_it_is_forgotten():
+    exchange = talk()
+    exchange.call(A, Status(), "first", 1.0)
+    exchange.call(B, Status(), "other", 1.0)
+
+    assert [call.then for call in exchange.forget(A)] == ["first"]
+    assert [call.then for call in exchange.calls] == ["other"]
+
+
+def test_withdrawing_a_request_answers_it_and_tells_whoever_was_asked_for_it():
+    exchange = talk()
+    origin = exchange.take(A, Request(7, Status()))
+    exchange.call(B, Status(), "for 7", 1.0)
+    exchange.call(B, Status(), "for another", 1.0)
+    exchange.drain()
+
+    exchange.withdraw(origin, "for 7")
+
+    assert exchange.drain() == [
+        Send(A, Failure(7, ErrorCode.CANCELLED, "cancelled by its caller")),
+        Send(B, Notification(CancelRequest(1))),
+    ]
+    assert [call.then for call in exchange.calls] == ["for another"]

@@ -1,0 +1,438 @@
+"""Hubs come, go quiet, go away and come back; a MetaHub knows which is which."""
+
+from __future__ import annotations
+
+import pytest
+
+from loopal_cluster.config import Limits, Timeouts
+from loopal_cluster.core.effects import Disconnect, Log, Send
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.messages import (
+    ClusterEvent,
+    Heartbeat,
+    HubInfo,
+    HubList,
+    HubLost,
+    ListHubs,
+    Protocol,
+    Register,
+    RegisterHub,
+    Resolve,
+    Role,
+    Status,
+    Subscribe,
+    Welcome,
+)
+from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
+from loopal_cluster.testing import CoreDriver, sent
+
+from .builders import TOKEN, answer_all, answers, attach, join, join_base, notices, open_meta, unlogged
+
+
+def refusal(driver: CoreDriver, message, peer: Peer | None = None) -> Failure:
+    """How a registration is refused."""
+    peer = driver.connect() if peer is None else peer
+    [failure] = sent(driver.request(peer, message), peer)
+    assert isinstance(failure, Failure)
+    return failure
+
+
+def statuses(meta: CoreDriver) -> dict[str, str]:
+    """What ``meta/list_hubs`` says."""
+    client = attach(meta)
+    [answer] = answers(meta.request(client, ListHubs()), client)
+    meta.lose(client)
+    return {hub.name: hub.status for hub in answer.result.hubs}
+
+
+# Joining.
+
+
+def test_a_hub_that_registers_is_welcomed_with_all_it_has_to_know():
+    meta = open_meta()
+    hub = meta.connect()
+
+    effects = meta.request(hub, RegisterHub("a", TOKEN, ("gpu",), PROTOCOL, "a-1"))
+
+    limits, timeouts = Limits(), Timeouts()
+    assert unlogged(effects) == [
+        Send(
+            hub,
+            Response(
+                1,
+                Welcome(
+                    name="a",
+                    kind="meta_hub",
+                    protocol=PROTOCOL,
+                    cluster="c",
+                    heartbeat_interval=timeouts.heartbeat_interval,
+                    line_bytes=limits.line_bytes,
+                ),
+            ),
+        )
+    ]
+
+
+def test_a_hub_of_the_base_dialect_gets_a_plain_ok():
+    meta = open_meta()
+    hub = meta.connect()
+
+    assert unlogged(meta.request(hub, RegisterHub("a", TOKEN))) == [Send(hub, Response(1, Welcome()))]
+
+
+def test_both_sides_speak_only_what_both_know():
+    meta = open_meta()
+    hub = meta.connect()
+
+    later = Protocol(7, ("teleport", "complete"))
+    [welcome] = sent(meta.request(hub, RegisterHub("a", TOKEN, protocol=later)))
+
+    assert welcome.result.protocol == Protocol(1, ("complete",))
+
+
+def test_the_hubs_are_listed_with_what_they_said_of_themselves():
+    meta = open_meta()
+    hub = join(meta, "a", capabilities=("gpu",), labels={"zone": "eu"}, agent_types=("t",))
+    join_base(meta, "b")
+    meta.notify(hub, Heartbeat("whatever", agent_count=3))
+
+    assert unlogged(meta.request(hub, ListHubs())) == [
+        Send(
+            hub,
+            Response(
+                2,
+                HubList(
+                    (
+                        HubInfo("a", "Connected", 3, ("gpu",), {"zone": "eu"}, ("t",), 1),
+                        HubInfo("b", "Connected"),
+                    )
+                ),
+            ),
+        )
+    ]
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("message", [RegisterHub("a", "wrong"), RegisterHub("a"), Register("a", "wrong")])
+def test_a_wrong_token_is_refused_and_the_connection_ended(message):
+    meta = open_meta()
+    peer = meta.connect()
+
+    assert meta.request(peer, message) == [
+        Send(peer, Failure(1, ErrorCode.UNAUTHORIZED, "invalid token")),
+        Disconnect(peer, "invalid token"),
+    ]
+    assert meta.request(peer, RegisterHub("a", TOKEN)) == []
+
+
+def test_a_token_is_never_in_a_transcript():
+    meta = open_meta()
+    join(meta, "a")
+
+    assert TOKEN not in "\n".join(meta.transcript)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", 'a"b', "a b", "é", "x" * 65])
+def test_a_bad_hub_name_is_refused(name):
+    failure = refusal(open_meta(), RegisterHub(name, TOKEN))
+
+    assert failure.code is ErrorCode.INVALID_REQUEST
+    assert failure.detail == f"hub name {name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -"
+
+
+def test_a_protocol_that_is_not_served_is_refused_naming_both_versions():
+    failure = refusal(open_meta(), RegisterHub("a", TOKEN, protocol=Protocol(0)))
+
+    detail = "protocol version 0 is not served here, only 1"
+    assert failure == Failure(1, ErrorCode.INVALID_REQUEST, detail)
+
+
+def test_a_request_before_registering_is_refused_and_the_connection_stays():
+    meta = open_meta()
+    peer = meta.connect()
+
+    failure = refusal(meta, Status(), peer)
+
+    assert failure == Failure(1, ErrorCode.NOT_REGISTERED, "expected meta/register first")
+    assert isinstance(sent(meta.request(peer, RegisterHub("a", TOKEN)))[0], Response)
+
+
+def test_a_second_register_is_refused_and_changes_nothing():
+    meta = open_meta()
+    hub = join(meta, "a")
+
+    failure = refusal(meta, RegisterHub("b", TOKEN), hub)
+
+    assert failure == Failure(2, ErrorCode.METHOD_NOT_FOUND, "unknown meta method: meta/register")
+    assert statuses(meta) == {"a": "Connected"}
+
+
+def test_an_agent_cannot_register_with_a_meta_hub():
+    failure = refusal(open_meta(), Register("a", TOKEN, Role.AGENT))
+
+    assert failure == Failure(
+        1, ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub"
+    )
+
+
+def test_there_is_a_limit_to_hubs():
+    meta = open_meta(limits=Limits(hubs=1))
+    join(meta, "a")
+
+    failure = refusal(meta, RegisterHub("b", TOKEN))
+
+    assert failure == Failure(1, ErrorCode.OVERLOADED, "this MetaHub has 1 hubs already")
+
+
+def test_a_connection_that_does_not_register_is_ended_in_time():
+    meta = open_meta()
+    peer = meta.connect()
+
+    assert meta.advance(9.9) == []
+    assert meta.advance(0.1) == [Disconnect(peer, "it did not register in time")]
+
+
+def test_a_refused_registration_does_not_buy_time():
+    meta = open_meta()
+    peer = meta.connect()
+    refusal(meta, RegisterHub("a b", TOKEN), peer)
+
+    assert meta.advance(10.0) == [Disconnect(peer, "it did not register in time")]
+
+
+# Health.
+
+
+def test_a_silent_hub_is_suspect_after_30_seconds_and_lost_after_90():
+    meta = open_meta()
+    hub = join(meta, "a")
+
+    assert unlogged(meta.advance(29.9)) == []
+    assert statuses(meta) == {"a": "Connected"}
+    assert unlogged(meta.advance(0.1)) == []
+    assert statuses(meta) == {"a": "Degraded"}
+    assert unlogged(meta.advance(59.9)) == []
+    assert statuses(meta) == {"a": "Degraded"}
+    assert unlogged(meta.advance(0.1)) == [Disconnect(hub, "silent for 90 s")]
+    assert statuses(meta) == {}
+
+
+def test_a_hub_that_sends_heartbeats_stays_alive():
+    meta = open_meta()
+    hub = join(meta, "a")
+
+    for _ in range(100):
+        assert meta.advance(15.0) == []
+        meta.notify(hub, Heartbeat("a"))
+
+    assert statuses(meta) == {"a": "Connected"}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Notification(Heartbeat("a")),
+        Request(9, ListHubs()),
+        Response(9, None),
+        Failure(9, ErrorCode.REFUSED, "no"),
+        Notification(Status()),
+    ],
+)
+def test_any_sign_of_life_revives_a_suspect_hub(frame):
+    meta = open_meta()
+    hub = join(meta, "a")
+    meta.advance(40.0)
+    assert statuses(meta) == {"a": "Degraded"}
+
+    meta.receive(hub, frame)
+
+    assert statuses(meta) == {"a": "Connected"}
+
+
+def test_a_revived_hub_has_its_full_time_again():
+    meta = open_meta()
+    hub = join(meta, "a")
+    meta.advance(40.0)
+    meta.notify(hub, Heartbeat("a"))
+
+    meta.advance(29.9)
+    assert statuses(meta) == {"a": "Connected"}
+    meta.advance(0.1)
+    assert statuses(meta) == {"a": "Degraded"}
+    meta.advance(59.9)
+    assert statuses(meta) == {"a": "Degraded"}
+    meta.advance(0.1)
+    assert statuses(meta) == {}
+
+
+def test_the_thresholds_can_be_set():
+    meta = open_meta(Timeouts(heartbeat_interval=1, suspect_timeout=2, lost_timeout=3))
+    join(meta, "a")
+
+    meta.advance(2.0)
+    assert statuses(meta) == {"a": "Degraded"}
+    meta.advance(1.0)
+    assert statuses(meta) == {}
+
+
+# Away and back.
+
+
+def test_a_hub_whose_connection_ended_keeps_its_place_for_a_moment():
+    meta = open_meta()
+    hub = join(meta, "a")
+
+    meta.lose(hub)
+
+    assert statuses(meta) == {"a": "Disconnected"}
+    meta.advance(0.74)
+    assert statuses(meta) == {"a": "Disconnected"}
+    meta.advance(0.01)
+    assert statuses(meta) == {}
+
+
+def test_a_hub_of_the_base_dialect_is_lost_with_its_connection_because_it_does_not_redial():
+    meta = open_meta()
+    hub = join_base(meta, "a")
+
+    meta.lose(hub)
+
+    assert statuses(meta) == {}
+
+
+def test_the_same_instance_returning_is_a_reconnect():
+    meta = open_meta()
+    other = join(meta, "b")
+    meta.lose(join(meta, "a", "x", instance="1"))
+
+    peer = meta.connect()
+    effects = meta.request(peer, RegisterHub("a", TOKEN, protocol=PROTOCOL, instance="1"))
+
+    assert [type(frame) for frame in sent(effects)] == [Response]
+    assert statuses(meta) == {"b": "Connected", "a": "Connected"}
+    assert meta.core.directory.hubs_of("x") == ["a"]
+    meta.advance(1.0)
+    assert statuses(meta) == {"b": "Connected", "a": "Connected"}
+    assert sent(meta.advance(5.0), other) == []
+
+
+def test_the_same_instance_returning_before_its_old_connection_ended_takes_over():
+    meta = open_meta()
+    old = join(meta, "a", instance="1")
+
+    new = meta.connect()
+    effects = unlogged(meta.request(new, RegisterHub("a", TOKEN, protocol=PROTOCOL, instance="1")))
+
+    assert effects[0] == Disconnect(old, "the hub has connected again")
+    assert isinstance(effects[1].frame, Response)
+    assert unlogged(meta.lose(old)) == []
+    assert statuses(meta) == {"a": "Connected"}
+
+
+def test_what_the_old_connection_of_a_returned_hub_still_says_is_ignored():
+    meta = open_meta()
+    old = join(meta, "a", instance="1")
+    join(meta, "a", instance="1")
+
+    assert meta.request(old, ListHubs()) == []
+
+
+def test_another_instance_is_refused_while_the_hub_is_connected():
+    meta = open_meta()
+    join(meta, "a", instance="1")
+
+    taken = Failure(1, ErrorCode.NAME_TAKEN, "hub name 'a' is taken by a live hub")
+    assert refusal(meta, RegisterHub("a", TOKEN, instance="2")) == taken
+    assert refusal(meta, RegisterHub("a", TOKEN)) == taken
+    meta.advance(40.0)
+    assert refusal(meta, RegisterHub("a", TOKEN, instance="2")) == taken
+
+
+def test_two_hubs_without_an_instance_are_two_hubs():
+    meta = open_meta()
+    join_base(meta, "a")
+
+    assert refusal(meta, RegisterHub("a", TOKEN)).code is ErrorCode.NAME_TAKEN
+
+
+def test_another_instance_takes_the_place_of_one_that_is_away_and_the_old_is_lost():
+    meta = open_meta()
+    other = join(meta, "b")
+    meta.lose(join(meta, "a", "x", instance="1"))
+
+    new = meta.connect()
+    effects = meta.request(new, RegisterHub("a", TOKEN, protocol=PROTOCOL, instance="2"))
+
+    lost = HubLost("a", "another hub has come with its name")
+    assert sent(effects, other) == [Request(1, lost)]
+    assert [type(frame) for frame in sent(effects, new)] == [Response]
+    assert meta.core.directory.hubs_of("x") == []
+    assert unlogged(meta.advance(5.0)) == []
+    assert statuses(meta) == {"b": "Connected", "a": "Connected"}
+
+
+# Losing.
+
+
+def test_every_other_hub_of_ours_is_told_of_a_loss():
+    meta = open_meta()
+    others = [join(meta, name) for name in ("b", "c")]
+    join_base(meta, "d")
+    meta.lose(join(meta, "a"))
+
+    effects = unlogged(meta.advance(0.75))
+
+    lost = HubLost("a", "its connection ended and it did not come back")
+    assert effects == [Send(peer, Request(1, lost)) for peer in others]
+    for peer in others:
+        answer_all(meta, peer)
+    assert len(meta.core.exchange.calls) == 0
+
+
+def test_a_hub_that_does_not_take_the_news_is_logged_and_kept():
+    meta = open_meta()
+    join(meta, "b")
+    meta.lose(join(meta, "a"))
+    meta.advance(0.75)
+
+    effects = meta.advance(30.0)
+
+    assert Log("WARNING", "hub 'b' did not take the news: no answer to hub/hub_lost in time") in effects
+    assert "b" in statuses(meta)
+
+
+def test_calls_to_a_hub_that_is_gone_fail_at_once():
+    meta = open_meta()
+    asker, base = join(meta, "a"), join_base(meta, "b")
+    meta.request(asker, Resolve("x"))
+
+    effects = meta.lose(base, "reset")
+
+    assert answers(effects, asker)[0].result.found is False
+
+
+def test_what_happens_to_hubs_is_told_to_those_who_watch():
+    meta = open_meta()
+    watcher = attach(meta, role=Role.OBSERVER)
+    meta.request(watcher, Subscribe())
+
+    hub = join(meta, "a")
+    meta.advance(30.0)
+    meta.notify(hub, Heartbeat("a"))
+    meta.lose(hub, "reset")
+    meta.advance(0.75)
+
+    payloads = [HubJoined("a"), HubSuspect("a"), HubAway("a", "reset")]
+    payloads.append(HubGone("a", "its connection ended and it did not come back"))
+    expected = [
+        ClusterEvent(seq, at, "a", None, payload)
+        for seq, at, payload in zip((1, 2, 3, 4), (0.0, 30.0, 30.0, 30.75), payloads, strict=True)
+    ]
+    events = [line.partition("message=")[2] for line in meta.transcript if "ClusterEvent(" in line]
+    assert events == [f"{event}))" for event in expected]
+    assert notices(meta.lose(watcher)) == []

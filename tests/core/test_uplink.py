@@ -1,0 +1,268 @@
+"""A hub joins a MetaHub, keeps in touch, and joins again."""
+
+from __future__ import annotations
+
+import pytest
+
+from loopal_cluster.config import HubSettings, Limits
+from loopal_cluster.core.effects import Disconnect, Joined, Log, Send
+from loopal_cluster.core.events import Link
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.messages import (
+    OK,
+    Announce,
+    Announced,
+    Completed,
+    Heartbeat,
+    HubInfo,
+    HubList,
+    ListHubs,
+    RegisterHub,
+    Role,
+    Route,
+    Welcome,
+)
+
+from .builders import (
+    answer_all,
+    attach,
+    begin,
+    come_up,
+    envelope,
+    join_base_meta,
+    join_meta,
+    notices,
+    open_hub,
+    requests,
+    start,
+)
+
+WELCOME = Welcome(protocol=PROTOCOL, cluster="c", heartbeat_interval=7.0)
+ALL = Announce(whole=True)
+
+
+# Joining.
+
+
+def test_a_hub_registers_with_all_the_meta_hub_has_to_know():
+    hub = open_hub(meta_token="meta", capabilities=("gpu",), labels={"zone": "eu"})
+
+    up = hub.connect(Link.UPLINK)
+
+    message = RegisterHub("here", "meta", ("gpu",), PROTOCOL, "here-1", {"zone": "eu"}, ("t",))
+    assert hub.transcript[-1] == f"0   -> {Send(up, Request(1, message))}"
+
+
+def test_a_hub_that_is_welcome_has_joined_and_says_what_it_runs():
+    hub = open_hub()
+    begin(hub)
+    up = hub.connect(Link.UPLINK)
+
+    assert hub.receive(up, Response(1, WELCOME)) == [
+        Joined(),
+        Log("INFO", "joined the cluster as 'here'"),
+        Send(up, Notification(Heartbeat("here", 1))),
+        Send(up, Request(2, Announce((Announced("x", "id-1", "t"),), whole=True))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "final"),
+    [
+        (ErrorCode.UNAUTHORIZED, True),
+        (ErrorCode.NAME_TAKEN, True),
+        (ErrorCode.INVALID_REQUEST, True),
+        (ErrorCode.REFUSED, True),
+        (ErrorCode.OVERLOADED, False),
+        (ErrorCode.DEADLINE_EXCEEDED, False),
+    ],
+)
+def test_a_refused_hub_knows_whether_it_is_worth_dialling_again(code, final):
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+
+    assert hub.receive(up, Failure(1, code, "no")) == [
+        Disconnect(up, "the MetaHub refused this hub: no", code if final else None)
+    ]
+    assert [effect for effect in hub.lose(up) if not isinstance(effect, Log)] == []
+
+
+def test_an_answer_that_is_not_ok_is_a_refusal():
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+
+    [effect] = hub.receive(up, Response(1, Welcome(ok=False)))
+
+    assert effect == Disconnect(
+        up, "the MetaHub refused this hub: it did not say ok", ErrorCode.REFUSED
+    )
+
+
+def test_a_meta_hub_that_does_not_answer_is_left_and_may_be_dialled_again():
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+
+    reason = "the MetaHub refused this hub: no answer to meta/register in time"
+    assert hub.advance(10.0) == [Disconnect(up, reason)]
+
+
+@pytest.mark.parametrize("stage", ["registering", "probing", "joined"])
+def test_a_connection_that_ends_may_be_dialled_again_whenever_it_ends(stage):
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+    if stage == "probing":
+        hub.receive(up, Response(1, Welcome()))
+    if stage == "joined":
+        hub.receive(up, Response(1, WELCOME))
+
+    effects = hub.lose(up, "reset")
+
+    assert effects == ([Log("WARNING", "lost the MetaHub: reset")] if stage == "joined" else [])
+    assert hub.core.next_deadline() is None
+    join_meta(hub)
+    assert hub.core.uplink.joined
+
+
+# A MetaHub of the base dialect.
+
+
+def test_a_meta_hub_that_says_only_ok_is_probed_before_it_is_believed():
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+
+    probe = hub.receive(up, Response(1, Welcome()))
+    assert not hub.core.uplink.joined
+    joined = hub.receive(up, Response(2, HubList((HubInfo("here", "Connected"),))))
+
+    assert probe == [Send(up, Request(2, ListHubs()))]
+    assert joined == [
+        Joined(),
+        Log("INFO", "joined the cluster as 'here' (base dialect)"),
+        Send(up, Notification(Heartbeat("here", 0))),
+    ]
+
+
+@pytest.mark.parametrize("answer", [Response(2, HubList((HubInfo("b", "Connected"),))), None])
+def test_a_meta_hub_that_does_not_list_us_has_refused_us(answer):
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+    hub.receive(up, Response(1, Welcome()))
+
+    effects = hub.receive(up, answer) if answer else hub.advance(10.0)
+
+    reason = "the MetaHub said ok but does not list us: is the name 'here' taken?"
+    assert effects == [Disconnect(up, reason, ErrorCode.NAME_TAKEN)]
+
+
+# Heartbeats.
+
+
+def test_heartbeats_are_sent_as_often_as_the_meta_hub_wants():
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+    hub.receive(up, Response(1, WELCOME))
+    answer_all(hub, up, OK)
+
+    assert hub.advance(6.9) == []
+    assert hub.advance(0.1) == [Send(up, Notification(Heartbeat("here", 0)))]
+    assert len(hub.advance(70.0)) == 10
+
+
+def test_a_meta_hub_that_does_not_say_gets_a_heartbeat_every_15_seconds():
+    hub = open_hub()
+    up = join_base_meta(hub)
+
+    assert [len(hub.advance(seconds)) for seconds in (14.9, 0.1, 150.0)] == [0, 1, 10]
+    assert notices(hub.lose(up)) == []
+    assert hub.advance(100.0) == []
+
+
+# Announcing.
+
+
+def test_agents_are_announced_as_they_come_and_go():
+    hub = open_hub()
+    up = join_meta(hub)
+    client = attach(hub)
+    agent_id = start(hub, "x", client)
+    come_up(hub, agent_id)
+    peer = hub._last_peer
+
+    announced = hub.transcript[-2:]
+    answer_all(hub, up, OK)
+    gone = hub.notify(peer, Completed())
+
+    assert any(repr(Announce((Announced("x", "id-1", "t"),))) in line for line in announced)
+    assert requests(gone, up) == [Announce(ended=("x",))]
+
+
+def test_one_announcement_at_a_time_and_the_next_says_all_that_changed_meanwhile():
+    hub = open_hub()
+    up = join_meta(hub)
+    x = begin(hub, "x")
+    begin(hub, "y")
+    hub.notify(x, Completed())
+
+    [call] = [call for call in hub.core.exchange.calls if call.peer == up]
+    effects = hub.receive(up, Response(call.id, OK))
+
+    assert call.message == Announce((Announced("x", "id-1", "t"),))
+    assert requests(effects, up) == [Announce((Announced("y", "id-2", "t"),), ended=("x",))]
+
+
+def test_a_failed_announcement_is_followed_by_all_at_the_next_heartbeat():
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+    hub.receive(up, Response(1, WELCOME))
+
+    assert hub.receive(up, Failure(2, ErrorCode.OVERLOADED, "busy")) == []
+    assert requests(hub.advance(7.0), up) == [ALL]
+
+
+def test_an_announcement_that_cannot_be_sent_harms_nobody_and_is_made_up_for():
+    hub = open_hub(limits=Limits(calls_per_peer=1))
+    up = join_meta(hub)
+    client = attach(hub)
+    hub.request(client, Route(envelope("there/z")))
+
+    begin(hub, "x", client)
+    answer_all(hub, up, OK)
+
+    assert requests(hub.advance(15.0), up) == [Announce((Announced("x", "id-1", "t"),), whole=True)]
+
+
+def test_only_what_is_up_is_announced():
+    hub = open_hub()
+    start(hub, "x")
+    up = hub.connect(Link.UPLINK)
+
+    assert requests(hub.receive(up, Response(1, WELCOME)), up) == [ALL]
+
+
+def test_a_hub_that_joins_again_says_all_again():
+    hub = open_hub()
+    begin(hub)
+    hub.lose(join_meta(hub))
+
+    up = hub.connect(Link.UPLINK)
+    effects = hub.receive(up, Response(1, WELCOME))
+
+    assert requests(effects, up) == [Announce((Announced("x", "id-1", "t"),), whole=True)]
+
+
+def test_an_external_agent_is_announced():
+    hub = open_hub()
+    join_meta(hub)
+    attach(hub, "x", Role.AGENT)
+
+    assert "Announced(name='x', id='id-1', type='external'" in "\n".join(hub.transcript)
+
+
+def test_tokens_are_never_in_a_transcript():
+    settings = HubSettings("here", "1", token="secret-1", meta_token="secret-2")
+    hub = open_hub(meta_token="secret-2")
+    hub.connect(Link.UPLINK)
+
+    assert "secret" not in "\n".join([*hub.transcript, repr(settings)])

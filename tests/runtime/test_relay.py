@@ -1,0 +1,333 @@
+"""Permissions and questions on their way to a human, wherever that human is."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from loopal_cluster import (
+    AgentContext,
+    Answers,
+    Decision,
+    NoOperator,
+    Policy,
+    Role,
+    Timeouts,
+)
+from loopal_cluster.runtime.client import open_client
+from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
+
+
+async def careful(ctx: AgentContext, prompt: str) -> list[object]:
+    """Ask once, and tell the answer and when it came."""
+    began = trio.current_time()
+    decision = await ctx.ask_permission("Bash", {"command": prompt})
+    return [decision.allow, decision.by, decision.reason, trio.current_time() - began]
+
+
+async def curious(ctx: AgentContext, prompt: str) -> str:
+    try:
+        return ",".join(await ctx.ask(prompt, ["tea", "coffee"]))
+    except NoOperator as error:
+        return f"nobody: {error}"
+
+
+AGENTS = {"careful": careful, "curious": curious}
+
+
+class Operator:
+    """A human: what they were asked, what they were told, and what they answer and when."""
+
+    def __init__(self, answer: bool | None = True, after: float = 0.0) -> None:
+        self.answer = answer
+        self.after = after
+        self.asked: list[tuple[str | None, str]] = []
+        self.told: list[tuple[str | None, bool | None]] = []
+        self.interrupted = 0
+
+    async def judge(self, permission) -> Decision:
+        self.asked.append((permission.agent_name, permission.tool_input.json.decode()))
+        try:
+            await trio.sleep(self.after if self.answer is not None else 1e6)
+        except trio.Cancelled:
+            self.interrupted += 1
+            raise
+        return Decision(allow=bool(self.answer))
+
+    async def advise(self, question) -> Answers:
+        self.asked.append((question.agent_name, "question"))
+        await trio.sleep(self.after if self.answer is not None else 1e6)
+        return Answers(("tea",))
+
+    def decided(self, decided) -> None:
+        self.told.append((decided.by, decided.allow))
+
+
+@asynccontextmanager
+async def attached(place, operator: Operator, name: str = "olga", pair=byte_pair):
+    """An operator at a hub or a MetaHub, over bytes."""
+    ours, theirs = pair()
+    place.attach(theirs)
+    async with open_client(
+        ours,
+        name=name,
+        token=place.token,
+        role=Role.OPERATOR,
+        on_permission=operator.judge,
+        on_question=operator.advise,
+        on_decided=operator.decided,
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
+async def cluster_with_client(**settings):
+    async with open_test_cluster(1, agents=AGENTS, pair=byte_pair, **settings) as cluster:
+        async with cluster["hub-a"].open_client() as client:
+            yield cluster, client
+
+
+async def ask(client, command: str = "ls") -> list[object]:
+    agent = await client.spawn("careful", command, name="asker")
+    return json.loads(await agent.result())
+
+
+def place_of(cluster, where: str):
+    return cluster.meta_hub if where == "meta_hub" else cluster["hub-a"]
+
+
+everywhere = pytest.mark.parametrize("where", ["hub", "meta_hub"])
+
+
+@everywhere
+@pytest.mark.parametrize("answer", [True, False])
+async def test_an_operator_decides_at_the_hub_or_at_the_meta_hub(where, answer, autojump_clock):
+    operator = Operator(answer)
+    async with cluster_with_client() as (cluster, client):
+        async with attached(place_of(cluster, where), operator):
+            allow, by, _, _ = await ask(client)
+
+    assert (allow, by) == (answer, "olga")
+    name = "asker" if where == "hub" else "hub-a/asker"
+    assert operator.asked == [(name, '{"command":"ls"}')]
+
+
+@everywhere
+async def test_of_several_operators_the_first_decides_and_the_others_are_told(where, autojump_clock):
+    slow, fast = Operator(answer=True, after=5.0), Operator(answer=False, after=1.0)
+    async with cluster_with_client() as (cluster, client):
+        place = place_of(cluster, where)
+        async with attached(place, slow, "slow"), attached(place, fast, "fast"):
+            allow, by, _, took = await ask(client)
+            await trio.sleep(10.0)
+
+    assert (allow, by, took) == (False, "fast", 1.0)
+    assert (slow.interrupted, slow.told) == (1, [("fast", False)])
+    assert (fast.interrupted, fast.told) == (0, [])
+
+
+async def test_operators_of_the_hub_come_before_those_of_the_meta_hub(autojump_clock):
+    near, far = Operator(answer=True, after=5.0), Operator(answer=False)
+    async with cluster_with_client() as (cluster, client):
+        async with attached(cluster.meta_hub, far, "far"), attached(cluster["hub-a"], near, "near"):
+            allow, by, _, _ = await ask(client)
+
+    assert (allow, by, far.asked) == (True, "near", [])
+
+
+@pytest.mark.limit(1000)
+@pytest.mark.parametrize("joined", [True, False])
+async def test_without_operators_it_is_denied_in_words_at_the_deadline(joined, autojump_clock):
+    async with cluster_with_client() as (cluster, client):
+        if not joined:
+            cluster.isolate()
+            await cluster.cut("hub-a")
+        allow, by, reason, took = await ask(client)
+
+    assert allow is False
+    assert by == "policy"
+    assert reason == "no operator answered within 300 s"
+    assert took == pytest.approx(300.0)
+
+
+@pytest.mark.limit(1000)
+@everywhere
+async def test_an_operator_who_never_answers_is_no_answer(where, autojump_clock):
+    operator = Operator(answer=None)
+    async with cluster_with_client() as (cluster, client):
+        async with attached(place_of(cluster, where), operator):
+            allow, _, reason, took = await ask(client)
+
+    assert (allow, reason) == (False, "no operator answered within 300 s")
+    assert took == pytest.approx(300.0)
+    assert operator.interrupted == 1
+
+
+@everywhere
+async def test_an_operator_who_leaves_has_not_answered_and_the_next_one_is_asked(where, autojump_clock):
+    first, second = Operator(answer=None), Operator()
+    async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
+        place, results = place_of(cluster, where), []
+
+        @nursery.start_soon
+        async def asking() -> None:
+            results.append(await ask(client))
+
+        async with attached(place, first, "first"):
+            await trio.sleep(1.0)
+        await trio.sleep(1.0)
+        assert results == []
+        async with attached(place, second, "second"):
+            await trio.sleep(1.0)
+
+    assert results[0][:2] == [True, "second"]
+    assert len(first.asked) == len(second.asked) == 1
+
+
+async def test_when_the_last_operator_of_a_hub_leaves_those_of_the_meta_hub_are_asked(autojump_clock):
+    near, far = Operator(answer=None), Operator()
+    async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+
+        @nursery.start_soon
+        async def asking() -> None:
+            results.append(await ask(client))
+
+        async with attached(cluster.meta_hub, far, "far"):
+            async with attached(cluster["hub-a"], near, "near"):
+                await trio.sleep(1.0)
+                assert far.asked == []
+            await trio.sleep(1.0)
+
+    assert results[0][:2] == [True, "far"]
+
+
+@everywhere
+async def test_an_operator_who_fails_has_not_answered(where, autojump_clock):
+    good = Operator(after=2.0)
+    async with cluster_with_client() as (cluster, client):
+        place = place_of(cluster, where)
+        ours, theirs = byte_pair()
+        place.attach(theirs)
+        # An operator without a judge refuses what it is asked.
+        bad = open_client(ours, name="bad", token=place.token, role=Role.OPERATOR)
+        async with bad, attached(place, good, "good"):
+            allow, by, _, took = await ask(client)
+
+    assert (allow, by, took) == (True, "good", 2.0)
+
+
+@pytest.mark.parametrize("who", ["observer", "client"])
+async def test_only_operators_are_asked(who, autojump_clock):
+    timeouts = Timeouts(permission_timeout=5.0)
+    asked = Operator()
+    async with cluster_with_client(timeouts=timeouts) as (cluster, client):
+        role = Role(who)
+        other = cluster["hub-a"].open_client(role=role, on_permission=asked.judge)
+        async with other:
+            allow, by, _, _ = await ask(client)
+
+    assert (allow, by, asked.asked) == (False, "policy", [])
+
+
+async def test_an_ask_survives_the_reconnect_of_its_hub(autojump_clock):
+    operator = Operator(after=3.0)
+    async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+
+        @nursery.start_soon
+        async def asking() -> None:
+            results.append(await ask(client))
+
+        async with attached(cluster.meta_hub, operator):
+            await trio.sleep(1.0)
+            assert len(operator.asked) == 1
+            await cluster.cut("hub-a")
+            await trio.sleep(10.0)
+
+    assert results[0][:2] == [True, "olga"]
+    assert len(operator.asked) == 2
+    assert operator.interrupted == 1
+
+
+async def test_an_ask_made_while_the_uplink_is_down_is_shown_when_it_is_back(autojump_clock):
+    operator = Operator()
+    async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+
+        async with attached(cluster.meta_hub, operator):
+            cluster.isolate()
+            await cluster.cut("hub-a")
+            nursery.start_soon(lambda: append(results, ask(client)))
+            await trio.sleep(5.0)
+            assert operator.asked == []
+            cluster.isolate(reachable=True)
+            await trio.sleep(15.0)
+
+    assert results[0][:2] == [True, "olga"]
+
+
+async def append(results: list, awaitable) -> None:
+    results.append(await awaitable)
+
+
+@everywhere
+async def test_an_ask_whose_agent_is_gone_is_taken_back(where, autojump_clock):
+    operator = Operator(answer=None)
+    async with cluster_with_client() as (cluster, client):
+        async with attached(place_of(cluster, where), operator):
+            agent = await client.spawn("careful", "ls")
+            await trio.sleep(1.0)
+            await agent.cancel()
+            await trio.sleep(1.0)
+
+    assert operator.interrupted == 1
+    assert operator.told == [(None, None)]
+
+
+@everywhere
+async def test_a_question_is_answered_by_an_operator(where, autojump_clock):
+    operator = Operator()
+    async with cluster_with_client() as (cluster, client):
+        async with attached(place_of(cluster, where), operator):
+            agent = await client.spawn("curious", "tea or coffee?", name="asker")
+
+            assert await agent.result() == "tea"
+
+
+async def test_a_question_that_nobody_answers_is_refused_in_words(autojump_clock):
+    async with cluster_with_client(timeouts=Timeouts(permission_timeout=5.0)) as (_, client):
+        agent = await client.spawn("curious", "tea or coffee?")
+
+        assert await agent.result() == "nobody: no operator answered within 5 s"
+
+
+@pytest.mark.parametrize(("policy", "allow"), [(Policy.BYPASS, True), (Policy.DENY, False)])
+async def test_a_policy_decides_without_asking_anybody(policy, allow, autojump_clock):
+    operator = Operator()
+    async with cluster_with_client(policy=policy) as (cluster, client):
+        async with attached(cluster["hub-a"], operator), attached(cluster.meta_hub, operator):
+            decision = await ask(client)
+
+    assert decision[:3] == [allow, "policy", f"the policy of hub 'hub-a' is {policy.value}"]
+    assert operator.asked == []
+
+
+@pytest.mark.limit(200)
+async def test_many_asks_at_once_are_each_answered_to_the_one_who_asked(autojump_clock):
+    class Picky(Operator):
+        async def judge(self, permission) -> Decision:
+            number = int("".join(filter(str.isdigit, permission.tool_input.json.decode())))
+            await trio.sleep((number * 37) % 100)
+            return Decision(allow=number % 2 == 0)
+
+    async with open_test_cluster(2, agents=AGENTS, pair=record_pair) as cluster:
+        async with attached(cluster.meta_hub, Picky()), cluster["hub-a"].open_client() as client:
+            agents = [await client.spawn("careful", str(n), hub=f"hub-{'ab'[n % 3 % 2]}") for n in range(50)]
+            allowed = [(await agent.result()).startswith("[true") for agent in agents]
+
+    assert allowed == [n % 2 == 0 for n in range(50)]
