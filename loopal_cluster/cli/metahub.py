@@ -82,4 +82,6 @@ def announce(meta_hub: MetaHub, *, generated: bool) -> None:
     token = meta_hub.token if generated else "..."
     command = f"  {TOKEN_VARIABLE}={token} loopal-cluster hub --join-hub {meta_hub.address}"
     lines += ["", "Connect a hub with:", command]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    # One write, so that whoever waits for the last line has it whole.
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()

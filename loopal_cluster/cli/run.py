@@ -86,7 +86,7 @@ def _run(function: Callable[..., Awaitable[int | None]], *args: Any) -> int:
     try:
         status = trio.run(function, *args)
         sys.stdout.flush()
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         leaves = list(_leaves(error))
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
             return INTERRUPTED

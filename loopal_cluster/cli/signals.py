@@ -39,13 +39,16 @@ class Stopper:
 
 @asynccontextmanager
 async def open_stopper() -> AsyncIterator[Stopper]:
-    """Let SIGTERM and SIGINT end the block, instead of the process.
+    """Let SIGTERM, SIGINT and the end of the terminal end the block, instead of the process.
 
     Raises:
         KeyboardInterrupt: the block has been ended by SIGINT.
     """
     # Not left to Python: its KeyboardInterrupt may strike in the middle of any step of a hub.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    signums = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signums.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*signums) as signals:
         async with trio.open_nursery() as nursery:
             stopper = Stopper(nursery.cancel_scope)
 

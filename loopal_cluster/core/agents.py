@@ -47,7 +47,8 @@ class AgentRecord:
     """By id, in the order they were spawned."""
     spawner: Origin | None = None
     """The request to answer when it is up."""
-    waiters: list[Origin] = field(factory=list)
+    waiters: dict[Origin, None] = field(factory=dict)
+    """In the order they came; a dict, so that thousands may leave at once."""
     stoppers: list[Origin] = field(factory=list)
     """Requests to answer when it is gone."""
     stop_reason: str | None = None

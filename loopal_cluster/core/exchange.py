@@ -42,12 +42,13 @@ class Exchange(Generic[N]):
 
     limits: Limits
     calls: CallTable[N] = Factory(CallTable)
-    _requests: dict[Peer, set[int]] = field(factory=dict, init=False)
+    _requests: dict[Peer, dict[int, tuple[Peer, int] | None]] = field(factory=dict, init=False)
+    """Open requests by peer and id, each with the call that is made on its behalf, if one is."""
     _effects: list[Effect] = field(factory=list, init=False)
 
     def admit(self, peer: Peer) -> None:
         """Begin to talk with a peer."""
-        self._requests[peer] = set()
+        self._requests[peer] = {}
 
     def knows(self, peer: Peer) -> bool:
         """Whether the peer is still ours to talk with."""
@@ -72,7 +73,7 @@ class Exchange(Generic[N]):
         if len(requests) >= self.limits.requests_per_peer:
             self._fail(peer, request.id, ErrorCode.OVERLOADED, "too many unanswered requests")
             return None
-        requests.add(request.id)
+        requests[request.id] = None
         return Origin(peer, request.id)
 
     def is_open(self, origin: Origin) -> bool:
@@ -101,19 +102,26 @@ class Exchange(Generic[N]):
     def call(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
         """Send a request and remember what to do with its answer; return its id.
 
+        If ``then`` has an ``origin``, that is the request on whose behalf we ask.
+
         Raises:
             Refused: too many calls to this peer are open.
         """
         if self.calls.count(peer) >= self.limits.calls_per_peer:
             raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
         request = self.calls.open(peer, message, then, deadline)
+        origin: Origin | None = getattr(then, "origin", None)
+        if origin is not None and self.is_open(origin):
+            self._requests[origin.peer][origin.id] = (peer, request.id)
         self._effects.append(Send(peer, request))
         return request.id
 
     def withdraw(self, origin: Origin, then: N) -> None:
         """The caller of a request no longer waits: say so to whoever we asked on its behalf."""
+        asked = self._requests.get(origin.peer, {}).get(origin.id)
         self.refuse(origin, ErrorCode.CANCELLED, "cancelled by its caller")
-        for call in [call for call in self.calls if call.then == then]:
+        call = None if asked is None else self.calls.find(*asked)
+        if call is not None and call.then == then:
             self.calls.settle(call.peer, call.id)
             self.notify(call.peer, CancelRequest(call.id))
 
@@ -139,7 +147,7 @@ class Exchange(Generic[N]):
         requests = self._requests.get(origin.peer)
         if requests is None or origin.id not in requests:
             return False
-        requests.remove(origin.id)
+        del requests[origin.id]
         return True
 
     def _fail(self, peer: Peer, request_id: int, code: ErrorCode, detail: str) -> None:

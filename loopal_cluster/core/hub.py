@@ -190,7 +190,6 @@ class HubCore:
     def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
         party = self._parties.get(peer)
         self._timers.discard(HandshakeDue(peer))
-        self._timeline.forget(peer)
         if isinstance(party, MetaHubParty) and self.uplink.peer == peer:
             if self.uplink.joined and not self._supervisor.closing:
                 self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
@@ -211,19 +210,25 @@ class HubCore:
 
     def _on_agent_ended(self, agent_id: str, reason: str, now: float) -> None:
         record = self.agents.get(agent_id)
-        if record is not None and record.peer is not None:
-            # Settled first, so that a start that was going on is told why, and not that its call was lost.
+        if record is None or record.peer is None:
             self._supervisor.on_ended(agent_id, reason, now)
-            self._retire(record.peer, f"agent '{record.name}' ended: {reason}", now)
-        else:
-            self._supervisor.on_ended(agent_id, reason, now)
+            return
+        calls = self.exchange.forget(record.peer)
+        # Settled before its calls, so that a start that was going on is told why, and not that its call was lost.
+        self._supervisor.on_ended(agent_id, reason, now)
+        self._retire(record.peer, reason, now)
+        self._fail(calls, f"agent '{record.name}' ended: {reason}", now)
 
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
         self._parties.pop(peer, None)
         self._supervisor.forget_waits(peer)
         self._asks.withdraw(peer)
-        for call in self.exchange.forget(peer):
+        self._timeline.forget(peer)
+        self._fail(self.exchange.forget(peer), reason, now)
+
+    def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
+        for call in calls:
             self._on_answer(call, Failure(call.id, ErrorCode.CONNECTION_LOST, reason), now)
 
     def _on_deadline(self, now: float) -> None:

@@ -361,7 +361,7 @@ class Supervisor:
 
     def wait(self, record: AgentRecord, origin: Origin, timeout: float, now: float) -> None:
         """Park a wait; any number may park."""
-        record.waiters.append(origin)
+        record.waiters[origin] = None
         self._waits[origin] = record
         self._timers.set(WaitDue(origin), now + timeout)
 
@@ -369,7 +369,7 @@ class Supervisor:
         """The wait is over, the agent is not."""
         record = self._waits.pop(origin, None)
         if record is not None:
-            record.waiters.remove(origin)
+            del record.waiters[origin]
             waited = Waited(
                 output="(agent timed out)", timed_out=True, agent=str(record.address), agent_id=record.id
             )
@@ -377,12 +377,16 @@ class Supervisor:
 
     def forget_waits(self, peer: Peer, request_id: int | None = None) -> None:
         """A waiter is gone, or no longer waits for this request."""
-        for origin in [o for o in self._waits if o.peer == peer and request_id in (None, o.id)]:
-            self._waits.pop(origin).waiters.remove(origin)
+        if request_id is None:
+            gone = [origin for origin in self._waits if origin.peer == peer]
+        else:
+            gone = [origin] if (origin := Origin(peer, request_id)) in self._waits else []
+        for origin in gone:
+            del self._waits.pop(origin).waiters[origin]
             self._timers.discard(WaitDue(origin))
 
     def _pop_waiters(self, record: AgentRecord) -> list[Origin]:
-        waiters, record.waiters = record.waiters, []
+        waiters, record.waiters = list(record.waiters), {}
         for origin in waiters:
             self._waits.pop(origin, None)
             self._timers.discard(WaitDue(origin))

@@ -53,6 +53,9 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
             trio.BrokenResourceError, trio.ClosedResourceError: it never will be.
         """
 
+    def limit_lines(self, line_bytes: int) -> None:
+        """From now on, read no longer lines than this. Without lines there is nothing to do."""
+
 
 def _decode_lines(lines: Sequence[bytes | Oversized]) -> list[Frame | Rejected]:
     return [reject(line) if isinstance(line, Oversized) else decode(line) for line in lines]
@@ -112,6 +115,9 @@ class SocketChannel(FrameChannel):
         except OSError:
             self._unsent = b""  # the reader is told of the broken connection by its next recv
 
+    def limit_lines(self, line_bytes: int) -> None:
+        self._lines.max_bytes = line_bytes
+
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
@@ -147,6 +153,9 @@ class StreamChannel(FrameChannel):
         while self._unsent:
             data, self._unsent = b"".join(self._unsent), []
             await self._sender.send_all(data)
+
+    def limit_lines(self, line_bytes: int) -> None:
+        self._lines.max_bytes = line_bytes
 
     async def aclose(self) -> None:
         try:

@@ -40,6 +40,9 @@ __all__ = ["Core", "Runtime", "open_runtime"]
 CLOSE_TIMEOUT = 5.0
 """Seconds a peer that is hung up on has to read what was sent to it."""
 
+STRANGER_LINE_BYTES = 65536
+"""The longest line of a peer that has not registered: without a token nobody makes us keep more than that."""
+
 
 class Core(Protocol):
     """What ``HubCore`` and ``MetaHubCore`` have in common."""
@@ -68,6 +71,8 @@ class Connection:
     """The transport has enough for now; a task waits until it is drained."""
     dropped: int = 0
     """Notifications dropped because the peer reads too slowly."""
+    stranger: bool = False
+    """It has not been answered yes yet; a core does so first to its registration."""
     hang_up_reason: str | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     below_mark: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -115,6 +120,9 @@ class Runtime:
     async def serve(self, channel: FrameChannel, link: Link) -> str:
         """Run one connection from its beginning to its end; return why it ended."""
         peer = self.admit(channel)
+        if link is Link.ACCEPTED:
+            self._connections[peer].stranger = True
+            channel.limit_lines(min(STRANGER_LINE_BYTES, self._limits.line_bytes))
         self.dispatch(PeerConnected(peer, link))
         reason = "the hub is closing"
         try:
@@ -186,6 +194,9 @@ class Runtime:
                 if (connection := self._connections.get(peer)) is not None:
                     if self._logger.isEnabledFor(logging.DEBUG):
                         self._logger.debug(">%d %s", peer, brief(frame))
+                    if connection.stranger and isinstance(frame, Response):
+                        connection.stranger = False
+                        connection.channel.limit_lines(self._limits.line_bytes)
                     self._queue(connection, frame)
             case Disconnect(peer, reason):
                 self.hang_up(peer, reason)

@@ -31,7 +31,8 @@ class LineBuffer:
     """Cuts a stream of bytes into lines of at most ``max_bytes``, the line feed not counted."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """May be changed at any time; a line that is too long by then is given up with its next bytes."""
         # A bytearray grows in amortized constant time, so a long line in small pieces costs linear
         # time; and unlike a list of the pieces it does not cost 40 bytes for each of them.
         self._open = bytearray()
@@ -48,7 +49,7 @@ class LineBuffer:
         if pieces and (self._open or self._skipping):
             found += self._extend(pieces.pop(0))
             found += self._end()
-        if len(data) <= self._max_bytes:
+        if len(data) <= self.max_bytes:
             found += [line for piece in pieces if (line := piece.strip())]
         else:
             found += self._bounded(pieces)
@@ -71,7 +72,7 @@ class LineBuffer:
         if self._skipping:
             return []
         self._open += piece
-        if len(self._open) <= self._max_bytes:
+        if len(self._open) <= self.max_bytes:
             return []
         oversized = Oversized(bytes(self._open[:PREFIX_BYTES]), len(self._open))
         self._open = bytearray()

@@ -91,6 +91,7 @@ def json_key(attribute: attrs.Attribute[Any]) -> str:
 
 
 def is_null(text: Raw) -> bool:
+    """Whether it is JSON's ``null``, which most readers refuse."""
     return bytes(text) == b"null"
 
 
@@ -121,6 +122,7 @@ def read_tagged(text: Raw) -> tuple[str, Raw]:
 
 
 def read_str(text: Raw, _: Any = str) -> str:
+    """A string, and nothing that could be made one."""
     value = _loads(text)
     if isinstance(value, str):
         return value
@@ -154,6 +156,7 @@ def _read_float(text: Raw, _: Any) -> float:
 
 
 def read_opaque(text: Raw, _: Any = Opaque) -> Opaque:
+    """Any JSON value, as it was written."""
     return Opaque(bytes(text))
 
 

@@ -199,6 +199,7 @@ async def start(*args: str, env: dict[str, str]) -> AsyncIterator[Running]:
         nursery.start_soon(running.read, process.stdout)
         try:
             yield running
+            assert "Traceback" not in running.text
         finally:
             if process.returncode is None:
                 process.kill()

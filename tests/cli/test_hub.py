@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import trio
 
 from loopal_cluster import Decision, Role, connect, open_meta_hub
 from loopal_cluster.agents.guard import living_groups
@@ -94,6 +95,7 @@ async def first(kind, client):
     async for event in await client.subscribe(0):
         if isinstance(event.payload, kind):
             return event.payload
+    raise AssertionError("the events have ended")
 
 
 # Front end, lifecycle, cluster: two of each.
@@ -240,6 +242,7 @@ async def test_nobody_there_is_never_a_yes(program, config, front_end):
 
 async def test_a_server_passes_its_permissions_to_an_operator_that_attaches(program, config):
     async def allow(permission):
+        await trio.lowlevel.checkpoint()
         return Decision(allow=permission.tool_name == "Bash")
 
     command = ("hub", "--server", "--ephemeral", "--hub-name", "box", *config, "--agent", "careful", "rm x")
@@ -252,6 +255,17 @@ async def test_a_server_passes_its_permissions_to_an_operator_that_attaches(prog
 
 
 # Names, addresses, tokens.
+
+
+async def test_a_hub_that_still_dials_can_be_ended(program):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with program.start("hub", "--server", "-vv", "--join-hub", address) as hub:
+            await hub.says("request 1 meta/register")
+            hub.process.terminate()
+
+            assert await hub.ends() == 0
+    assert os.listdir(program.directory / "loopal-cluster") == [".lock"]
 
 
 async def test_a_default_name_is_made_unique_on_this_machine_and_in_the_cluster(program, config):
@@ -312,7 +326,9 @@ async def test_a_meta_hub_that_is_not_there_is_status_4(program):
     done = await program.run("hub", "--server", "--join-hub", address)
 
     assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr == f"error: cannot reach {address}: Connection refused\n"
+    assert done.stderr.startswith(f"error: cannot reach {address}: ")
+    assert done.stderr.endswith("Connection refused\n")
+    assert done.stderr.count("\n") == 1
 
 
 async def test_it_listens_on_tcp_on_request_and_says_so_in_its_discovery_file(program, config):

@@ -124,7 +124,7 @@ async def test_a_terminal_never_obeys_an_agent(terminal):
 
 async def test_ctrl_c_ends_it_quietly(terminal):
     async with terminal("--agent", "talk") as human:
-        await human.shows("Ctrl-D ends.")
+        await human.shows("Ctrl-D ends.\r\n")
         before = human.screen
         human.process.send_signal(signal.SIGINT)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import socket
+from importlib.metadata import entry_points
 
 import pytest
 
 from loopal_cluster import Unauthorized, connect
+from loopal_cluster.__main__ import main
 
 READY = re.compile(
     r"""MetaHub listening on (?P<address>127\.0\.0\.1:\d+)
@@ -106,11 +108,7 @@ async def test_wrong_usage_is_one_line_and_status_2(program, options, fault):
     assert done.stderr.count("\n") == 1
 
 
-async def test_both_names_are_the_same_program(program):
-    from importlib.metadata import entry_points
-
-    from loopal_cluster.__main__ import main
-
+def test_both_names_are_the_same_program():
     (script,) = entry_points(group="console_scripts", name="loopal-cluster")
 
     assert script.load() is main

@@ -9,6 +9,7 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.effects import Disconnect, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.steps import Forwarding
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import OK, CancelRequest, Interrupt, Status
@@ -146,11 +147,11 @@ def test_the_calls_to_a_peer_are_handed_over_when_it_is_forgotten():
 def test_withdrawing_a_request_answers_it_and_tells_whoever_was_asked_for_it():
     exchange = talk()
     origin = exchange.take(A, Request(7, Status()))
-    exchange.call(B, Status(), "for 7", 1.0)
+    exchange.call(B, Status(), Forwarding(origin), 1.0)
     exchange.call(B, Status(), "for another", 1.0)
     exchange.drain()
 
-    exchange.withdraw(origin, "for 7")
+    exchange.withdraw(origin, Forwarding(origin))
 
     assert exchange.drain() == [
         Send(A, Failure(7, ErrorCode.CANCELLED, "cancelled by its caller")),

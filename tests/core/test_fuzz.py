@@ -23,7 +23,7 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.outcomes import Cancelled, Done, Failed
 from loopal_cluster.payloads import Finished
 from loopal_cluster.testing import CoreDriver, sent
@@ -66,9 +66,7 @@ TOKENS = st.sampled_from([TOKEN, TOKEN, TOKEN, "wrong"])
 COMPLETIONS = st.builds(m.Completion, IDS.map(str), ADDRESSES, ADDRESSES, OUTCOMES)
 REQUESTS = st.one_of(
     st.builds(m.Register, NAMES, TOKENS, st.sampled_from(m.Role), PROTOCOLS),
-    st.builds(
-        m.RegisterHub, NAMES, TOKENS, protocol=PROTOCOLS, instance=st.sampled_from([None, "1", "2"])
-    ),
+    st.builds(m.RegisterHub, NAMES, TOKENS, protocol=PROTOCOLS, instance=st.sampled_from([None, "1", "2"])),
     st.builds(m.Route, ENVELOPES),
     st.builds(m.MetaRoute, ENVELOPES),
     st.builds(m.DeliverEnvelope, ENVELOPES),
@@ -282,9 +280,7 @@ def check_exchange(driver: CoreDriver) -> None:
     assert driver.core.next_deadline() is None
 
 
-FUZZ = settings(
-    max_examples=150, deadline=None, stateful_step_count=50, suppress_health_check=list(HealthCheck)
-)
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 LIMITS = st.sampled_from([Limits(), TIGHT])
 
 
@@ -309,7 +305,9 @@ def test_a_meta_hub_survives_anything_and_forgets_everybody(data, limits, steps)
 @FUZZ
 @given(st.data(), LIMITS, st.integers(1, 60))
 def test_a_hub_survives_anything_and_forgets_everybody(data, limits, steps):
-    known = HubSettings("here", "1", TOKEN, agent_types=("t",), default_type="t", timeouts=TIMES, limits=limits)
+    known = HubSettings(
+        "here", "1", TOKEN, agent_types=("t",), default_type="t", timeouts=TIMES, limits=limits
+    )
     core = HubCore(known, ids())
     monitor = Monitor(CoreDriver(core))
 

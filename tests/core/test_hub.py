@@ -473,7 +473,9 @@ def test_only_agents_report_events(party):
     hub = open_hub()
     watcher = attach(hub)
     hub.request(watcher, Subscribe())
-    peer = {"stranger": hub.connect, "client": lambda: attach(hub), "meta_hub": lambda: join_meta(hub)}[party]()
+    peer = {"stranger": hub.connect, "client": lambda: attach(hub), "meta_hub": lambda: join_meta(hub)}[
+        party
+    ]()
 
     assert hub.notify(peer, AgentEvent("x", Finished())) == []
 
@@ -548,9 +550,7 @@ def test_a_meta_hub_that_fails_has_not_answered():
     assert hub.receive(up, Failure(3, ErrorCode.METHOD_NOT_FOUND, "unknown")) == []
     [decision] = answers(hub.advance(300.0), x)
 
-    assert decision.result == Decision(
-        allow=False, reason="no operator answered within 300 s", by="policy"
-    )
+    assert decision.result == Decision(allow=False, reason="no operator answered within 300 s", by="policy")
 
 
 @pytest.mark.parametrize(("policy", "allow"), [(Policy.BYPASS, True), (Policy.DENY, False)])

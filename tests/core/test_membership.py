@@ -175,9 +175,7 @@ def test_a_second_register_is_refused_and_changes_nothing():
 def test_an_agent_cannot_register_with_a_meta_hub():
     failure = refusal(open_meta(), Register("a", TOKEN, Role.AGENT))
 
-    assert failure == Failure(
-        1, ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub"
-    )
+    assert failure == Failure(1, ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub")
 
 
 def test_there_is_a_limit_to_hubs():

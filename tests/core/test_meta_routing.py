@@ -227,7 +227,9 @@ def test_a_sender_is_an_agent_of_the_hub_the_message_comes_from_whatever_it_clai
     assert requests(meta.request(a, MetaRoute(forged)), b) == [delivered("a/main", "a")]
 
 
-@pytest.mark.parametrize("source", [HumanSource(), SystemSource("agent-completed"), ChannelSource("c", "ann")])
+@pytest.mark.parametrize(
+    "source", [HumanSource(), SystemSource("agent-completed"), ChannelSource("c", "ann")]
+)
 def test_a_hub_may_send_for_others_than_agents(source):
     meta = open_meta()
     a, b = join(meta, "a"), join(meta, "b")
@@ -328,9 +330,7 @@ def test_a_hub_of_the_base_dialect_is_asked_to_shut_down_what_is_to_be_cancelled
     a, b = join(meta, "a"), join_base(meta, "b")
 
     assert requests(meta.request(a, CancelAgent(Address("x", "b"))), b) == [ShutdownAgent(Address("x"))]
-    assert meta.receive(b, Response(1, OK)) == [
-        Send(a, Response(2, Waited("asked to stop", timed_out=True)))
-    ]
+    assert meta.receive(b, Response(1, OK)) == [Send(a, Response(2, Waited("asked to stop", timed_out=True)))]
 
 
 def test_an_unknown_method_is_refused_by_name():

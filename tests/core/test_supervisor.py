@@ -402,6 +402,25 @@ def test_calls_to_an_agent_that_ends_fail_at_once():
     assert failure.code is ErrorCode.CONNECTION_LOST
 
 
+def test_an_agent_that_ends_no_longer_watches():
+    hub = open_hub()
+    x = begin(hub)
+    hub.request(x, Subscribe())
+
+    hub.notify(x, Completed())
+
+    assert hub.core._timeline._subscribers == {}
+
+
+def test_an_agent_that_waits_for_itself_is_not_answered_when_it_is_gone():
+    hub = open_hub()
+    x = begin(hub)
+    hub.request(x, WaitAgent(X))
+    hub.request(x, ShutdownAgent(X))
+
+    assert sent(hub.handle(AgentEnded("id-1", "killed")), x) == []
+
+
 # Waiting.
 
 
@@ -492,9 +511,7 @@ def test_details_of_an_agent_that_has_ended_say_how():
     hub.notify(begin(hub), Completed("error", "boom"))
     client = attach(hub)
 
-    details = AgentDetails(
-        "x", 'Failed("boom")', "boom", id="id-1", type="t", outcome=Failed("boom")
-    )
+    details = AgentDetails("x", 'Failed("boom")', "boom", id="id-1", type="t", outcome=Failed("boom"))
     assert hub.request(client, AgentInfo(X)) == [Send(client, Response(2, details))]
 
 
@@ -633,12 +650,10 @@ def test_children_of_an_agent_that_ends_are_stopped(how):
     x = begin(hub, "x")
     y = begin(hub, "y", x)
 
-    effects = (
-        hub.notify(x, Completed()) if how == "completes" else hub.handle(AgentEnded("id-1", "killed"))
-    )
+    effects = hub.notify(x, Completed()) if how == "completes" else hub.handle(AgentEnded("id-1", "killed"))
     hub.handle(AgentEnded("id-2", "exit status 0"))
 
-    assert [message for message in notices(effects, y) + requests(effects, y)] == [Interrupt(), Shutdown()]
+    assert notices(effects, y) + requests(effects, y) == [Interrupt(), Shutdown()]
     assert outcome_of(hub, "y") == Cancelled("its parent 'x' ended")
 
 

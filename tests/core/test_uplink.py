@@ -95,9 +95,7 @@ def test_an_answer_that_is_not_ok_is_a_refusal():
 
     [effect] = hub.receive(up, Response(1, Welcome(ok=False)))
 
-    assert effect == Disconnect(
-        up, "the MetaHub refused this hub: it did not say ok", ErrorCode.REFUSED
-    )
+    assert effect == Disconnect(up, "the MetaHub refused this hub: it did not say ok", ErrorCode.REFUSED)
 
 
 def test_a_meta_hub_that_does_not_answer_is_left_and_may_be_dialled_again():

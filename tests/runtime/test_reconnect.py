@@ -17,8 +17,8 @@ from loopal_cluster import (
     open_hub,
     open_meta_hub,
 )
-from loopal_cluster.frames import Request
-from loopal_cluster.messages import RegisterHub
+from loopal_cluster.frames import Request, Response
+from loopal_cluster.messages import Protocol, RegisterHub, Welcome
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
 TOKEN = "the-token"
@@ -394,3 +394,23 @@ async def test_an_agent_whose_spawner_was_told_that_the_link_broke_does_not_run_
             await trio.sleep(5.0)
             agents = [agent.name for part in await client.topology() for agent in part.topology.agents]
             assert (agents == []) == failed.is_set()
+
+
+@pytest.mark.limit(500.0)
+@pytest.mark.xfail(reason="a hub does not expect to hear from its MetaHub", strict=True)
+async def test_a_hub_dials_again_when_its_meta_hub_has_fallen_silent(autojump_clock):
+    """As behind a router that has forgotten the connection: nothing is refused, nothing arrives."""
+    links = []
+
+    async def dial():
+        ours, theirs = record_pair()
+        links.append(theirs)
+        theirs.send_nowait([Response(1, Welcome(name="hub-a", kind="meta_hub", protocol=Protocol(1)))])
+        return ours
+
+    async with open_hub("hub-a", join=dial):
+        await trio.sleep(200.0)
+        for link in links:
+            await link.aclose()
+
+    assert len(links) >= 2

@@ -235,7 +235,7 @@ async def test_large_frames_pass_in_pieces(pair):
 @every_byte_transport
 async def test_a_frame_longer_than_the_limit_is_refused_and_the_next_one_read(pair):
     async with opened(pair) as (here, there):
-        there._lines._max_bytes = 1000
+        there.limit_lines(1000)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_all, here, [Request(7, Status()), beat(1, 5000), beat(2)])
             received = []

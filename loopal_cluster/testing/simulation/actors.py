@@ -400,7 +400,7 @@ class ScriptedAgent(Caller):
         life, history = self.life, self.world.history
         life.began_at = self.world.schedule.now
         life.spawned_by, self._plan = Plan.read(message.prompt)
-        life.silent = self._plan.listens == "silent"
+        life.deaf = self._plan.listens != "yes"
         if life.spawned_by is not None:
             op = history.spawns[life.spawned_by]
             assert isinstance(op.message, SpawnAgent)

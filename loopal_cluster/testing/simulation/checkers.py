@@ -1,6 +1,494 @@
-"""x"""
-from typing import Protocol, Iterable
-from loopal_cluster.testing.simulation.history import Deviation, History
+"""What must be true of every run, whatever went wrong in it. One class, one promise.
+
+Each reads only the ``History``: what actors asked, were told and did. What can only be seen while it
+happens (a core that raises, a missing event, a table that is not empty) the world notes itself.
+Each is proved by ``tests/simulation/test_sabotage.py``: it finds a core that was broken on purpose.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Protocol
+
+from loopal_cluster.address import Address
+from loopal_cluster.completions import unwrap_result
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.messages import (
+    Addressed,
+    AgentSource,
+    CancelAgent,
+    HumanSource,
+    ListHubs,
+    Permission,
+    Question,
+    Route,
+    ShutdownAgent,
+    SpawnAgent,
+    SystemSource,
+    WaitAgent,
+)
+from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
+from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
+from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op
+from loopal_cluster.wire.contents import user_content
+
+__all__ = ["CHECKERS", "Checker"]
+
+DRIFT = 1.03
+"""Clocks differ by at most 1 %, each from the true time and so 2 % from each other."""
+RECOVERY = TIMEOUTS.redial_delay_max + TIMEOUTS.handshake_timeout + LOST + SLACK
+"""After this time without trouble a cluster is whole again."""
+META = "meta"
+
+
 class Checker(Protocol):
-    def check(self, history: History) -> Iterable[Deviation]: ...
-CHECKERS: tuple[Checker, ...] = ()
+    """One promise."""
+
+    name: str
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        """Where it was not kept."""
+
+
+class OneOutcome:
+    """Every operation of a living caller has exactly one outcome, and not after its time."""
+
+    name = "one outcome"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if len(op.answers) > 1:
+                yield Deviation(self.name, op.answers[1][0], f"{op} has {len(op.answers)} outcomes: {op.answers}")
+            elif op.ended_at is None:
+                yield Deviation(self.name, history.ended_at, f"{op} has no outcome: {op.message}")
+            elif op.answers and op.ended_at > self._deadline(op, history):
+                late = op.ended_at - op.at
+                yield Deviation(
+                    self.name, op.ended_at, f"{op} had its outcome after {late:.2f} s, not {op.patience:g}: {op.answers}"
+                )
+
+    def _deadline(self, op: Op, history: History) -> float:
+        assert op.ended_at is not None
+        halted = history.frozen_time(op.hub, op.at, op.ended_at)
+        if op.life is not None:
+            halted += sum(max(0.0, min(op.ended_at, until) - max(op.at, since)) for since, until in op.life.frozen)
+        return op.at + op.patience * DRIFT + SLACK + halted
+
+
+class DeliveredOnce:
+    """An acknowledged message was processed once, a refused one never, any other at most once; by its target."""
+
+    name = "delivered once"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        processed: dict[str, list[AgentLife]] = defaultdict(list)
+        for life in history.lives:
+            for receipt in life.received:
+                if receipt.accepted:
+                    processed[receipt.envelope.id].append(life)
+        for envelope_id, op in history.envelopes.items():
+            by = processed.get(envelope_id, [])
+            wanted = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
+            at = op.ended_at or history.ended_at
+            if not wanted[0] <= len(by) <= wanted[1]:
+                yield Deviation(self.name, at, f"{op} is {op.verdict} and was processed {len(by)} times: {op.answers}")
+            elif by and not is_target(by[0], op):
+                assert isinstance(op.message, Route)
+                target = op.message.envelope.target
+                yield Deviation(self.name, at, f"{op} to {target} was processed by {by[0]}")
+
+
+class TrueSender:
+    """Whoever receives a message is told who really sent it, so that it can be answered."""
+
+    name = "true sender"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for life in history.lives:
+            for receipt in life.received:
+                op = history.envelopes.get(receipt.envelope.id)
+                if op is None:
+                    continue
+                expected: object = HumanSource()
+                if op.life is not None:
+                    local = op.life.hub == life.hub
+                    expected = AgentSource(op.life.name if local else op.life.address)
+                if receipt.source != expected:
+                    yield Deviation(self.name, receipt.at, f"{life} got {op} from {receipt.source}, not {expected}")
+
+
+class TrueOutcomes:
+    """What is told of an agent's end is how it ended, of the right agent, and always the same; or ``Lost``."""
+
+    name = "true outcomes"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        lives = {life.agent_id: life for life in history.lives}
+        told: dict[str, Outcome] = {}
+        for op in history.ops:
+            if not isinstance(op.message, WaitAgent | CancelAgent) or op.verdict != "ok":
+                continue
+            waited = op.result
+            if waited.outcome is None:
+                continue
+            assert op.ended_at is not None
+            life = lives.get(waited.agent_id)
+            if (fault := self._fault(op, waited.agent, waited.agent_id, waited.outcome, life, history)) is not None:
+                yield Deviation(self.name, op.ended_at, f"{op} got {waited.outcome} of {waited.agent}: {fault}")
+            if not isinstance(waited.outcome, Lost):
+                first = told.setdefault(waited.agent_id, waited.outcome)
+                if first != waited.outcome:
+                    yield Deviation(self.name, op.ended_at, f"{op} got {waited.outcome}, others got {first}")
+
+    def _fault(
+        self, op: Op, agent: str, agent_id: str, outcome: Outcome, life: AgentLife | None, history: History
+    ) -> str | None:
+        assert isinstance(op.message, WaitAgent | CancelAgent)
+        assert op.ended_at is not None
+        message = op.message
+        if message.agent_id not in (None, agent_id):
+            return f"it asked for {message.agent_id}"
+        name = Address.parse(agent)
+        if name.agent != message.agent.agent or (life is not None and life.name != name.agent):
+            return f"it asked for {message.agent}"
+        if life is not None and message.agent.hub not in (None, life.hub):
+            return f"it asked for {message.agent}, and this one ran on {life.hub}"
+        if isinstance(outcome, Lost):
+            since = 0.0 if life is None else life.created_at
+            hubs = {op.hub, META} | ({life.hub} if life is not None else {name.hub or op.hub})
+            return None if history.troubled(since - 30, op.ended_at, *hubs) else "nothing was lost"
+        if life is None:
+            return None if isinstance(outcome, Cancelled | Failed) else "no such agent ever ran"
+        if outcome in [bare(truth) for truth in life.truths()] or bare(outcome) in life.truths():
+            return None
+        if isinstance(outcome, Cancelled) and life.stop_wanted_at is not None:
+            return None
+        if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
+            return None
+        return f"it said {life.said} and ended at {life.ended_at}"
+
+
+class SpawnedMeansRan:
+    """An acknowledged spawn started exactly one agent, the one it names; any other left none running."""
+
+    name = "spawned means ran"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        by_op: dict[int, list[AgentLife]] = defaultdict(list)
+        for life in history.lives:
+            if life.spawned_by is not None:
+                by_op[life.spawned_by].append(life)
+        for op in history.ops:
+            if isinstance(op.message, SpawnAgent):
+                yield from self._check(op, op.message, by_op.get(op.number, []), history)
+
+    def _check(
+        self, op: Op, message: SpawnAgent, lives: list[AgentLife], history: History
+    ) -> Iterator[Deviation]:
+        at = op.ended_at or history.ended_at
+        if len(lives) > 1:
+            yield Deviation(self.name, at, f"{op} started {len(lives)} agents: {', '.join(map(str, lives))}")
+        elif op.verdict == "ok":
+            wanted = (op.result.agent_id, message.spec.name, message.spec.target_hub or op.hub)
+            ran = [(life.agent_id, life.name, life.hub) for life in lives]
+            if ran != [wanted]:
+                yield Deviation(self.name, at, f"{op} was told {wanted}, and there ran {ran}")
+        elif op.answers and lives:
+            life = lives[0]
+            bound = (GONE if life.hub == op.hub else ORPHAN) + history.frozen_time(life.hub, at, at + ORPHAN)
+            if (life.ended_at or history.ended_at) > max(at, life.created_at) + bound + SLACK:
+                yield Deviation(self.name, at, f"{op} was told {op.code}, but {life} ran until {life.ended_at}")
+
+
+class ParentIsTold:
+    """A parent that is there is told of each child's end, once: by its wait, or by a message."""
+
+    name = "parent is told"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        children: dict[tuple[int, str], list[AgentLife]] = defaultdict(list)
+        for life in history.lives:
+            if life.parent is not None:
+                children[(id(life.parent), life.name)].append(life)
+        for same_name in children.values():
+            parent, name = same_name[0].parent, same_name[0].name
+            assert parent is not None
+            yield from self._check(parent, name, same_name, history)
+
+    def _check(
+        self, parent: AgentLife, name: str, children: list[AgentLife], history: History
+    ) -> Iterator[Deviation]:
+        texts = [text for told, text in completions(parent) if told == name]
+        by_wait = {
+            op.result.agent_id: op
+            for op in history.ops
+            if op.life is parent
+            and isinstance(op.message, WaitAgent | CancelAgent)
+            and op.verdict == "ok"
+            and op.result.outcome is not None
+        }
+        if len(texts) > len(children):
+            yield Deviation(
+                self.name, history.ended_at, f"{parent} got {len(texts)} completions of {len(children)} '{name}'"
+            )
+        for child in children:
+            by_message = sum(child.agent_id in text for text in texts)
+            wait = by_wait.get(child.agent_id)
+            waited = wait is not None and wait.at + 0.1 < (child.said_at or child.ended_at or 0.0)
+            if by_message + waited > 1:
+                yield Deviation(self.name, history.ended_at, f"{parent} was told twice of the end of {child}")
+        missing = [child for child in children if self._must_be_told(parent, child, history)]
+        if len(missing) > len(texts) + sum(child.agent_id in by_wait for child in missing):
+            names = ", ".join(map(str, missing))
+            yield Deviation(self.name, history.ended_at, f"{parent} was not told of the end of one of: {names}")
+
+    def _must_be_told(self, parent: AgentLife, child: AgentLife, history: History) -> bool:
+        op = history.spawns[child.spawned_by or 0]
+        assert isinstance(op.message, SpawnAgent)
+        if op.verdict != "ok" or child.ended_at is None or op.message.spec.notify_parent is False:
+            return False
+        until = child.ended_at + ORPHAN + TIMEOUTS.call_timeout
+        parent_until = min(
+            at for at in (parent.said_at, parent.ended_at, parent.stop_wanted_at, history.ended_at) if at is not None
+        )
+        return (
+            until < parent_until
+            and not parent.deaf
+            and not any(since < until and end > child.ended_at for since, end in parent.frozen)
+            and history.frozen_time(parent.hub, child.ended_at, until) == 0
+        )
+
+
+class NoOrphans:
+    """No agent runs on when its parent, or its parent's hub, is gone; cascades included."""
+
+    name = "no orphans"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for life in history.lives:
+            parent = life.parent
+            if parent is None or life.detached or parent.ended_at is None or life.ended_at is None:
+                continue
+            since = max(parent.ended_at, life.created_at)
+            local = life.hub == parent.hub and life.hub_run == parent.hub_run
+            bound = (GONE + SLACK if local else ORPHAN) * DRIFT
+            bound += history.frozen_time(life.hub, since, life.ended_at)
+            if life.ended_at > since + bound:
+                ran = life.ended_at - parent.ended_at
+                yield Deviation(
+                    self.name, since + bound, f"{life} ran {ran:.1f} s after the end of its parent {parent}"
+                )
+
+
+class NoStopWithoutCause:
+    """An agent is stopped only if somebody asked for it, or its owner is gone."""
+
+    name = "no stop without cause"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        stops = [op for op in history.ops if isinstance(op.message, CancelAgent | ShutdownAgent)]
+        for life in history.lives:
+            if life.stop_wanted_at is not None and not self._cause(life, life.stop_wanted_at, stops, history):
+                yield Deviation(self.name, life.stop_wanted_at, f"{life} was stopped, and nobody wanted it")
+
+    def _cause(self, life: AgentLife, at: float, stops: list[Op], history: History) -> bool:
+        if life.began_at is None or life.spawned_by is None or (life.ended_at or at + 1) <= at:
+            return True
+        op, parent = history.spawns[life.spawned_by], life.parent
+        if op.verdict != "ok":
+            return True
+        if any(
+            stop.at <= at and isinstance(stop.message, Addressed) and stop.message.agent.agent == life.name
+            for stop in stops
+        ):
+            return True
+        while parent is not None:  # a grandchild may learn of it before the child does
+            ends = (parent.ended_at, parent.said_at, parent.stop_wanted_at)
+            if any(end is not None and end <= at for end in ends):
+                return True
+            parent = parent.parent
+        return op.hub != life.hub and history.troubled(0.0, at, op.hub, life.hub, META)
+
+
+class HumansDecide:
+    """A permission is granted, and a question answered, only by an operator who did."""
+
+    name = "humans decide"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if op.verdict != "ok" or not isinstance(op.message, Permission | Question):
+                continue
+            assert op.ended_at is not None
+            made = [decided for at, _, call, decided in history.decisions if at <= op.ended_at and call == call_id(op)]
+            if isinstance(op.message, Question):
+                fault = None if None in made else "no operator has answered"
+            elif op.result.allow:
+                fault = None if True in made else "no operator has allowed it"
+            else:
+                fault = None if False in made or op.result.by == "policy" else "no operator has denied it"
+            if fault is not None:
+                yield Deviation(self.name, op.ended_at, f"{op} got {op.result}: {fault}")
+
+
+class LostInTime:
+    """Whoever waits on an agent of a hub that is gone is told, soon."""
+
+    name = "lost in time"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for trouble in history.troubles:
+            detection = {"crash": 0.1, "freeze": TIMEOUTS.lost_timeout}.get(trouble.kind)
+            if detection is None or trouble.process == META or trouble.ends < trouble.begins + detection:
+                continue
+            known_at = trouble.begins + detection
+            for op in history.ops:
+                if not isinstance(op.message, WaitAgent) or not self._waits_on(op, trouble.process, trouble.begins, history):
+                    continue
+                if history.troubled(op.at - RECOVERY, known_at + LOST + SLACK, op.hub, META):
+                    continue
+                bound = known_at * 1.0 + LOST + SLACK + detection * (DRIFT - 1)
+                if (op.ended_at or history.ended_at) > bound:
+                    yield Deviation(
+                        self.name, bound, f"{op} was still open, {trouble.process} gone since {trouble.begins:.2f}"
+                    )
+
+    def _waits_on(self, op: Op, hub: str, at: float, history: History) -> bool:
+        if op.hub == hub or op.at > at - 0.5 or (op.ended_at or at + 1) <= at:
+            return False
+        assert isinstance(op.message, WaitAgent)
+        targets = [
+            life for life in history.lives if life.name == op.message.agent.agent and life.running_at(op.at)
+        ]
+        return len(targets) == 1 and targets[0].hub == hub and is_target(targets[0], op)
+
+
+class TrueHealth:
+    """The MetaHub lists a hub as connected while it is, as suspect or gone soon after it is not."""
+
+    name = "true health"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if isinstance(op.message, ListHubs) and op.verdict == "ok":
+                status = {info.name: info.status for info in op.result.hubs}
+                for hub in sorted({life.hub for life in history.lives} | {op.hub} - {META}):
+                    if (fault := self._fault(op, hub, status.get(hub), history)) is not None:
+                        yield Deviation(self.name, op.at, f"{op}: {hub} is {status.get(hub)}: {fault}")
+
+    def _fault(self, op: Op, hub: str, status: str | None, history: History) -> str | None:
+        assert op.ended_at is not None
+        if not history.troubled(op.at - 3 * RECOVERY, op.ended_at, hub, op.hub, META):
+            return None if status == "Connected" or op.at < RECOVERY else "nothing ever happened to it"
+        if history.troubled(op.at - RECOVERY, op.ended_at, op.hub, META) and op.hub != META:
+            return None
+        for trouble in history.troubles:
+            if trouble.process != hub or trouble.ends < op.ended_at or history.troubled(trouble.begins - 1, op.ended_at, META):
+                continue
+            if trouble.kind == "crash" and op.at > trouble.begins + 0.3 + LOST and status == "Connected":
+                return f"it was killed at {trouble.begins:.2f}"
+            if trouble.kind == "freeze":
+                silent = op.at - trouble.begins - SLACK
+                if silent > TIMEOUTS.suspect_timeout * DRIFT and status == "Connected":
+                    return f"it is frozen since {trouble.begins:.2f}"
+                if silent > TIMEOUTS.lost_timeout * DRIFT and status == "Degraded":
+                    return f"it is frozen since {trouble.begins:.2f}"
+        return None
+
+
+class Findable:
+    """An agent that is up is found, by its address or its bare name, from anywhere."""
+
+    name = "findable"
+    MISSING = (ErrorCode.AGENT_NOT_FOUND, ErrorCode.HUB_NOT_CONNECTED, ErrorCode.NOT_IN_CLUSTER)
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            target = target_of(op)
+            if target is None or op.code not in self.MISSING:
+                continue
+            if isinstance(op.message, WaitAgent) and op.message.agent_id is not None:
+                yield from self._check_run(op, op.message.agent_id, history)
+                continue
+            up = [life for life in history.lives if is_target(life, op) and self._surely_up(life, op)]
+            if target.hub is None and self._namesake_on_the_way(up, target.agent, op, history):
+                continue
+            for life in up:
+                if not history.troubled(op.at - RECOVERY, op.at + op.patience, op.hub, life.hub, META):
+                    yield Deviation(self.name, op.at, f"{op} to {target} got {op.answers[0][1]}, but {life} is up")
+
+    def _surely_up(self, life: AgentLife, op: Op) -> bool:
+        assert op.ended_at is not None
+        ends = [at for at in (life.said_at, life.ended_at, life.stop_wanted_at) if at is not None]
+        return life.began_at is not None and life.began_at + 1.0 < op.at and min(ends, default=op.ended_at + 1) > op.ended_at
+
+    def _namesake_on_the_way(self, up: list[AgentLife], name: str, op: Op, history: History) -> bool:
+        """Another agent of that name may be starting or ending somewhere: then the answer may be about that."""
+        mine = {life.spawned_by for life in up}
+        return any(
+            number not in mine and isinstance(spawn.message, SpawnAgent) and spawn.message.spec.name == name
+            for number, spawn in history.spawns.items()
+            if spawn.at <= (op.ended_at or op.at)
+        )
+
+    def _check_run(self, op: Op, agent_id: str, history: History) -> Iterator[Deviation]:
+        """A run that has ended is known by its identity, for a while, to the hub that asked for it."""
+        for life in history.lives:
+            spawn = history.spawns.get(life.spawned_by or 0)
+            if life.agent_id != agent_id or spawn is None or spawn.hub != op.hub or op.hub == META:
+                continue
+            if life.ended_at is not None and life.ended_at < op.at - 0.6 * TIMEOUTS.result_ttl:
+                continue
+            if not history.troubled(spawn.at, op.at + op.patience, op.hub):
+                yield Deviation(self.name, op.at, f"{op} for {life} got {op.answers[0][1]}")
+
+
+CHECKERS: tuple[Checker, ...] = (
+    OneOutcome(),
+    DeliveredOnce(),
+    TrueSender(),
+    TrueOutcomes(),
+    SpawnedMeansRan(),
+    ParentIsTold(),
+    NoOrphans(),
+    NoStopWithoutCause(),
+    HumansDecide(),
+    LostInTime(),
+    TrueHealth(),
+    Findable(),
+)
+
+
+def target_of(op: Op) -> Address | None:
+    """Whom an operation is about."""
+    if isinstance(op.message, Route):
+        return op.message.envelope.target
+    return op.message.agent if isinstance(op.message, Addressed) else None
+
+
+def is_target(life: AgentLife, op: Op) -> bool:
+    """Whether an operation may be about this agent."""
+    target = target_of(op)
+    return target is not None and life.name == target.agent and target.hub in (None, life.hub)
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Without a traceback."""
+    return Failed(outcome.error) if isinstance(outcome, Failed) else outcome
+
+
+def call_id(op: Op) -> str:
+    """What an operator's decision on this operation is noted under."""
+    return op.message.tool_call_id if isinstance(op.message, Permission) else ""
+
+
+def completions(parent: AgentLife) -> list[tuple[str, str]]:
+    """The names and texts of the completions an agent has got as messages."""
+    found = []
+    for receipt in parent.received:
+        if receipt.source == SystemSource("agent-completed") and receipt.accepted:
+            told = unwrap_result(user_content(receipt.envelope.content).text)
+            if told is not None:
+                found.append(told)
+    return found

@@ -115,8 +115,8 @@ class AgentLife:
     received: list[Receipt] = field(factory=list)
     parent: AgentLife | None = None
     detached: bool = False
-    silent: bool = False
-    """It does not answer messages."""
+    deaf: bool = False
+    """It refuses messages, or does not answer them."""
 
     @property
     def address(self) -> str:

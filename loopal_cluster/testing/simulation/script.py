@@ -281,10 +281,17 @@ class _Author:
         self._hubs = tuple(f"hub-{n}" for n in range(1, self._random.choice((1, 2, 2, 3, 3, 4)) + 1))
         self._horizon = self._random.uniform(6.0, 16.0)
 
+        self._at = 0.0
+        self._spawned: list[tuple[str, float, float]] = []
+        """What will probably be there: addresses, from when, until when."""
+
     def script(self) -> Script:
         rnd = self._random
-        steps = [Step(round(rnd.uniform(0.0, 2.0), 3), self._spawn(top=True)) for _ in range(rnd.randint(2, 6))]
-        steps += [Step(self._instant(rnd), self._operation()) for _ in range(rnd.randint(8, 40))]
+        instants = [(round(rnd.uniform(0.2, 2.0), 3), True) for _ in range(rnd.randint(2, 6))]
+        instants += [(self._instant(rnd), False) for _ in range(rnd.randint(8, 40))]
+        steps = []
+        for self._at, top in sorted(instants):
+            steps.append(Step(self._at, self._spawn(top=True) if top else self._operation()))
         if self._weather is Weather.ROUGH:
             for _ in range(self._faults.randint(1, 4)):
                 steps += self._trouble()
@@ -315,12 +322,21 @@ class _Author:
         hub = rnd.choice(self._hubs)
         actor = f"client@{hub}" if top else self._actor()
         target = rnd.choice((None, *self._hubs, *self._hubs))
+        if actor == f"client@{META}":
+            target = rnd.choice(self._hubs)
+        name, plan = rnd.choice(NAMES), self._plan()
+        if rnd.random() < 0.8:  # rather a free name
+            taken = {address for address, _ in self._there()}
+            name = next((free for free in NAMES if f"{target}/{free}" not in taken), name)
+        here = actor.partition("/")[0].removeprefix("client@")
+        until = self._at + (1000.0 if plan.ending == "hang" else plan.work)
+        self._spawned.append((f"{target or here}/{name}", self._at + 0.3, until))
         return Spawn(
             actor=actor,
-            name=rnd.choice(NAMES),
-            target_hub=target if actor != f"client@{META}" else rnd.choice(self._hubs),
-            agent_type=rnd.choices(("quick", "slow", "broken", "mute", "unheard-of"), (80, 10, 4, 4, 2))[0],
-            plan=self._plan(),
+            name=name,
+            target_hub=target,
+            agent_type=rnd.choices(("quick", "slow", "broken", "mute", "unheard-of"), (84, 8, 3, 3, 2))[0],
+            plan=plan,
             detached=rnd.random() < 0.15,
             notify=rnd.choices((None, True, False), (80, 10, 10))[0],
         )
@@ -378,12 +394,17 @@ class _Author:
             return self._agent()
         return f"client@{rnd.choice((*self._hubs, *self._hubs, META))}"
 
+    def _there(self) -> list[tuple[str, float]]:
+        return [(address, until) for address, since, until in self._spawned if since < self._at < until]
+
     def _agent(self) -> str:
+        if self._random.random() < 0.9 and (there := self._there()):
+            return self._random.choice(there)[0]
         return f"{self._random.choice(self._hubs)}/{self._random.choice(NAMES)}"
 
     def _target(self) -> str:
-        rnd = self._random
-        return rnd.choice(NAMES) if rnd.random() < 0.4 else self._agent()
+        address = self._agent()
+        return address.partition("/")[2] if self._random.random() < 0.4 else address
 
     # Faults.
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from attrs import evolve
+
 from loopal_cluster.address import Address
 from loopal_cluster.config import HubSettings, MetaHubSettings
 from loopal_cluster.core.events import Link
@@ -338,6 +340,13 @@ class World:
 
     def _crash(self, process: Process, down: float, *, kind: str = "crash") -> None:
         if process.alive:
+            # Whatever else was wrong with this process is over with it.
+            self.history.troubles[:] = [
+                evolve(trouble, ends=min(trouble.ends, self.schedule.now))
+                if trouble.process == process.name and trouble.kind == "freeze"
+                else trouble
+                for trouble in self.history.troubles
+            ]
             self._note(kind, process.name, down)
             process.crash()
             self.schedule.after(down, process.start)

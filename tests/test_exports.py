@@ -1,0 +1,154 @@
+"""What is public: it exists, it is listed, and it says what it is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import loopal_cluster
+
+NAMES = [
+    info.name
+    for info in pkgutil.walk_packages(loopal_cluster.__path__, "loopal_cluster.")
+    if not info.name.endswith("__main__")
+]
+INTERNAL = ("loopal_cluster.cli",)
+"""Programs, not a library: what they have is for each other."""
+LIBRARY = [name for name in NAMES if not name.startswith(INTERNAL)]
+
+
+def exported(module: ModuleType) -> list[str]:
+    """A module's public names."""
+    return list(getattr(module, "__all__", ()))
+
+
+def defined(module: ModuleType) -> set[str]:
+    """The public classes and functions that a module itself defines."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize("name", ["loopal_cluster", *NAMES])
+def test_a_module_says_what_it_is_for(name):
+    module = importlib.import_module(name)
+
+    assert module.__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_a_module_that_defines_something_says_what_of_it_is_public(name):
+    module = importlib.import_module(name)
+
+    if defined(module):
+        assert hasattr(module, "__all__"), f"{name} has no __all__"
+
+
+@pytest.mark.parametrize("name", ["loopal_cluster", *NAMES])
+def test_what_is_listed_exists_once(name):
+    module = importlib.import_module(name)
+    names = exported(module)
+
+    assert [one for one in names if not hasattr(module, one)] == []
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_every_public_class_and_function_has_a_docstring(name):
+    module = importlib.import_module(name)
+    values = {one: getattr(module, one) for one in exported(module)}
+
+    bare = [
+        one
+        for one, value in values.items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and not written_docstring(value)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_every_public_method_of_a_public_class_has_a_docstring(name):
+    module = importlib.import_module(name)
+    bare = []
+    for one in exported(module):
+        value = getattr(module, one)
+        if inspect.isclass(value) and value.__module__ == name:
+            bare += [
+                f"{one}.{method}" for method in methods(value) if not written_docstring(vars(value)[method])
+            ]
+
+    assert bare == []
+
+
+def methods(cls: type) -> list[str]:
+    """The public methods that a class itself defines and that do not only implement a known one."""
+    inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
+    return [
+        name
+        for name, value in vars(cls).items()
+        if not name.startswith("_")
+        and name not in inherited
+        and (inspect.isfunction(value) or is_property(value))
+    ]
+
+
+def is_property(value: object) -> bool:
+    """Whether it is read like a field."""
+    return isinstance(value, property | classmethod | staticmethod)
+
+
+def written_docstring(value: object) -> str | None:
+    """The docstring that was written, not one that was made up or inherited."""
+    return getattr(value, "__doc__", None)
+
+
+def test_what_is_public_here_is_public_where_it_is_defined():
+    hidden = []
+    for name in exported(loopal_cluster):
+        value = getattr(loopal_cluster, name)
+        home = getattr(value, "__module__", None)
+        if isinstance(home, str) and home.startswith("loopal_cluster."):
+            hidden += [] if name in exported(importlib.import_module(home)) else [f"{home}.{name}"]
+
+    assert hidden == []
+
+
+def test_every_name_the_package_imports_is_exported():
+    tree = ast.parse(inspect.getsource(loopal_cluster))
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert imported - set(exported(loopal_cluster)) == set()
+
+
+def test_every_error_is_exported():
+    errors = importlib.import_module("loopal_cluster.errors")
+    public = [name for name in errors.__all__ if name != "remote_error"]
+
+    assert set(public) <= set(exported(loopal_cluster))
+
+
+def test_the_package_lists_its_names_in_order():
+    assert exported(loopal_cluster) == sorted(exported(loopal_cluster))
+
+
+@pytest.mark.parametrize(
+    "name", ["payloads", "errors", "outcomes", "config", "frames", "core.steps", "core.events"]
+)
+def test_the_long_lists_are_in_order_constants_first(name):
+    names = exported(importlib.import_module(f"loopal_cluster.{name}"))
+
+    assert names == sorted(names, key=lambda one: (not one.isupper(), one))
