@@ -5,11 +5,23 @@
 * ``record_pair()``, ``byte_pair()``: two connected ends, of records (fast) or of bytes through the real
   codec.
 * ``CoreDriver``: events into one core, effects out, and a transcript.
+* ``Simulation(seed).run()``: a whole cluster of the cores from one seed, with everything that can go
+  wrong, and every promise checked. ``python -m loopal_cluster.testing --seeds 100`` runs many.
 """
 
 from loopal_cluster.runtime.channels import record_pair
 from loopal_cluster.testing.channels import byte_pair
 from loopal_cluster.testing.cluster import TestCluster, open_test_cluster
 from loopal_cluster.testing.driver import CoreDriver, sent
+from loopal_cluster.testing.simulation import Simulation, Weather
 
-__all__ = ["CoreDriver", "TestCluster", "byte_pair", "open_test_cluster", "record_pair", "sent"]
+__all__ = [
+    "CoreDriver",
+    "Simulation",
+    "TestCluster",
+    "Weather",
+    "byte_pair",
+    "open_test_cluster",
+    "record_pair",
+    "sent",
+]

@@ -138,6 +138,16 @@ async def test_a_persistent_hub_is_talked_to_line_by_line_until_the_input_ends(p
             assert (await hub.ends(), hub.out) == (0, "hot indeed\nsunny indeed\n")
 
 
+async def test_what_a_persistent_command_says_is_shown_once(program, config):
+    async with program.start("hub", *config, "two", "words") as hub:
+        await hub.says("2\n", on="out")
+        await hub.types("just three words\n")
+        await hub.says("3\n", on="out")
+        await hub.ends_input()
+
+        assert (await hub.ends(), hub.out) == (0, "2\n3\n")
+
+
 async def test_a_worker_of_a_cluster_runs_jobs_that_come_through_the_meta_hub(program, config):
     async with open_meta_hub() as meta_hub, meta_hub.open_client() as client:
         join = ("--join-hub", meta_hub.address)

@@ -24,6 +24,7 @@ from loopal_cluster.messages import (
     CancelRequest,
     ClusterEvent,
     Completed,
+    Completion,
     Control,
     Decision,
     DeliverEnvelope,
@@ -33,9 +34,11 @@ from loopal_cluster.messages import (
     Initialized,
     Interrupt,
     Message,
+    MetaComplete,
     Permission,
     Question,
     Register,
+    RegisterHub,
     Role,
     Route,
     Shutdown,
@@ -45,6 +48,7 @@ from loopal_cluster.messages import (
     Subscribed,
     UserContent,
 )
+from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
 from loopal_cluster.testing.simulation.history import AgentLife, Deviation, Op, Receipt
 from loopal_cluster.testing.simulation.network import End
@@ -54,7 +58,7 @@ from loopal_cluster.wire.codec import decode_result
 if TYPE_CHECKING:
     from loopal_cluster.testing.simulation.world import World
 
-__all__ = ["Caller", "Client", "Observer", "Operator", "ScriptedAgent"]
+__all__ = ["Caller", "Client", "Observer", "Operator", "Rogue", "ScriptedAgent", "letter"]
 
 TOKEN = "token"
 
@@ -270,6 +274,44 @@ class Operator(Caller):
         self.world.history.decisions.append((self.world.schedule.now, self.name, call_id, decided))
         result = Decision(allow=allow) if isinstance(message, Permission) else Answers((self.name,))
         self.answer(Response(request_id, result))
+
+
+class Rogue(Caller):
+    """A hub that lies: it reports that agents of others have ended."""
+
+    def join(self, end: End) -> None:
+        """Register as a hub."""
+        self.end = end
+        self._handshakes[self._last_id + 1] = message = RegisterHub(
+            name=self.name, token=TOKEN, protocol=PROTOCOL, instance=self.name
+        )
+        self._send_request(message)
+        self.world.schedule.after(0.5, self._forge)
+        self.world.schedule.after(3.0, self._leave)
+
+    def _on_handshake(self, answer: Response | Failure) -> None:
+        self.ready = isinstance(answer, Response)
+
+    def _on_answer(self, answer: Response | Failure) -> None:
+        if answer.id in self._handshakes:
+            super()._on_answer(answer)
+
+    def _on_request(self, request_id: int, message: Message[Any]) -> None:
+        self.answer(Response(request_id, OK))
+
+    def _forge(self) -> None:
+        for life in self.world.history.lives:
+            if self.here and life.ended_at is None and life.parent is not None and life.parent.hub != life.hub:
+                agent, parent = Address.parse(life.address), Address.parse(life.parent.address)
+                self.world.trace(self.name, "forges the end of", life)
+                self._send_request(MetaComplete(Completion(life.agent_id, agent, parent, Done("forged"))))
+        if self.here:
+            self.world.schedule.after(0.5, self._forge)
+
+    def _leave(self) -> None:
+        if self.end is not None:
+            self.end.close()
+            self._forget()
 
 
 class ScriptedAgent(Caller):

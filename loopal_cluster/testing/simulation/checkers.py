@@ -62,11 +62,18 @@ class OneOutcome:
                 yield Deviation(self.name, op.answers[1][0], f"{op} has {len(op.answers)} outcomes: {op.answers}")
             elif op.ended_at is None:
                 yield Deviation(self.name, history.ended_at, f"{op} has no outcome: {op.message}")
-            elif op.answers and op.ended_at > self._deadline(op, history):
-                late = op.ended_at - op.at
+            elif self._waited_until(op) > self._deadline(op, history):
+                late = self._waited_until(op) - op.at
                 yield Deviation(
-                    self.name, op.ended_at, f"{op} had its outcome after {late:.2f} s, not {op.patience:g}: {op.answers}"
+                    self.name, op.ended_at, f"{op} waited {late:.2f} s, not {op.patience:g}, for {op.answers}"
                 )
+
+    def _waited_until(self, op: Op) -> float:
+        """When it had its outcome, or its caller was ended or began to end."""
+        assert op.ended_at is not None
+        if op.answers or op.life is None:
+            return op.ended_at
+        return min(at for at in (op.ended_at, op.life.said_at, op.life.stop_wanted_at) if at is not None)
 
     def _deadline(self, op: Op, history: History) -> float:
         assert op.ended_at is not None
@@ -158,6 +165,8 @@ class TrueOutcomes:
             since = 0.0 if life is None else life.created_at
             hubs = {op.hub, META} | ({life.hub} if life is not None else {name.hub or op.hub})
             return None if history.troubled(since - 30, op.ended_at, *hubs) else "nothing was lost"
+        if message.agent_id is None and life is not None and self._successor(life, op, history):
+            return "another has the name since"
         if life is None:
             return None if isinstance(outcome, Cancelled | Failed) else "no such agent ever ran"
         if outcome in [bare(truth) for truth in life.truths()] or bare(outcome) in life.truths():
@@ -167,6 +176,17 @@ class TrueOutcomes:
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
+
+
+    def _successor(self, life: AgentLife, op: Op, history: History) -> bool:
+        """Whether the address meant somebody else when it was asked for."""
+        return life.ended_at is not None and any(
+            other.address == life.address
+            and other.began_at is not None
+            and life.ended_at < other.began_at < op.at - SLACK
+            and (other.ended_at or history.ended_at) > op.at + SLACK
+            for other in history.lives
+        )
 
 
 class SpawnedMeansRan:
@@ -298,8 +318,13 @@ class NoStopWithoutCause:
         op, parent = history.spawns[life.spawned_by], life.parent
         if op.verdict != "ok":
             return True
+        family = {life.name}
+        ancestor = parent
+        while ancestor is not None:
+            family.add(ancestor.name)
+            ancestor = ancestor.parent
         if any(
-            stop.at <= at and isinstance(stop.message, Addressed) and stop.message.agent.agent == life.name
+            stop.at <= at and isinstance(stop.message, Addressed) and stop.message.agent.agent in family
             for stop in stops
         ):
             return True
@@ -330,6 +355,32 @@ class HumansDecide:
                 fault = None if False in made or op.result.by == "policy" else "no operator has denied it"
             if fault is not None:
                 yield Deviation(self.name, op.ended_at, f"{op} got {op.result}: {fault}")
+
+
+class CutsAreSurvived:
+    """A connection to the MetaHub that breaks and comes back fails no operation: it is repeated."""
+
+    name = "cuts are survived"
+    HARMLESS = ("cut", "half close")
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if op.code is not ErrorCode.CONNECTION_LOST or op.caller_gone_at is not None:
+                continue
+            if not isinstance(op.message, Route | SpawnAgent | WaitAgent | CancelAgent):
+                continue
+            assert op.ended_at is not None
+            near = [t for t in history.troubles if t.begins <= op.ended_at and t.ends >= op.at - RECOVERY]
+            harmless = all(t.kind in self.HARMLESS or (t.kind == "crash" and t.process == META) for t in near)
+            if near and harmless and op.hub != META and not self._target_ended(op, history):
+                kinds = ", ".join(f"{trouble.kind} of {trouble.process}" for trouble in near)
+                yield Deviation(self.name, op.ended_at, f"{op} failed because of {kinds}: {op.answers[0][1]}")
+
+    def _target_ended(self, op: Op, history: History) -> bool:
+        return any(
+            is_target(life, op) and life.ended_at is not None and op.at < life.ended_at + GONE
+            for life in history.lives
+        )
 
 
 class LostInTime:
@@ -386,7 +437,11 @@ class TrueHealth:
         for trouble in history.troubles:
             if trouble.process != hub or trouble.ends < op.ended_at or history.troubled(trouble.begins - 1, op.ended_at, META):
                 continue
-            if trouble.kind == "crash" and op.at > trouble.begins + 0.3 + LOST and status == "Connected":
+            unseen = any(
+                other.process == hub and other.kind in ("partition", "slow") and other.ends >= trouble.begins
+                for other in history.troubles
+            )
+            if trouble.kind == "crash" and not unseen and op.at > trouble.begins + 0.3 + LOST and status == "Connected":
                 return f"it was killed at {trouble.begins:.2f}"
             if trouble.kind == "freeze":
                 silent = op.at - trouble.begins - SLACK
@@ -454,6 +509,7 @@ CHECKERS: tuple[Checker, ...] = (
     NoOrphans(),
     NoStopWithoutCause(),
     HumansDecide(),
+    CutsAreSurvived(),
     LostInTime(),
     TrueHealth(),
     Findable(),

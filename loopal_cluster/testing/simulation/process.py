@@ -252,6 +252,8 @@ class HubProcess(Process):
         self.line = Line()
         self.uplink: Connection | None = None
         self.joined = False
+        self.has_joined = False
+        """Whether it was ever in the cluster as the instance it is now."""
         self._delay = TIMEOUTS.redial_delay
         self._hosts: dict[str, _AgentHost] = {}
 
@@ -268,7 +270,7 @@ class HubProcess(Process):
 
     def start(self) -> None:
         super().start()
-        self.joined = False
+        self.joined = self.has_joined = False
         self.later(0.0, self._dial)
 
     def crash(self) -> None:
@@ -320,7 +322,7 @@ class HubProcess(Process):
                 if (host := self._hosts.get(agent_id)) is not None:
                     host.stop()
             case Joined():
-                self.joined = True
+                self.joined = self.has_joined = True
             case Disconnect(reason=reason, refusal=code) if code is not None:
                 self.world.trace(self.name, "was refused by the MetaHub:", code.name, reason)
                 self.world.on_refused(self, reason)

@@ -22,6 +22,7 @@ __all__ = [
     "Cancel",
     "Crash",
     "Cut",
+    "Forge",
     "Freeze",
     "HalfClose",
     "Look",
@@ -165,6 +166,13 @@ class Attach:
     stays: float
 
 
+@frozen
+class Forge:
+    """Somebody with the cluster's token registers as a hub and reports the ends of others' agents."""
+
+    name: str = "rogue"
+
+
 # What goes wrong.
 
 
@@ -235,7 +243,7 @@ class Slow:
 
 Action = (
     Spawn | Send | Wait | Cancel | Nudge | Ask | Look | Withdraw | Attach
-    | AgentDies | AgentFreezes | Crash | Freeze | Cut | HalfClose | Partition | Slow
+    | Forge | AgentDies | AgentFreezes | Crash | Freeze | Cut | HalfClose | Partition | Slow
 )  # fmt: skip
 
 
@@ -292,6 +300,8 @@ class _Author:
         steps = []
         for self._at, top in sorted(instants):
             steps.append(Step(self._at, self._spawn(top=True) if top else self._operation()))
+        if rnd.random() < 0.3:
+            steps.append(Step(self._instant(rnd), Forge()))
         if self._weather is Weather.ROUGH:
             for _ in range(self._faults.randint(1, 4)):
                 steps += self._trouble()
@@ -347,7 +357,7 @@ class _Author:
             work=round(rnd.choice((rnd.uniform(0.0, 0.3), rnd.uniform(0.3, 4.0), rnd.uniform(4.0, 12.0))), 3),
             ending=rnd.choices(("done", "error", "aborted", "die", "hang"), (60, 12, 4, 10, 14))[0],
             stubborn=rnd.random() < 0.15,
-            listens=rnd.choices(("yes", "refuses", "silent"), (90, 5, 5))[0],
+            listens=rnd.choices(("yes", "refuses", "silent"), (86, 6, 8))[0],
         )
 
     def _send(self) -> Send:
@@ -426,9 +436,9 @@ class _Author:
             case "slow":
                 return [Step(at, Slow(hub, round(rnd.uniform(0.05, 1.0), 3), lasts))]
             case "crash":
-                return [Step(at, Crash(hub, lasts)), *self._peeks(at, lasts)]
+                return [Step(at, Crash(hub, lasts)), *self._peeks(at, lasts), *self._witnesses(hub, at)]
             case "freeze":
-                return [Step(at, Freeze(hub, lasts)), *self._peeks(at, lasts)]
+                return [Step(at, Freeze(hub, lasts)), *self._peeks(at, lasts), *self._witnesses(hub, at)]
             case "meta crash":
                 return [Step(at, Crash(META, lasts))]
             case _:
@@ -437,3 +447,11 @@ class _Author:
     def _peeks(self, at: float, lasts: float) -> list[Step]:
         """Somebody looks at the hubs meanwhile, so that a wrong health is seen."""
         return [Step(round(at + lasts * part, 3), Look(f"client@{META}", "hubs")) for part in (0.5, 0.95)]
+
+    def _witnesses(self, hub: str, at: float) -> list[Step]:
+        """Others wait on agents of the hub when it goes."""
+        there = [name for name, since, until in self._spawned if name.startswith(hub) and since < at < until]
+        return [
+            Step(round(max(0.0, at - 0.8), 3), Wait(f"client@{self._faults.choice(self._hubs)}", name, None))
+            for name in there[:2]
+        ]

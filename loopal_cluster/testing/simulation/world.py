@@ -40,6 +40,7 @@ from loopal_cluster.testing.simulation.actors import (
     Client,
     Observer,
     Operator,
+    Rogue,
     ScriptedAgent,
     letter,
 )
@@ -58,6 +59,7 @@ from loopal_cluster.testing.simulation.script import (
     Cancel,
     Crash,
     Cut,
+    Forge,
     Freeze,
     HalfClose,
     Look,
@@ -217,6 +219,8 @@ class World:
 
     def on_refused(self, hub: HubProcess, reason: str) -> None:
         """The MetaHub will not have this hub: its service manager starts it again, as another instance."""
+        if hub.has_joined:
+            self.deviate("hubs come back", f"{hub.name} was in the cluster and is refused now: {reason}")
         self.schedule.after(0.0, self._restart_refused, hub, hub.run)
 
     def _restart_refused(self, hub: HubProcess, run: int) -> None:
@@ -230,6 +234,12 @@ class World:
         match action:
             case Attach(hub, manner, stays):
                 self._attach_operator(hub, manner, stays)
+            case Forge(name):
+                if self.meta.alive:
+                    rogue = Rogue(self, name, META)
+                    connection = self.connect(rogue, self.meta)
+                    connection.open(self.meta.welcome)
+                    rogue.join(connection.dialler)
             case AgentDies(agent) | AgentFreezes(agent):
                 self._trouble_agent(action)
             case Crash() | Freeze() | Cut() | HalfClose() | Partition() | Slow():

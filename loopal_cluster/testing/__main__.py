@@ -1,0 +1,99 @@
+"""``python -m loopal_cluster.testing --seeds N``: simulate clusters; exit status 1 and the seed on a finding."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+
+from loopal_cluster.testing.simulation import Report, Simulation, Weather
+
+__all__ = ["main"]
+
+CONTEXT = 60
+"""So many lines of the transcript before the deviation are shown."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; return the exit status."""
+    options = _parse(arguments)
+    if options.level == "runtime":
+        print("the runtime level is not there yet; use --level core", file=sys.stderr)
+        return 2
+    first = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    weathers = list(Weather) if options.weather == "both" else [Weather(options.weather)]
+    began = time.perf_counter()
+    for done, seed in enumerate(range(first, first + options.seeds)):
+        for weather in weathers:
+            report = Simulation(seed, weather).run()
+            if report.deviations:
+                _show(report, weather, done + 1, time.perf_counter() - began, as_json=options.json)
+                return 1
+    seconds = time.perf_counter() - began
+    runs = options.seeds * len(weathers)
+    summary = {
+        "first_seed": first,
+        "seeds": options.seeds,
+        "runs": runs,
+        "seconds": round(seconds, 3),
+        "runs_per_second": round(runs / seconds, 1),
+        "findings": 0,
+    }
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        print(
+            f"seeds {first} to {first + options.seeds - 1}: {runs} runs in {seconds:.1f} s "
+            f"({runs / seconds:.0f}/s), every promise kept"
+        )
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loopal_cluster.testing", description=__doc__)
+    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many (default: 1)")
+    parser.add_argument("--seed", type=int, metavar="S", help="the first (default: a random one, printed)")
+    parser.add_argument("--level", choices=("core", "runtime"), default="core", help="what is simulated")
+    parser.add_argument("--weather", choices=("calm", "rough", "both"), default="both", help="what goes wrong")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
+def _show(report: Report, weather: Weather, done: int, seconds: float, *, as_json: bool) -> None:
+    first = report.deviations[0]
+    small = Simulation(report.seed, weather).shrunk(first.checker).run(tracing=True)
+    found = next(deviation for deviation in small.deviations if deviation.checker == first.checker)
+    transcript = [line for line in small.transcript if float(line.split(maxsplit=1)[0]) <= found.at]
+    if as_json:
+        finding = {
+            "seed": report.seed,
+            "weather": weather.value,
+            "checker": first.checker,
+            "deviations": [str(deviation) for deviation in report.deviations],
+            "script": str(small.script).splitlines(),
+            "transcript": transcript[-CONTEXT:],
+        }
+        print(json.dumps({"seeds": done, "seconds": round(seconds, 3), "findings": 1, "finding": finding}))
+        return
+    print(f"seed {report.seed} ({weather.value}) breaks a promise:")
+    print(*(f"  {deviation}" for deviation in report.deviations), sep="\n")
+    print(f"the script, shrunk from {len(report.script.steps)} to {len(small.script.steps)} steps:")
+    print(small.script)
+    print(f"what happened in it, the last {CONTEXT} lines before:")
+    print(*transcript[-CONTEXT:], sep="\n")
+    print(f"  {found}")
+    print(f"again: python -m loopal_cluster.testing --seed {report.seed} --weather {weather.value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
