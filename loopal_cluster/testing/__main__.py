@@ -57,7 +57,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many (default: 1)")
     parser.add_argument("--seed", type=int, metavar="S", help="the first (default: a random one, printed)")
     parser.add_argument("--level", choices=("core", "runtime"), default="core", help="what is simulated")
-    parser.add_argument("--weather", choices=("calm", "rough", "both"), default="both", help="what goes wrong")
+    parser.add_argument(
+        "--weather", choices=("calm", "rough", "both"), default="both", help="what goes wrong"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args(arguments)
 

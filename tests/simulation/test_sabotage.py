@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from loopal_cluster.core import asks, calls, exchange, meta_hub, meta_requests, results, routes, supervisor, uplink
+from loopal_cluster.core import (
+    asks,
+    calls,
+    exchange,
+    meta_hub,
+    meta_requests,
+    results,
+    routes,
+    supervisor,
+    uplink,
+)
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.effects import StopAgent
 from loopal_cluster.core.timeline import Timeline
@@ -61,7 +71,9 @@ def nothing(*_: Any, **__: Any) -> None:
 @defect("one outcome")
 def a_call_without_a_deadline(patch):
     intact = calls.CallTable.open
-    patch.setattr(calls.CallTable, "open", lambda self, peer, message, then, _: intact(self, peer, message, then, 1e9))
+    patch.setattr(
+        calls.CallTable, "open", lambda self, peer, message, then, _: intact(self, peer, message, then, 1e9)
+    )
 
 
 @defect("one outcome")
@@ -73,7 +85,9 @@ def an_answer_settled_twice(patch):
         waiters = list(record.waiters)
         intact(self, record, outcome, now)
         for origin in waiters:
-            self._exchange.answer(origin, results.FinishedAgent("x", record.address, None, None, outcome, 0).waited())
+            self._exchange.answer(
+                origin, results.FinishedAgent("x", record.address, None, None, outcome, 0).waited()
+            )
 
     patch.setattr(Supervisor, "_settle", settle)
 
@@ -264,7 +278,9 @@ def a_parent_that_is_not_told(patch):
 
 @defect("parent is told", "tables empty when quiet", weather=Weather.ROUGH)
 def an_outcome_that_is_not_repeated(patch):
-    patch.setattr(Supervisor, "on_reported", lambda self, agent_id, answer, now: self._reports.pop(agent_id, None))
+    patch.setattr(
+        Supervisor, "on_reported", lambda self, agent_id, answer, now: self._reports.pop(agent_id, None)
+    )
     patch.setattr(Supervisor, "send_reports", nothing)
 
 

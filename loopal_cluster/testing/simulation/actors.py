@@ -301,7 +301,12 @@ class Rogue(Caller):
 
     def _forge(self) -> None:
         for life in self.world.history.lives:
-            if self.here and life.ended_at is None and life.parent is not None and life.parent.hub != life.hub:
+            if (
+                self.here
+                and life.ended_at is None
+                and life.parent is not None
+                and life.parent.hub != life.hub
+            ):
                 agent, parent = Address.parse(life.address), Address.parse(life.parent.address)
                 self.world.trace(self.name, "forges the end of", life)
                 self._send_request(MetaComplete(Completion(life.agent_id, agent, parent, Done("forged"))))
@@ -423,9 +428,7 @@ class ScriptedAgent(Caller):
             return
         match message:
             case Initialize():
-                self._soon(
-                    self._times.uniform(0.0, 0.1), self.answer, Response(request_id, Initialized())
-                )
+                self._soon(self._times.uniform(0.0, 0.1), self.answer, Response(request_id, Initialized()))
             case AgentStart():
                 self._start(message)
                 self.answer(Response(request_id, Started(session_id=self.life.agent_id)))
@@ -477,5 +480,7 @@ def letter(actor: Caller, target: str) -> Route:
     """A message with a false sender: whoever passes it on must stamp the true one."""
     source = HumanSource() if actor.life is not None else AgentSource("forged")
     return Route(
-        Envelope("?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z")
+        Envelope(
+            "?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z"
+        )
     )

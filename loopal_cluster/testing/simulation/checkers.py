@@ -59,7 +59,9 @@ class OneOutcome:
     def check(self, history: History) -> Iterator[Deviation]:
         for op in history.ops:
             if len(op.answers) > 1:
-                yield Deviation(self.name, op.answers[1][0], f"{op} has {len(op.answers)} outcomes: {op.answers}")
+                yield Deviation(
+                    self.name, op.answers[1][0], f"{op} has {len(op.answers)} outcomes: {op.answers}"
+                )
             elif op.ended_at is None:
                 yield Deviation(self.name, history.ended_at, f"{op} has no outcome: {op.message}")
             elif self._waited_until(op) > self._deadline(op, history):
@@ -79,7 +81,9 @@ class OneOutcome:
         assert op.ended_at is not None
         halted = history.frozen_time(op.hub, op.at, op.ended_at)
         if op.life is not None:
-            halted += sum(max(0.0, min(op.ended_at, until) - max(op.at, since)) for since, until in op.life.frozen)
+            halted += sum(
+                max(0.0, min(op.ended_at, until) - max(op.at, since)) for since, until in op.life.frozen
+            )
         return op.at + op.patience * DRIFT + SLACK + halted
 
 
@@ -99,7 +103,9 @@ class DeliveredOnce:
             wanted = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
             at = op.ended_at or history.ended_at
             if not wanted[0] <= len(by) <= wanted[1]:
-                yield Deviation(self.name, at, f"{op} is {op.verdict} and was processed {len(by)} times: {op.answers}")
+                yield Deviation(
+                    self.name, at, f"{op} is {op.verdict} and was processed {len(by)} times: {op.answers}"
+                )
             elif by and not is_target(by[0], op):
                 assert isinstance(op.message, Route)
                 target = op.message.envelope.target
@@ -122,7 +128,9 @@ class TrueSender:
                     local = op.life.hub == life.hub
                     expected = AgentSource(op.life.name if local else op.life.address)
                 if receipt.source != expected:
-                    yield Deviation(self.name, receipt.at, f"{life} got {op} from {receipt.source}, not {expected}")
+                    yield Deviation(
+                        self.name, receipt.at, f"{life} got {op} from {receipt.source}, not {expected}"
+                    )
 
 
 class TrueOutcomes:
@@ -141,8 +149,12 @@ class TrueOutcomes:
                 continue
             assert op.ended_at is not None
             life = lives.get(waited.agent_id)
-            if (fault := self._fault(op, waited.agent, waited.agent_id, waited.outcome, life, history)) is not None:
-                yield Deviation(self.name, op.ended_at, f"{op} got {waited.outcome} of {waited.agent}: {fault}")
+            if (
+                fault := self._fault(op, waited.agent, waited.agent_id, waited.outcome, life, history)
+            ) is not None:
+                yield Deviation(
+                    self.name, op.ended_at, f"{op} got {waited.outcome} of {waited.agent}: {fault}"
+                )
             if not isinstance(waited.outcome, Lost):
                 first = told.setdefault(waited.agent_id, waited.outcome)
                 if first != waited.outcome:
@@ -176,7 +188,6 @@ class TrueOutcomes:
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
-
 
     def _successor(self, life: AgentLife, op: Op, history: History) -> bool:
         """Whether the address meant somebody else when it was asked for."""
@@ -218,7 +229,9 @@ class SpawnedMeansRan:
             life = lives[0]
             bound = (GONE if life.hub == op.hub else ORPHAN) + history.frozen_time(life.hub, at, at + ORPHAN)
             if (life.ended_at or history.ended_at) > max(at, life.created_at) + bound + SLACK:
-                yield Deviation(self.name, at, f"{op} was told {op.code}, but {life} ran until {life.ended_at}")
+                yield Deviation(
+                    self.name, at, f"{op} was told {op.code}, but {life} ran until {life.ended_at}"
+                )
 
 
 class ParentIsTold:
@@ -250,7 +263,9 @@ class ParentIsTold:
         }
         if len(texts) > len(children):
             yield Deviation(
-                self.name, history.ended_at, f"{parent} got {len(texts)} completions of {len(children)} '{name}'"
+                self.name,
+                history.ended_at,
+                f"{parent} got {len(texts)} completions of {len(children)} '{name}'",
             )
         for child in children:
             by_message = sum(child.agent_id in text for text in texts)
@@ -261,7 +276,9 @@ class ParentIsTold:
         missing = [child for child in children if self._must_be_told(parent, child, history)]
         if len(missing) > len(texts) + sum(child.agent_id in by_wait for child in missing):
             names = ", ".join(map(str, missing))
-            yield Deviation(self.name, history.ended_at, f"{parent} was not told of the end of one of: {names}")
+            yield Deviation(
+                self.name, history.ended_at, f"{parent} was not told of the end of one of: {names}"
+            )
 
     def _must_be_told(self, parent: AgentLife, child: AgentLife, history: History) -> bool:
         op = history.spawns[child.spawned_by or 0]
@@ -270,7 +287,9 @@ class ParentIsTold:
             return False
         until = child.ended_at + ORPHAN + TIMEOUTS.call_timeout
         parent_until = min(
-            at for at in (parent.said_at, parent.ended_at, parent.stop_wanted_at, history.ended_at) if at is not None
+            at
+            for at in (parent.said_at, parent.ended_at, parent.stop_wanted_at, history.ended_at)
+            if at is not None
         )
         return (
             until < parent_until
@@ -346,7 +365,11 @@ class HumansDecide:
             if op.verdict != "ok" or not isinstance(op.message, Permission | Question):
                 continue
             assert op.ended_at is not None
-            made = [decided for at, _, call, decided in history.decisions if at <= op.ended_at and call == call_id(op)]
+            made = [
+                decided
+                for at, _, call, decided in history.decisions
+                if at <= op.ended_at and call == call_id(op)
+            ]
             if isinstance(op.message, Question):
                 fault = None if None in made else "no operator has answered"
             elif op.result.allow:
@@ -395,14 +418,18 @@ class LostInTime:
                 continue
             known_at = trouble.begins + detection
             for op in history.ops:
-                if not isinstance(op.message, WaitAgent) or not self._waits_on(op, trouble.process, trouble.begins, history):
+                if not isinstance(op.message, WaitAgent) or not self._waits_on(
+                    op, trouble.process, trouble.begins, history
+                ):
                     continue
                 if history.troubled(op.at - RECOVERY, known_at + LOST + SLACK, op.hub, META):
                     continue
                 bound = known_at * 1.0 + LOST + SLACK + detection * (DRIFT - 1)
                 if (op.ended_at or history.ended_at) > bound:
                     yield Deviation(
-                        self.name, bound, f"{op} was still open, {trouble.process} gone since {trouble.begins:.2f}"
+                        self.name,
+                        bound,
+                        f"{op} was still open, {trouble.process} gone since {trouble.begins:.2f}",
                     )
 
     def _waits_on(self, op: Op, hub: str, at: float, history: History) -> bool:
@@ -435,13 +462,22 @@ class TrueHealth:
         if history.troubled(op.at - RECOVERY, op.ended_at, op.hub, META) and op.hub != META:
             return None
         for trouble in history.troubles:
-            if trouble.process != hub or trouble.ends < op.ended_at or history.troubled(trouble.begins - 1, op.ended_at, META):
+            if (
+                trouble.process != hub
+                or trouble.ends < op.ended_at
+                or history.troubled(trouble.begins - 1, op.ended_at, META)
+            ):
                 continue
             unseen = any(
                 other.process == hub and other.kind in ("partition", "slow") and other.ends >= trouble.begins
                 for other in history.troubles
             )
-            if trouble.kind == "crash" and not unseen and op.at > trouble.begins + 0.3 + LOST and status == "Connected":
+            if (
+                trouble.kind == "crash"
+                and not unseen
+                and op.at > trouble.begins + 0.3 + LOST
+                and status == "Connected"
+            ):
                 return f"it was killed at {trouble.begins:.2f}"
             if trouble.kind == "freeze":
                 silent = op.at - trouble.begins - SLACK
@@ -471,12 +507,18 @@ class Findable:
                 continue
             for life in up:
                 if not history.troubled(op.at - RECOVERY, op.at + op.patience, op.hub, life.hub, META):
-                    yield Deviation(self.name, op.at, f"{op} to {target} got {op.answers[0][1]}, but {life} is up")
+                    yield Deviation(
+                        self.name, op.at, f"{op} to {target} got {op.answers[0][1]}, but {life} is up"
+                    )
 
     def _surely_up(self, life: AgentLife, op: Op) -> bool:
         assert op.ended_at is not None
         ends = [at for at in (life.said_at, life.ended_at, life.stop_wanted_at) if at is not None]
-        return life.began_at is not None and life.began_at + 1.0 < op.at and min(ends, default=op.ended_at + 1) > op.ended_at
+        return (
+            life.began_at is not None
+            and life.began_at + 1.0 < op.at
+            and min(ends, default=op.ended_at + 1) > op.ended_at
+        )
 
     def _namesake_on_the_way(self, up: list[AgentLife], name: str, op: Op, history: History) -> bool:
         """Another agent of that name may be starting or ending somewhere: then the answer may be about that."""

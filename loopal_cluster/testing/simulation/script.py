@@ -272,7 +272,9 @@ class Script:
     """How much the clocks differ in speed, at most."""
 
     def __str__(self) -> str:
-        head = f"hubs {', '.join(self.hubs)}; codec {self.codec}; drift {self.drift}; until {self.horizon:.1f}"
+        head = (
+            f"hubs {', '.join(self.hubs)}; codec {self.codec}; drift {self.drift}; until {self.horizon:.1f}"
+        )
         return "\n".join([head, *map(str, self.steps)])
 
 
@@ -378,7 +380,9 @@ class _Author:
         return Ask(self._agent(), question=self._random.random() < 0.3)
 
     def _look(self) -> Look:
-        what = self._random.choice(("status", "agents", "topology", "hubs", "hubs", "cluster", "where", "info"))
+        what = self._random.choice(
+            ("status", "agents", "topology", "hubs", "hubs", "cluster", "where", "info")
+        )
         target = self._target() if what in ("where", "info") else ""
         return Look(self._actor(), what, target)
 
