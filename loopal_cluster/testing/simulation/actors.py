@@ -50,7 +50,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, Op, Receipt
+from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result

@@ -30,7 +30,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
 from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op
+from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op, Trouble
 from loopal_cluster.wire.contents import user_content
 
 __all__ = ["CHECKERS", "Checker"]
@@ -414,6 +414,8 @@ class LostInTime:
     def check(self, history: History) -> Iterator[Deviation]:
         for trouble in history.troubles:
             detection = {"crash": 0.1, "freeze": TIMEOUTS.lost_timeout}.get(trouble.kind)
+            if trouble.kind == "crash" and unseen(trouble, history):
+                detection = TIMEOUTS.lost_timeout
             if detection is None or trouble.process == META or trouble.ends < trouble.begins + detection:
                 continue
             known_at = trouble.begins + detection
@@ -468,13 +470,9 @@ class TrueHealth:
                 or history.troubled(trouble.begins - 1, op.ended_at, META)
             ):
                 continue
-            unseen = any(
-                other.process == hub and other.kind in ("partition", "slow") and other.ends >= trouble.begins
-                for other in history.troubles
-            )
             if (
                 trouble.kind == "crash"
-                and not unseen
+                and not unseen(trouble, history)
                 and op.at > trouble.begins + 0.3 + LOST
                 and status == "Connected"
             ):
@@ -556,6 +554,14 @@ CHECKERS: tuple[Checker, ...] = (
     TrueHealth(),
     Findable(),
 )
+
+
+def unseen(crash: Trouble, history: History) -> bool:
+    """Whether the network was such that the end of the connections could not be seen."""
+    return any(
+        other.process == crash.process and other.kind in ("partition", "slow") and other.ends >= crash.begins
+        for other in history.troubles
+    )
 
 
 def target_of(op: Op) -> Address | None:
