@@ -41,6 +41,12 @@ class Timeouts:
     """A hub that has said nothing for so long is lost."""
     rejoin_timeout: float = field(default=0.75, validator=_positive)
     """After its connection ended, so long a hub's place is kept for it before it is lost."""
+    settle_timeout: float = field(default=3.0, validator=_positive)
+    """After a MetaHub was restarted, so long a hub that it does not know may still be about to join."""
+    retry_interval: float = field(default=0.25, validator=_positive)
+    """Between two attempts to reach such a hub."""
+    lease_timeout: float = field(default=60.0, validator=_positive)
+    """Without a MetaHub for so long, a hub ends the agents whose owners are elsewhere."""
     call_timeout: float = field(default=30.0, validator=_positive)
     """For a delivery, or any other request passed on, to be answered."""
     spawn_timeout: float = field(default=60.0, validator=_positive)
@@ -65,14 +71,15 @@ class Timeouts:
     """Between two attempts to report an outcome to a parent's hub that is away."""
     redial_delay: float = field(default=0.1, validator=_positive)
     """Before the first redial of a MetaHub; doubled at each failure, with jitter."""
-    redial_delay_max: float = field(default=10.0, validator=_positive)
-    """The longest pause between two redials."""
+    redial_delay_max: float = field(default=0.8, validator=_positive)
+    """The longest pause between two redials. Below a second, so that a MetaHub that is back has its hubs
+    back within one."""
 
     def __attrs_post_init__(self) -> None:
         if not self.heartbeat_interval < self.suspect_timeout < self.lost_timeout:
             raise ValueError("heartbeat_interval < suspect_timeout < lost_timeout must hold")
-        if self.redial_delay > self.redial_delay_max:
-            raise ValueError("redial_delay <= redial_delay_max must hold")
+        if not self.redial_delay <= self.redial_delay_max < self.settle_timeout:
+            raise ValueError("redial_delay <= redial_delay_max < settle_timeout must hold")
 
 
 @frozen
@@ -101,6 +108,8 @@ class Limits:
     """Events kept for observers who come late or fell behind."""
     asks: int = field(default=1024, validator=_positive)
     """Permissions and questions parked at one time."""
+    receipts: int = field(default=20_000, validator=_positive)
+    """Messages from other hubs that are remembered, so that a repeated one is not delivered twice."""
     inbox: int = field(default=1024, validator=_positive)
     """Messages that wait in an agent's inbox."""
 

@@ -49,6 +49,7 @@ __all__ = [
     "HubInfo",
     "HubList",
     "HubLost",
+    "HubReconcile",
     "HubTopology",
     "HumanSource",
     "Image",
@@ -60,6 +61,7 @@ __all__ = [
     "ListHubs",
     "Message",
     "MetaComplete",
+    "MetaReconcile",
     "MetaRoute",
     "MetaSpawn",
     "MetaTopology",
@@ -68,6 +70,7 @@ __all__ = [
     "Permission",
     "Protocol",
     "Question",
+    "Reconciled",
     "Register",
     "RegisterHub",
     "Resolve",
@@ -875,6 +878,42 @@ class HubComplete(Message[Ok]):
     result: ClassVar = Ok
     inline: ClassVar = "completion"
     completion: Completion
+
+
+@frozen
+class Reconciled:
+    """What has changed while two hubs could not hear of each other. Agent ids."""
+
+    given_up: tuple[str, ...] = ()
+    """Of those the asking hub runs: no longer owned here."""
+    gone: tuple[str, ...] = ()
+    """Of those the asking hub owns: not run here, and no outcome is on its way."""
+
+
+@frozen
+class MetaReconcile(Message[Reconciled]):
+    """For another hub: compare what we run for each other. Asked of each such hub after joining."""
+
+    method: ClassVar = "meta/reconcile"
+    result: ClassVar = Reconciled
+    hub: str
+    """The hub to compare with."""
+    runs: tuple[str, ...] = ()
+    """Ids of agents that run here for owners there."""
+    owns: tuple[str, ...] = ()
+    """Ids of agents that should run there for owners here."""
+
+
+@frozen
+class HubReconcile(Message[Reconciled]):
+    """The same, as it reaches that hub."""
+
+    method: ClassVar = "hub/reconcile"
+    result: ClassVar = Reconciled
+    hub: str
+    """The hub that asks, stamped by the MetaHub."""
+    runs: tuple[str, ...] = ()
+    owns: tuple[str, ...] = ()
 
 
 @frozen

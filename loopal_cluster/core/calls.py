@@ -7,7 +7,7 @@ answered, peer lost, or deadline; ``settle`` hands it out once, and the last two
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from attrs import Factory, define, frozen
@@ -56,6 +56,8 @@ class CallTable(Generic[N]):
 
     _legs: dict[Peer, _Leg[N]] = Factory(dict)
     _deadlines: DeadlineQueue[tuple[Peer, int]] = Factory(DeadlineQueue)
+    _away: set[Peer] = Factory(set)
+    """Peers that are gone, of which calls wait for another connection. No order of it escapes."""
 
     def open(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> Request:
         """Remember a call and return the request to send."""
@@ -78,20 +80,40 @@ class CallTable(Generic[N]):
         call = None if leg is None else leg.calls.pop(call_id, None)
         if call is not None:
             self._deadlines.discard((peer, call_id))
+            self._tidy(peer)
         return call
 
     def settle_due(self, now: float) -> Iterator[Call[N]]:
         """Settle, earliest first, the calls whose deadline has come."""
         while (key := self._deadlines.pop_due(now)) is not None:
-            yield self._legs[key[0]].calls.pop(key[1])
+            call = self._legs[key[0]].calls.pop(key[1])
+            self._tidy(key[0])
+            yield call
 
-    def settle_peer(self, peer: Peer) -> list[Call[N]]:
-        """Settle all calls to a peer that is gone, in the order they were made."""
+    def settle_peer(self, peer: Peer, keep: Callable[[Call[N]], bool] = lambda call: False) -> list[Call[N]]:
+        """Settle the calls to a peer that is gone, in the order they were made, but those to ``keep``."""
         leg = self._legs.pop(peer, None)
+        self._away.discard(peer)
         calls = [] if leg is None else list(leg.calls.values())
-        for call in calls:
+        kept = {call.id: call for call in calls if keep(call)}
+        if leg is not None and kept:
+            leg.calls = kept
+            self._legs[peer] = leg
+            self._away.add(peer)
+        settled = [call for call in calls if call.id not in kept]
+        for call in settled:
             self._deadlines.discard((peer, call.id))
-        return calls
+        return settled
+
+    def park(self, peer: Peer) -> None:
+        """What is open to this peer waits for another connection; nothing will be left of it but that."""
+        self._away.add(peer)
+
+    def _tidy(self, peer: Peer) -> None:
+        # Never for a live peer: its leg has the counter that keeps ids from being used twice.
+        if peer in self._away and not self._legs[peer].calls:
+            del self._legs[peer]
+            self._away.discard(peer)
 
     def count(self, peer: Peer) -> int:
         """How many calls are open to a peer."""

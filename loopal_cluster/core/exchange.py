@@ -7,6 +7,7 @@ and a request is open until it is answered or its peer is gone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from attrs import Factory, define, field
@@ -54,10 +55,18 @@ class Exchange(Generic[N]):
         """Whether the peer is still ours to talk with."""
         return peer in self._requests
 
-    def forget(self, peer: Peer) -> list[Call[N]]:
-        """Stop talking with a peer; return the calls to it, which now will never be answered."""
+    def forget(self, peer: Peer, keep: Callable[[Call[N]], bool] = lambda call: False) -> list[Call[N]]:
+        """Stop talking with a peer; return the calls to it, which now will never be answered.
+
+        Those to ``keep`` stay open until their deadline, for a peer that may come back (``resume``).
+        """
         self._requests.pop(peer, None)
-        return self.calls.settle_peer(peer)
+        return self.calls.settle_peer(peer, keep)
+
+    def resume(self, old: Peer, new: Peer) -> None:
+        """A peer is back on another connection: ask it again what it has not answered."""
+        for call in self.calls.settle_peer(old):
+            self._ask(new, call.message, call.then, call.deadline)
 
     def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
@@ -75,10 +84,6 @@ class Exchange(Generic[N]):
             return None
         requests[request.id] = None
         return Origin(peer, request.id)
-
-    def is_open(self, origin: Origin) -> bool:
-        """Whether somebody still waits for this answer."""
-        return origin.id in self._requests.get(origin.peer, ())
 
     def answer(self, origin: Origin, result: Any) -> bool:
         """Answer yes. False if nobody waits any more."""
@@ -102,18 +107,24 @@ class Exchange(Generic[N]):
     def call(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
         """Send a request and remember what to do with its answer; return its id.
 
-        If ``then`` has an ``origin``, that is the request on whose behalf we ask.
+        While the peer is away, the request waits for it to ``resume``. If ``then`` has an ``origin``, that is the request on whose behalf we ask.
 
         Raises:
             Refused: too many calls to this peer are open.
         """
         if self.calls.count(peer) >= self.limits.calls_per_peer:
             raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
+        return self._ask(peer, message, then, deadline)
+
+    def _ask(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
         request = self.calls.open(peer, message, then, deadline)
         origin: Origin | None = getattr(then, "origin", None)
-        if origin is not None and self.is_open(origin):
+        if origin is not None and origin.id in self._requests.get(origin.peer, ()):
             self._requests[origin.peer][origin.id] = (peer, request.id)
-        self._effects.append(Send(peer, request))
+        if peer in self._requests:
+            self._effects.append(Send(peer, request))
+        else:
+            self.calls.park(peer)
         return request.id
 
     def withdraw(self, origin: Origin, then: N) -> None:

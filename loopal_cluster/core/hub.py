@@ -55,10 +55,14 @@ from loopal_cluster.core.steps import (
     Initializing,
     Joining,
     Judging,
+    LeaseDue,
     Probing,
+    Reconciling,
     RejoinDue,
     ReportDue,
     Reporting,
+    RetryDue,
+    Revoking,
     SpawningRemotely,
     StartDue,
     Starting,
@@ -190,10 +194,8 @@ class HubCore:
     def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
         party = self._parties.get(peer)
         self._timers.discard(HandshakeDue(peer))
-        if isinstance(party, MetaHubParty) and self.uplink.peer == peer:
-            if self.uplink.joined and not self._supervisor.closing:
-                self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
-            self.uplink.lost()
+        if self.uplink.peer == peer and self.uplink.joined and not self._supervisor.closing:
+            self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
         self._retire(peer, f"connection lost: {reason}", now)
         if isinstance(party, AgentParty):
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
@@ -225,7 +227,10 @@ class HubCore:
         self._supervisor.forget_waits(peer)
         self._asks.withdraw(peer)
         self._timeline.forget(peer)
-        self._fail(self.exchange.forget(peer), reason, now)
+        calls = self.exchange.forget(peer, self.uplink.keeps)
+        if self.uplink.peer == peer:
+            self.uplink.lost(now)
+        self._fail(calls, reason, now)
 
     def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
         for call in calls:
@@ -238,6 +243,13 @@ class HubCore:
         self._results.expire(now)
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
+
+    def _retry(self, now: float) -> None:
+        for call in self.uplink.take_retries():
+            try:
+                self.uplink.call(call.message, call.then, call.deadline)
+            except Refused as refused:
+                self._on_answer(call, Failure(call.id, refused.code, refused.detail), now)
 
     def _on_timer(self, timer: Timer, now: float) -> None:
         match timer:
@@ -253,6 +265,10 @@ class HubCore:
                 self._supervisor.on_start_due(agent_id, now)
             case ReportDue(agent_id):
                 self._supervisor.on_report_due(agent_id, now)
+            case RetryDue():
+                self._retry(now)
+            case LeaseDue():
+                self._supervisor.on_lease_due(now)
             case HealthDue() | RejoinDue():
                 raise AssertionError("a timer of the MetaHub")
             case unreachable:
@@ -348,6 +364,8 @@ class HubCore:
         self.exchange.withdraw(origin, Forwarding(origin))
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
+        if self.uplink.doubts(call, answer, now):
+            return
         match call.then:
             case Forwarding(origin):
                 self.exchange.pass_on(origin, answer)
@@ -373,14 +391,21 @@ class HubCore:
                 self._supervisor.on_stop_asked(agent_id)
             case StoppingRemotely(agent_id):
                 self._supervisor.on_stopped_there(agent_id, answer, now)
+            case Revoking():
+                pass  # it is not there, or its hub is gone with it
+            case Reconciling(hub):
+                self._supervisor.on_reconciled(hub, answer, now)
             case unreachable:
                 assert_never(unreachable)
 
     # The MetaHub and the humans.
 
     def _on_joined(self, joined: bool, now: float) -> None:
+        if self.uplink.refused:
+            self._fail(self.uplink.give_up(), "the MetaHub does not take this hub any more", now)
         if joined:
             self._supervisor.send_reports(now)
+            self._supervisor.reconcile(now)
             self._escalate_lonely_asks()
 
     def _escalate_lonely_asks(self) -> None:

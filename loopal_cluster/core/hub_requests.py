@@ -44,6 +44,7 @@ from loopal_cluster.messages import (
     Found,
     HubComplete,
     HubLost,
+    HubReconcile,
     HubTopology,
     HumanSource,
     Interrupt,
@@ -136,6 +137,8 @@ class HubRequests:
             case HubComplete(completion):
                 self._supervisor.on_report(completion, now)
                 self._exchange.answer(origin, OK)
+            case HubReconcile():
+                self._exchange.answer(origin, self._supervisor.on_reconcile(message))
             case HubLost(hub, reason):
                 self._supervisor.on_hub_lost(hub, reason, now)
                 self._exchange.answer(origin, OK)
@@ -204,7 +207,7 @@ class HubRequests:
             return
         if self._is_own(envelope.target):
             raise self._not_found(target)
-        if not self._uplink.joined:
+        if not self._uplink.expected:
             detail = f"agent '{target}' not found locally and no MetaHub uplink configured"
             raise Refused(ErrorCode.AGENT_NOT_FOUND, detail)
         target = target if record is None else record.address
@@ -217,7 +220,8 @@ class HubRequests:
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
             raise self._not_found(target)
-        self._supervisor.deliver(record, evolve(envelope, target=target), origin, now)
+        sender = envelope.origin_hub
+        self._supervisor.deliver_once(record, evolve(envelope, target=target), origin, sender, now)
 
     def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:
         """Take an outcome in the base dialect for what it is.
@@ -282,7 +286,7 @@ class HubRequests:
             self._exchange.answer(origin, finished.waited())
         elif record is None and finished is not None and isinstance(message, AgentInfo):
             self._exchange.answer(origin, finished.details())
-        elif may_escalate and self._uplink.joined and not self._is_own(message.agent):
+        elif may_escalate and self._uplink.expected and not self._is_own(message.agent):
             target = address if record is None else record.address
             self._escalate(origin, evolve(message, agent=target), now, timeout=self._time_for(message))
         else:

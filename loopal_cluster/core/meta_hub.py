@@ -31,7 +31,7 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
-from loopal_cluster.core.meta_requests import MetaRequests
+from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
@@ -280,6 +280,7 @@ class MetaHubCore:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
         self._timers.discard(RejoinDue(record.name))
+        self.exchange.resume(record.peer, peer)
         record.peer = peer
         return record
 
@@ -328,12 +329,16 @@ class MetaHubCore:
         self._timeline.forget(peer)
         self._asks.withdraw(peer)
         self._requests.withdraw(peer)
-        for call in self.exchange.forget(peer):
-            self._on_answer(
-                call, Failure(call.id, ErrorCode.CONNECTION_LOST, f"connection lost: {reason}"), now
-            )
+        keeps = isinstance(party, HubParty) and party.record.instance is not None
+        self._fail(
+            self.exchange.forget(peer, may_repeat if keeps else never), f"connection lost: {reason}", now
+        )
         if isinstance(party, HubParty) and party.record.peer == peer:
             self._on_hub_away(party.record, reason, now)
+
+    def _fail(self, calls: list[Call[MetaHubThen]], reason: str, now: float) -> None:
+        for call in calls:
+            self._on_answer(call, Failure(call.id, ErrorCode.CONNECTION_LOST, reason), now)
 
     def _on_hub_away(self, record: HubRecord, reason: str, now: float) -> None:
         if self.hubs.get(record.name) is not record:
@@ -352,6 +357,7 @@ class MetaHubCore:
         self._requests.forget_hub(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
+        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' was lost: {reason}", now)
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
         self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
         deadline = now + self.settings.timeouts.call_timeout
@@ -401,3 +407,13 @@ class MetaHubCore:
 def qualify(address: str, hub: str) -> str:
     """An address as others see it who are not on that hub."""
     return address if "/" in address else f"{hub}/{address}"
+
+
+def may_repeat(call: Call[MetaHubThen]) -> bool:
+    """Whether a call that a hub left unanswered is asked again when it is back."""
+    return isinstance(call.message, REPEATABLE)
+
+
+def never(call: Call[MetaHubThen]) -> bool:
+    """Base hubs do not come back."""
+    return False

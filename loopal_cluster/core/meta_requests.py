@@ -52,11 +52,13 @@ from loopal_cluster.messages import (
     Found,
     HubComplete,
     HubList,
+    HubReconcile,
     HumanSource,
     InterruptAgent,
     ListHubs,
     Message,
     MetaComplete,
+    MetaReconcile,
     MetaRoute,
     MetaSpawn,
     MetaTopology,
@@ -77,7 +79,19 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 
-__all__ = ["MetaRequests"]
+__all__ = ["REPEATABLE", "MetaRequests"]
+
+REPEATABLE = (
+    DeliverEnvelope,
+    SpawnAgent,
+    HubComplete,
+    HubReconcile,
+    WaitAgent,
+    AgentInfo,
+    CancelAgent,
+    ShutdownAgent,
+)
+"""What may be asked of a hub twice: it only looks, or the hub remembers its id. It waits for one that is away."""
 
 
 @define
@@ -137,6 +151,8 @@ class MetaRequests:
             case MetaComplete(completion):
                 agent = completion.agent.on(hub.name)
                 self._report(origin, evolve(completion, agent=agent), now)
+            case MetaReconcile(other, runs, owns):
+                self._send(origin, other, HubReconcile(hub.name, runs, owns), now)
             case Permission() | Question():
                 asker = hub.name if message.agent_name is None else f"{hub.name}/{message.agent_name}"
                 self._ask(origin, evolve(message, agent_name=asker), now)
@@ -204,12 +220,16 @@ class MetaRequests:
             self._find(origin, target, message, sender, now)
 
     def _send(self, origin: Origin, hub: str, message: Message[Any], now: float) -> None:
-        record = self._connected(hub)
+        record = self._hubs.get(hub)
+        if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
+            raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
         then: MetaHubThen = Forwarding(origin)
         if record.protocol is None:
             if isinstance(message, WaitAgent):
                 # It handles our requests one after the other: nothing else would get through to it.
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
+            if isinstance(message, HubReconcile):
+                raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
             if isinstance(message, CancelAgent):
                 message, then = ShutdownAgent(message.agent), StoppingBase(origin)
         self._exchange.call(record.peer, message, then, now + self._time_for(message) + LEG)
@@ -326,7 +346,8 @@ class MetaRequests:
         if parent.hub is None:
             raise Refused(ErrorCode.INVALID_REQUEST, f"parent '{parent}' is not qualified")
         message: Message[Any] = HubComplete(completion)
-        if self._connected(parent.hub).protocol is None:
+        record = self._hubs.get(parent.hub)
+        if record is not None and record.protocol is None:
             envelope = completion_envelope(
                 self._new_id(),
                 completion.agent.agent,

@@ -80,6 +80,10 @@ class Results:
         """When the oldest expires."""
         return next(iter(self._by_id.values())).expires_at if self._by_id else None
 
+    def get(self, agent_id: str) -> FinishedAgent | None:
+        """The run with this identity."""
+        return self._by_id.get(agent_id)
+
     def find(self, address: Address, agent_id: str | None = None) -> FinishedAgent | None:
         """The run with this identity, or the newest of this address."""
         if agent_id is not None:

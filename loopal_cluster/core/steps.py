@@ -5,6 +5,8 @@ They print, compare and can be purged, which closures cannot.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from attrs import frozen
 
 from loopal_cluster.core.calls import Origin
@@ -24,11 +26,15 @@ __all__ = [
     "Initializing",
     "Joining",
     "Judging",
+    "LeaseDue",
     "MetaHubThen",
     "Probing",
+    "Reconciling",
     "RejoinDue",
     "ReportDue",
     "Reporting",
+    "RetryDue",
+    "Revoking",
     "Resolving",
     "SpawningRemotely",
     "StartDue",
@@ -59,6 +65,8 @@ class Delivering:
     source: str
     target: str
     content: UserContent | Opaque
+    receipt: Hashable = None
+    """What remembers the message, if it came from another hub."""
 
 
 @frozen
@@ -133,6 +141,20 @@ class StoppingBase:
 
 
 @frozen
+class Revoking:
+    """The other hub does not run an agent whose spawn we have given up."""
+
+    agent_id: str
+
+
+@frozen
+class Reconciling:
+    """Another hub has compared what we run for each other."""
+
+    hub: str
+
+
+@frozen
 class Resolving:
     """A hub of the base dialect has said whether it has the agent."""
 
@@ -168,6 +190,8 @@ HubThen = (
     | Reporting
     | Stopping
     | StoppingRemotely
+    | Revoking
+    | Reconciling
 )
 
 MetaHubThen = Forwarding | StoppingBase | Judging | Resolving | Gathering | Telling
@@ -216,6 +240,16 @@ class ReportDue:
 
 
 @frozen
+class RetryDue:
+    """Ask again what a restarted MetaHub could not yet know."""
+
+
+@frozen
+class LeaseDue:
+    """We have been without a MetaHub for too long."""
+
+
+@frozen
 class HealthDue:
     """See whether a hub has been silent for too long."""
 
@@ -229,4 +263,15 @@ class RejoinDue:
     hub: str
 
 
-Timer = HandshakeDue | HeartbeatDue | WaitDue | AskDue | StartDue | ReportDue | HealthDue | RejoinDue
+Timer = (
+    HandshakeDue
+    | HeartbeatDue
+    | WaitDue
+    | AskDue
+    | StartDue
+    | ReportDue
+    | RetryDue
+    | LeaseDue
+    | HealthDue
+    | RejoinDue
+)

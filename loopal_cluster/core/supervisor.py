@@ -9,7 +9,8 @@ terminate and kill; it is reported only when the agent is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 
 from attrs import define, evolve, field
 
@@ -21,14 +22,17 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.receipts import Receipts
 from loopal_cluster.core.reports import base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
     Delivering,
     HubThen,
     Initializing,
+    Reconciling,
     ReportDue,
     Reporting,
+    Revoking,
     SpawningRemotely,
     StartDue,
     Starting,
@@ -50,11 +54,14 @@ from loopal_cluster.messages import (
     Completion,
     DeliverEnvelope,
     Envelope,
+    HubReconcile,
     Initialize,
     Interrupt,
     MetaComplete,
+    MetaReconcile,
     MetaRoute,
     MetaSpawn,
+    Reconciled,
     Shutdown,
     Spawned,
     SpawnSpec,
@@ -73,6 +80,9 @@ RETRYABLE = {
     ErrorCode.HUB_NOT_CONNECTED,
 }
 """Refusals of a report that may pass: the parent's hub may only be away."""
+
+UNCERTAIN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED}
+"""Refusals that do not say whether it was done."""
 
 EXTERNAL = "external"
 """The type of an agent that connected to us; we neither started it nor can we kill it."""
@@ -97,8 +107,12 @@ class Supervisor:
     _reports: dict[str, Completion] = field(factory=dict, init=False)
     """Outcomes that a parent's hub has not acknowledged, by agent id."""
     closing: bool = field(default=False, init=False)
-    _backlog: dict[str, list[tuple[Origin | None, Envelope]]] = field(factory=dict, init=False)
+    _receipts: Receipts = field(init=False)
+    _backlog: dict[str, list[tuple[Origin | None, Envelope, Hashable]]] = field(factory=dict, init=False)
     """Messages for agents that are not up yet, by agent id."""
+
+    def __attrs_post_init__(self) -> None:
+        self._receipts = Receipts(self._settings.limits.receipts)
 
     # Spawning.
 
@@ -110,6 +124,8 @@ class Supervisor:
         Raises:
             Refused: its name is invalid or taken, its type unknown, or a limit reached.
         """
+        if spec.spawn_id is not None and self._spawned_before(spec.spawn_id, parent, origin):
+            return
         check_name(spec.name, "agent name")
         agent_type = self._type_of(spec)
         self._check_budget(depth)
@@ -125,6 +141,23 @@ class Supervisor:
         self._timers.set(StartDue(record.id), now + self._settings.timeouts.start_timeout)
         cwd = spec.cwd or self._settings.cwd
         self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
+
+    def _spawned_before(self, spawn_id: str, parent: Address | None, origin: Origin) -> bool:
+        """Whether its owner repeats a spawn that was done already; it is answered as the first was.
+
+        Raises:
+            Refused: the id is that of somebody else's agent.
+        """
+        record = self.agents.get(spawn_id) or self.results.get(spawn_id)
+        if record is None:
+            return False
+        if record.parent != parent:
+            raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{spawn_id}' is taken")
+        if isinstance(record, AgentRecord) and record.lifecycle is Lifecycle.SPAWNING:
+            record.spawner = origin  # whoever asked first has lost its connection
+        else:
+            self._exchange.answer(origin, Spawned(agent_id=spawn_id, name=record.address.agent))
+        return True
 
     def spawn_there(
         self,
@@ -265,11 +298,12 @@ class Supervisor:
         self._timers.discard(StartDue(record.id))
         self._up(record)
         self._uplink.agent_started(record, now)
-        for origin, envelope in self._backlog.pop(record.id, ()):
+        for origin, envelope, receipt in self._backlog.pop(record.id, ()):
             try:
-                self.deliver(record, envelope, origin, now)
+                self.deliver(record, envelope, origin, now, receipt)
             except Refused as refused:
-                self._refuse(origin, refused.code, refused.detail)
+                for waiting in (origin, *self._receipts.refused(receipt)):
+                    self._refuse(waiting, refused.code, refused.detail)
 
     def on_not_started(self, agent_id: str, reason: str, now: float) -> None:
         """Its program or task could not be started."""
@@ -293,6 +327,8 @@ class Supervisor:
         if record is None:
             return
         if isinstance(answer, Failure):
+            if answer.code in UNCERTAIN:
+                self._revoke(record, now)
             self._roll_back(record, answer.code, answer.detail, now)
         else:
             self._up(record)
@@ -312,6 +348,13 @@ class Supervisor:
         if record.peer is not None:
             self._retire(record.peer, f"spawn failed: {reason}", now)
 
+    def _revoke(self, record: AgentRecord, now: float) -> None:
+        """We do not know whether the other hub has started it, and nobody waits any more: it must not."""
+        message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
+        deadline = now + self._settings.timeouts.lease_timeout
+        with suppress(Refused):  # no MetaHub: then the other hub hears nothing of us, and its lease ends
+            self._uplink.call(message, Revoking(record.id), deadline)
+
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was; nobody has its outcome, everybody its refusal."""
         if record.stop_reason is not None:
@@ -328,7 +371,33 @@ class Supervisor:
 
     # Messages.
 
-    def deliver(self, record: AgentRecord, envelope: Envelope, origin: Origin | None, now: float) -> None:
+    def deliver_once(
+        self, record: AgentRecord, envelope: Envelope, origin: Origin, sender: object, now: float
+    ) -> None:
+        """``deliver``, for a message from another hub, which may come again.
+
+        Raises:
+            Refused: the agent has too many undelivered messages.
+        """
+        receipt = (sender, envelope.source, envelope.id)
+        match self._receipts.first(receipt, origin):
+            case None:
+                self._exchange.answer(origin, OK)
+            case True:
+                try:
+                    self.deliver(record, envelope, origin, now, receipt)
+                except Refused:
+                    self._receipts.refused(receipt)
+                    raise
+
+    def deliver(
+        self,
+        record: AgentRecord,
+        envelope: Envelope,
+        origin: Origin | None,
+        now: float,
+        receipt: Hashable = None,
+    ) -> None:
         """Hand a message to an agent of this hub; ``origin`` learns whether it was accepted.
 
         Raises:
@@ -338,9 +407,9 @@ class Supervisor:
             backlog = self._backlog.setdefault(record.id, [])
             if len(backlog) >= self._settings.limits.inbox:
                 raise Refused(ErrorCode.OVERLOADED, f"agent '{record.name}' has too many messages waiting")
-            backlog.append((origin, envelope))
+            backlog.append((origin, envelope, receipt))
             return
-        then = Delivering(origin, source_label(envelope), record.name, envelope.content)
+        then = Delivering(origin, source_label(envelope), record.name, envelope.content, receipt)
         deadline = now + self._settings.timeouts.call_timeout
         self._exchange.call(record.peer, DeliverEnvelope(envelope), then, deadline)
 
@@ -349,13 +418,14 @@ class Supervisor:
         if isinstance(answer, Response) and answer.result.ok is True:
             routed = MessageRouted(source=then.source, target=then.target, content_preview=then.content)
             self._timeline.publish(self._settings.name, None, routed, now)
-            if then.origin is not None:
-                self._exchange.answer(then.origin, OK)
+            for origin in (then.origin, *self._receipts.accepted(then.receipt)):
+                if origin is not None:
+                    self._exchange.answer(origin, OK)
             return
         detail = answer.detail if isinstance(answer, Failure) else "the agent refused the message"
-        if then.origin is not None:
-            code = answer.code if isinstance(answer, Failure) else ErrorCode.DELIVERY_FAILED
-            self._exchange.refuse(then.origin, code, f"delivery to '{then.target}' failed: {detail}")
+        code = answer.code if isinstance(answer, Failure) else ErrorCode.DELIVERY_FAILED
+        for origin in (then.origin, *self._receipts.refused(then.receipt)):
+            self._refuse(origin, code, f"delivery to '{then.target}' failed: {detail}")
 
     # Waiting.
 
@@ -518,6 +588,60 @@ class Supervisor:
             elif record.parent is not None and record.parent.hub == hub and not record.spec.detached:
                 self.stop(record, f"hub '{hub}' of its parent was lost", now)
 
+    # Finding each other again.
+
+    def reconcile(self, now: float) -> None:
+        """We have joined (again): compare with every hub that runs agents for us, or we for it."""
+        if not self._uplink.speaks("reconcile"):
+            return
+        runs: dict[str, list[str]] = {}
+        owns: dict[str, list[str]] = {}
+        for record in self.agents:
+            if record.lifecycle is Lifecycle.SPAWNING:
+                continue  # its spawn is asked again, and will be answered
+            if record.hub is not None:
+                owns.setdefault(record.hub, []).append(record.id)
+            elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
+                runs.setdefault(record.parent.hub, []).append(record.id)
+        deadline = now + self._settings.timeouts.lease_timeout
+        for hub in sorted(runs.keys() | owns.keys()):
+            message = MetaReconcile(hub, tuple(runs.get(hub, ())), tuple(owns.get(hub, ())))
+            with suppress(Refused):
+                self._uplink.call(message, Reconciling(hub), deadline)
+
+    def on_reconcile(self, message: HubReconcile) -> Reconciled:
+        """Another hub has joined (again), and wants to know what has changed meanwhile."""
+        owned = {r.id for r in self.agents if r.hub == message.hub}
+        run = {r.id for r in self.agents if r.hub is None} | self._reports.keys()
+        return Reconciled(
+            given_up=tuple(agent_id for agent_id in message.runs if agent_id not in owned),
+            gone=tuple(agent_id for agent_id in message.owns if agent_id not in run),
+        )
+
+    def on_reconciled(self, hub: str, answer: Response | Failure, now: float) -> None:
+        """It has answered, or is not in the cluster any more."""
+        if isinstance(answer, Failure):
+            if answer.code in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.DEADLINE_EXCEEDED):
+                self.on_hub_lost(hub, answer.detail, now)
+            return
+        for agent_id in answer.result.given_up:
+            record = self.agents.get(agent_id)
+            if record is not None and record.parent is not None and record.parent.hub == hub:
+                self.stop(record, f"its owner on hub '{hub}' has given it up", now)
+        for agent_id in answer.result.gone:
+            record = self.agents.get(agent_id)
+            if record is not None and record.hub == hub:
+                self._settle(record, Lost(f"hub '{hub}' does not run it any more"), now)
+
+    def on_lease_due(self, now: float) -> None:
+        """Without a MetaHub nobody elsewhere can stop our agents, or tell us of theirs."""
+        reason = f"no MetaHub for {self._settings.timeouts.lease_timeout:g} s"
+        for record in self.agents:
+            if record.hub is not None:
+                self._settle(record, Lost(reason), now)
+            elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
+                self.stop(record, reason, now)
+
     def _settle(self, record: AgentRecord, outcome: Outcome, now: float) -> None:
         """Give an agent its one outcome, and tell everybody it concerns."""
         if self.agents.get(record.id) is not record:
@@ -555,8 +679,9 @@ class Supervisor:
 
     def _remove(self, record: AgentRecord) -> None:
         self.agents.remove(record)
-        for origin, _ in self._backlog.pop(record.id, ()):
-            self._refuse(origin, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
+        for origin, _, receipt in self._backlog.pop(record.id, ()):
+            for waiting in (origin, *self._receipts.refused(receipt)):
+                self._refuse(waiting, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
 
     def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
         if origin is not None:
@@ -607,7 +732,8 @@ class Supervisor:
 
     def on_reported(self, agent_id: str, answer: Response | Failure, now: float) -> None:
         """The parent's hub knows, or there is nobody who would want to."""
-        if isinstance(answer, Failure) and answer.code in RETRYABLE:
+        final = self.closing and isinstance(answer, Failure) and answer.code is ErrorCode.HUB_NOT_CONNECTED
+        if isinstance(answer, Failure) and answer.code in RETRYABLE and not final:
             self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.report_interval)
         else:
             self._reports.pop(agent_id, None)

@@ -1,38 +1,74 @@
 """A hub's side of its connection to the MetaHub: join, heartbeat, announce.
 
 The runtime dials; this part registers, and from then on everything that is not local goes through
-``call``. A MetaHub of the base dialect says ok even if the name is taken and then never answers again,
+``call``. A lost connection is dialled again; what was asked and can be asked twice waits for it, and is
+asked again. A MetaHub that was restarted may not know yet who is about to join, so its "no" to such a
+request is not believed at once. A MetaHub of the base dialect says ok even if the name is taken and then never answers again,
 so it is probed with ``meta/list_hubs`` before we believe that we joined.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from attrs import define, field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
+from loopal_cluster.core.calls import Call
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Joined
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.parties import PROTOCOL
-from loopal_cluster.core.steps import Announcing, HeartbeatDue, HubThen, Joining, Probing, Timer
+from loopal_cluster.core.steps import (
+    Announcing,
+    HeartbeatDue,
+    HubThen,
+    Joining,
+    LeaseDue,
+    Probing,
+    RetryDue,
+    Timer,
+)
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
+    AgentInfo,
     Announce,
     Announced,
+    CancelAgent,
     Heartbeat,
     ListHubs,
     Message,
+    MetaReconcile,
+    MetaRoute,
+    MetaSpawn,
+    MetaTopology,
     Protocol,
     RegisterHub,
+    Resolve,
+    ShutdownAgent,
     UplinkInfo,
+    WaitAgent,
 )
 
 __all__ = ["Uplink"]
+
+REPEATABLE = (
+    MetaRoute,
+    MetaSpawn,
+    MetaReconcile,
+    MetaTopology,
+    ListHubs,
+    Resolve,
+    WaitAgent,
+    AgentInfo,
+    CancelAgent,
+    ShutdownAgent,
+)
+"""What may be asked twice: it only looks, or whoever does it remembers its id."""
 
 FINAL = {ErrorCode.UNAUTHORIZED, ErrorCode.NAME_TAKEN, ErrorCode.INVALID_REQUEST, ErrorCode.REFUSED}
 """Refusals that dialling again will not change."""
@@ -47,7 +83,14 @@ class Uplink:
     _agents: AgentTree
     _timers: DeadlineQueue[Timer]
     peer: Peer | None = field(default=None, init=False)
+    """The connection that is up."""
+    _leg: Peer | None = field(default=None, init=False)
+    """The newest connection that joined; what we ask waits there until the next one has."""
+    _settling_until: float = field(default=-math.inf, init=False)
+    _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
+    refused: bool = field(default=False, init=False)
+    """The MetaHub does not want us, and dialling again will not change that."""
     protocol: Protocol | None = field(default=None, init=False)
     """None while not joined, and for a MetaHub of the base dialect."""
     cluster: str | None = field(default=None, init=False)
@@ -80,11 +123,14 @@ class Uplink:
             code = answer.code if isinstance(answer, Failure) else ErrorCode.REFUSED
             detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
             refusal = code if code in FINAL else None
+            self.refused = refusal is not None
             self._exchange.hang_up(self.peer, f"the MetaHub refused this hub: {detail}", refusal)
-            self.lost()
+            self.lost(now)
             return False
         welcome = answer.result
         self.protocol = welcome.protocol
+        if self._leg is not None and welcome.cluster != self.cluster:
+            self._settling_until = now + self._settings.timeouts.settle_timeout
         self.cluster = welcome.cluster
         self._heartbeat_interval = welcome.heartbeat_interval or self._settings.timeouts.heartbeat_interval
         if self.protocol is None:
@@ -99,21 +145,27 @@ class Uplink:
         if self.peer is None:
             return False
         if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
+            self.refused = True
             reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
             self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN)
-            self.lost()
+            self.lost(now)
             return False
         self._join(now)
         return True
 
     def _join(self, now: float) -> None:
+        assert self.peer is not None
         self.joined = True
+        self._timers.discard(LeaseDue())
         self._exchange.perform(Joined())
         kind = "" if self.protocol else " (base dialect)"
         self._exchange.log("INFO", f"joined the cluster as '{self._settings.name}'{kind}")
         self._announcing = False
         self._announce_whole = True
         self.beat(now)
+        if self._leg is not None:
+            self._exchange.resume(self._leg, self.peer)
+        self._leg = self.peer
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""
@@ -122,24 +174,62 @@ class Uplink:
         count = len(self._agents.here())  # a shadow is counted where it runs
         self._exchange.notify(self.peer, Heartbeat(hub_name=self._settings.name, agent_count=count))
         self._timers.set(HeartbeatDue(), now + self._heartbeat_interval)
-        self._announce(now)
+        # Even if there is nothing new: a heartbeat has no answer, and this tells us that the MetaHub lives.
+        self._announce(now, even_nothing=True)
 
-    def lost(self) -> None:
+    def lost(self, now: float) -> None:
         """The connection is gone."""
+        if self.joined:
+            self._timers.set(LeaseDue(), now + self._settings.timeouts.lease_timeout)
         self.peer = None
         self.joined = False
         self.protocol = None
         self._timers.discard(HeartbeatDue())
 
+    @property
+    def expected(self) -> bool:
+        """Whether there is a MetaHub, or will be again."""
+        return self._leg is not None
+
     def call(self, message: Message[Any], then: HubThen, deadline: float) -> int:
-        """Ask the MetaHub.
+        """Ask the MetaHub; if it is away, as soon as it is back.
 
         Raises:
             Refused: this hub is not in a cluster, or has asked too much already.
         """
-        if self.peer is None or not self.joined:
+        if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
-        return self._exchange.call(self.peer, message, then, deadline)
+        return self._exchange.call(self._leg, message, then, deadline)
+
+    def keeps(self, call: Call[HubThen]) -> bool:
+        """Whether a call that a lost connection left unanswered is asked again on the next."""
+        return self.protocol is not None and call.peer == self._leg and isinstance(call.message, REPEATABLE)
+
+    def give_up(self) -> list[Call[HubThen]]:
+        """There will be no next connection; return the calls that waited for it."""
+        leg, self._leg = self._leg, None
+        retries, self._retries = self._retries, []
+        return retries + ([] if leg is None else self._exchange.forget(leg))
+
+    def doubts(self, call: Call[HubThen], answer: Response | Failure, now: float) -> bool:
+        """Whether a restarted MetaHub's answer is not believed; then it is asked again."""
+        if (
+            not isinstance(answer, Failure)
+            or answer.code not in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.AGENT_NOT_FOUND)
+            or not now < min(self._settling_until, call.deadline)
+            or call.peer != self._leg
+            or not isinstance(call.message, REPEATABLE)
+        ):
+            return False
+        self._retries.append(call)
+        if RetryDue() not in self._timers:
+            self._timers.set(RetryDue(), now + self._settings.timeouts.retry_interval)
+        return True
+
+    def take_retries(self) -> list[Call[HubThen]]:
+        """What was not believed, to be asked again."""
+        retries, self._retries = self._retries, []
+        return retries
 
     def speaks(self, feature: str) -> bool:
         """Whether the MetaHub has agreed to one of our additions."""
@@ -169,14 +259,16 @@ class Uplink:
         self._announcing = False
         if isinstance(answer, Response):
             self._announce(now)
-        else:
-            self._announce_whole = True
+            return
+        self._announce_whole = True
+        if answer.code is ErrorCode.DEADLINE_EXCEEDED and self.peer is not None:
+            self._exchange.hang_up(self.peer, "the MetaHub has fallen silent")
 
-    def _announce(self, now: float) -> None:
+    def _announce(self, now: float, *, even_nothing: bool = False) -> None:
         if not self.speaks("announce"):
             self._changes.clear()
             return
-        if self._announcing or not (self._changes or self._announce_whole):
+        if self._announcing or not (self._changes or self._announce_whole or even_nothing):
             return
         if self._announce_whole:
             running = [record for record in self._agents.here() if record.lifecycle is Lifecycle.RUNNING]
