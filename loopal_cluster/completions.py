@@ -1,12 +1,19 @@
 """The base dialect's way to say that an agent has ended: a message with a wrapped text.
 
-Pure text, so that both the cores and the codec may use it. The wrapper's shape is fixed: a Loopal
-hub recognises a completion by it and by nothing else.
+Both the cores and the codec use it. The wrapper's shape is fixed: a Loopal hub recognises a completion
+by it and by nothing else.
 """
 
 from __future__ import annotations
 
-__all__ = ["unwrap_result", "wrap_result"]
+from typing import Final
+
+from loopal_cluster.messages import SystemSource
+
+__all__ = ["AGENT_COMPLETED", "unwrap_result", "wrap_result"]
+
+AGENT_COMPLETED: Final = SystemSource("agent-completed")
+"""Who such a message is from."""
 
 _OPEN = '<agent-result name="'
 _CLOSE = "</agent-result>"

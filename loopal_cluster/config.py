@@ -87,7 +87,7 @@ class Limits:
     """How much of each thing there may be."""
 
     line_bytes: int = field(default=16 * 2**20, validator=_positive)
-    """The longest line read or written, its line feed not counted."""
+    """The longest line read, its line feed not counted; a longer one is refused and skipped."""
     high_water: int = field(default=4096, validator=_positive)
     """Above so many unsent frames to a peer, its notifications are dropped."""
     calls_per_peer: int = field(default=16384, validator=_positive)
@@ -111,7 +111,8 @@ class Limits:
     receipts: int = field(default=20_000, validator=_positive)
     """Messages from other hubs that are remembered, so that a repeated one is not delivered twice."""
     inbox: int = field(default=1024, validator=_positive)
-    """Messages that wait in an agent's inbox."""
+    """Messages that wait for an agent of this hub: while it comes up, and in its inbox if it is a function
+    in the hub. One in a process of its own has this default."""
 
     def __attrs_post_init__(self) -> None:
         # The proof obligation of the back-pressure rules: answers and calls are bounded by their own

@@ -1,6 +1,6 @@
 """What agents report: one frozen record per event payload of the base dialect.
 
-Hubs pass payloads on unread; a user interface reads them with ``wire.codec.payload``, and a hub or
+Hubs pass payloads on unread; a user interface reads them with ``wire.contents.payload``, and a hub or
 an agent that has something to report makes one. Names and fields are those on the wire. Integers
 are unsigned, of 32 or 64 bits: a base peer silently drops an event with any other number, so a
 record refuses it first.

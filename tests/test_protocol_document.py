@@ -16,7 +16,8 @@ from loopal_cluster.frames import Rejected, Request, Response
 from loopal_cluster.messages import METHODS, Decision, Found, HubList, Ok, Role, Spawned, Waited, Welcome
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.payloads import PAYLOADS
-from loopal_cluster.wire.codec import decode, decode_result, encode, payload
+from loopal_cluster.wire.codec import decode, decode_result, encode
+from loopal_cluster.wire.contents import payload
 from loopal_cluster.wire.faults import MAX_DEPTH
 from loopal_cluster.wire.strict import json_key
 

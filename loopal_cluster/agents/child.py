@@ -38,8 +38,8 @@ def serve_agent(function: AgentFunction) -> None:
 
 
 async def _serve(function: AgentFunction, hub_in: int, hub_out: int) -> None:
-    receiver, sender = trio.lowlevel.FdStream(hub_in), trio.lowlevel.FdStream(hub_out)
-    await serve_session(StreamChannel(receiver, sender, Limits().line_bytes), function)
+    receiver, sender, limits = trio.lowlevel.FdStream(hub_in), trio.lowlevel.FdStream(hub_out), Limits()
+    await serve_session(StreamChannel(receiver, sender, limits.line_bytes), function, limits=limits)
 
 
 def load_function(target: str) -> AgentFunction:

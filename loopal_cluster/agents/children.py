@@ -3,7 +3,7 @@
 ``open_child`` puts each child into a session and process group of its own and guarantees that the
 group is gone when its block is left: the end of standard input first, then SIGTERM, then SIGKILL.
 Standard error is always drained. What is said over standard input and output is the caller's business:
-``command.py`` and ``process.py``.
+``command.py``, and ``ProcessAgent`` in ``types.py``.
 
 Out of reach: a process that leaves the group on purpose (``setsid``). It survives, but it keeps
 nobody waiting.

@@ -2,7 +2,7 @@
 
 The prompt goes in on standard input, or as an argument; the result comes out on standard output; exit
 status 0 says that it is one. No messages, no tools: a program that wants those speaks the agent protocol
-(``process.py``).
+(``ProcessAgent`` in ``types.py``).
 """
 
 from __future__ import annotations

@@ -27,7 +27,15 @@ from loopal_cluster.agents.child import load_function
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
 from loopal_cluster.config import Policy
 from loopal_cluster.errors import ClusterError, ConfigError
-from loopal_cluster.wire.strict import Hook, fault, read_object, read_str, register_strict, within
+from loopal_cluster.wire.strict import (
+    Hook,
+    fault,
+    read_enum,
+    read_object,
+    read_str,
+    register_strict,
+    within,
+)
 
 __all__ = ["HubTable", "Profile", "load_profile", "read_token"]
 
@@ -249,20 +257,11 @@ def _agent(text: Raw, _: Any) -> Any:
     return _CONVERTER.structure(Raw(msgspec.json.encode(values)), cls)
 
 
-def _policy(text: Raw, _: Any) -> Policy:
-    name = read_str(text)
-    try:
-        return Policy(name)
-    except ValueError:
-        known = ", ".join(policy.value for policy in Policy)
-        raise ValueError(f"expected one of {known}, got {name[:80]!r}") from None
-
-
 def _make_converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook_factory(attrs.has, _table)
     register_strict(converter)
-    converter.register_structure_hook(Policy, _policy)
+    converter.register_structure_hook(Policy, read_enum)
     converter.register_structure_hook_func(lambda type_: type_ == _Agent, _agent)
     return converter
 

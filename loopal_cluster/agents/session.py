@@ -14,6 +14,7 @@ import trio
 from attrs import evolve
 
 from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.config import Limits
 from loopal_cluster.errors import (
     ErrorCode,
     InvalidRequest,
@@ -46,13 +47,13 @@ from loopal_cluster.wire.contents import dumps, loads, user_content
 
 __all__ = ["serve_session"]
 
-INBOX_LIMIT = 1024
-"""Messages that wait for an agent; beyond it the sender is told ``Overloaded``."""
 
+async def serve_session(channel: FrameChannel, function: AgentFunction, *, limits: Limits) -> None:
+    """Be the agent on the other end of a hub's channel, until it has ended or the hub is gone.
 
-async def serve_session(channel: FrameChannel, function: AgentFunction) -> None:
-    """Be the agent on the other end of a hub's channel, until it has ended or the hub is gone."""
-    session = _Session(function)
+    Beyond ``limits.inbox`` messages that wait, a sender is told ``Overloaded``.
+    """
+    session = _Session(function, limits.inbox)
     async with open_caller(channel, session.on_request, session.on_notification) as caller:
         session.caller = caller
         async with trio.open_nursery() as nursery:
@@ -65,11 +66,12 @@ async def serve_session(channel: FrameChannel, function: AgentFunction) -> None:
 class _Session:
     caller: Caller
 
-    def __init__(self, function: AgentFunction) -> None:
+    def __init__(self, function: AgentFunction, inbox_limit: int) -> None:
         self._function = function
+        self._inbox_limit = inbox_limit
         self._start: AgentStart | None = None
         self._started = trio.Event()
-        self._put, self._inbox = trio.open_memory_channel[Envelope](INBOX_LIMIT)
+        self._put, self._inbox = trio.open_memory_channel[Envelope](inbox_limit)
         self._turn = trio.CancelScope()
         self._context: AgentContext | None = None
         self._stopping = False
@@ -128,7 +130,7 @@ class _Session:
         except ProtocolError as error:
             raise InvalidRequest(str(error)) from None
         except trio.WouldBlock:
-            raise Overloaded(f"the inbox is full ({INBOX_LIMIT} messages)") from None
+            raise Overloaded(f"the inbox is full ({self._inbox_limit} messages)") from None
         return OK
 
     def _control(self, command: Opaque) -> Any:

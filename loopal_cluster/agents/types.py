@@ -106,7 +106,7 @@ class FunctionAgent:
 
         async def run() -> None:
             try:
-                await serve_session(agent_end, self.function)
+                await serve_session(agent_end, self.function, limits=place.limits)
             finally:
                 task.ended.set()
 

@@ -25,6 +25,9 @@ __all__ = ["Caller", "open_caller"]
 
 R = TypeVar("R")
 
+FLUSH_TIMEOUT = 1.0
+"""Seconds that the other side has, at the end of the block, to take what is still to be sent."""
+
 OnRequest = Callable[[Message[Any]], Awaitable[Any]]
 OnNotification = Callable[[Message[Any]], None]
 
@@ -55,7 +58,7 @@ class Caller:
         self._answering: dict[int, trio.CancelScope] = {}
         self._last_begun = trio.Event()  # set when the newest request has begun to be handled
         self._last_begun.set()
-        self._unsent: list[Frame] = []
+        self._unsent: list[Frame | Rejected] = []
         self._flush_wanted = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
         self._lost: str | None = None
@@ -100,7 +103,7 @@ class Caller:
         while self._unsent and self._lost is None:
             await self._flushed.park()
 
-    def _send(self, frame: Frame) -> None:
+    def _send(self, frame: Frame | Rejected) -> None:
         if self._lost is None:
             self._unsent.append(frame)
             self._flush_wanted.unpark()
@@ -158,7 +161,7 @@ class Caller:
                 self._on_answer(frame)
             case Rejected():
                 if frame.answer:
-                    self._send(frame)  # type: ignore[arg-type]  # the codec encodes it as its answer
+                    self._send(frame)
 
     def _on_answer(self, answer: Response | Failure) -> None:
         pending = self._pending.get(answer.id)
@@ -207,7 +210,7 @@ async def open_caller(
         try:
             yield caller
         finally:
-            with trio.move_on_after(1.0, shield=True):
+            with trio.move_on_after(FLUSH_TIMEOUT, shield=True):
                 await caller.flush()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(channel)

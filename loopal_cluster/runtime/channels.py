@@ -39,10 +39,11 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
     """Frames in, in batches; frames out, without waiting."""
 
     @abc.abstractmethod
-    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+    def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         """Take frames to send. False: they were taken, but ``drained`` must come before more.
 
-        A broken connection is not reported here but to whoever receives.
+        What is sent of a ``Rejected`` is the answer to it. A broken connection is not reported here but
+        to whoever receives.
         """
 
     @abc.abstractmethod
@@ -50,7 +51,8 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
         """Wait until everything taken has been handed to the transport.
 
         Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError: it never will be.
+            trio.BrokenResourceError, trio.ClosedResourceError: it never will be. Not every transport
+                raises; whoever receives is told in any case.
         """
 
     def limit_lines(self, line_bytes: int) -> None:
@@ -93,7 +95,7 @@ class SocketChannel(FrameChannel):
             if frames := _decode_lines(self._lines.feed(data)):
                 return frames
 
-    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+    def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])
         if self._unsent:
             self._unsent += data
@@ -145,7 +147,7 @@ class StreamChannel(FrameChannel):
             if frames := _decode_lines(self._lines.feed(bytes(data))):
                 return frames
 
-    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+    def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         self._unsent += [encode(frame) for frame in frames]
         return not self._unsent
 
@@ -175,7 +177,7 @@ class _Mailbox:
     """One direction of a record pair: what was sent and not yet received."""
 
     def __init__(self, limit: int) -> None:
-        self.frames: deque[Frame] = deque()
+        self.frames: deque[Frame | Rejected] = deque()
         self.limit = limit
         self.sender_closed = False
         self.receiver_closed = False
@@ -199,12 +201,12 @@ class _RecordChannel(FrameChannel):
             if self._in.sender_closed:
                 raise trio.EndOfChannel
             await self._in.arrived.park()
-        frames: list[Frame | Rejected] = list(self._in.frames)
+        frames = list(self._in.frames)
         self._in.frames.clear()
         self._in.taken.unpark_all()
         return frames
 
-    def send_nowait(self, frames: Sequence[Frame]) -> bool:
+    def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         if not self._out.receiver_closed:
             self._out.frames.extend(frames)
             self._out.arrived.unpark_all()

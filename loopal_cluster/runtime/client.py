@@ -6,7 +6,6 @@ agents and, through its MetaHub, for everybody else's.
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -60,7 +59,7 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.listeners import dial
-from loopal_cluster.runtime.nursery import AgentNursery, open_agent_nursery
+from loopal_cluster.runtime.nursery import AgentNursery, new_agent_name, open_agent_nursery
 from loopal_cluster.wire.contents import dumps, payload
 
 __all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "open_client"]
@@ -141,7 +140,7 @@ class ClusterClient:
             UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
         """
         spec = SpawnSpec(
-            name=name or f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}",
+            name=name or new_agent_name(agent_type),
             prompt=prompt,
             cwd=cwd,
             model=model,
@@ -176,8 +175,8 @@ class ClusterClient:
         """
         while True:
             left = trio.current_effective_deadline() - trio.current_time()
-            step = min(WAIT_STEP, left) if math.isfinite(left) else WAIT_STEP
-            waited = await self.wait_once(agent, agent_id=agent_id, seconds=max(step, 0.0) + 1.0)
+            step = max(0.0, min(left, WAIT_STEP))
+            waited = await self.wait_once(agent, agent_id=agent_id, seconds=step + 1.0)
             if waited.outcome is not None:
                 return waited.outcome
 

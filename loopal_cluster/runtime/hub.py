@@ -31,13 +31,7 @@ from loopal_cluster.messages import Role
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
-from loopal_cluster.runtime.listeners import (
-    address_of,
-    dial,
-    open_listeners,
-    remove_sockets,
-    serve_listeners,
-)
+from loopal_cluster.runtime.listeners import address_of, dial, open_listeners, serve_listeners
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["Hub", "open_hub"]
@@ -58,7 +52,6 @@ class Hub:
     core: HubCore = field(repr=False)
     _runtime: Runtime = field(repr=False)
     _nursery: trio.Nursery = field(repr=False)
-    _agents: _Agents = field(repr=False)
     joined: trio.Event = field(factory=trio.Event, repr=False)
     """Set while, or since, the newest connection to the MetaHub has been accepted by it."""
     left: trio.Event = field(factory=trio.Event, repr=False)
@@ -109,12 +102,11 @@ async def open_hub(
 ) -> AsyncIterator[Hub]:
     """Run a hub for the length of the block.
 
-    ``join`` is the MetaHub's address, or an async function that connects to it.
-
-    ``agents`` are the types it runs: an async function ``(ctx, prompt)``, or an ``AgentType``. With
-    ``join`` the block begins when the MetaHub has accepted the hub; from then on a lost connection is
-    dialled again, for ever, and only a refusal ends that (``Hub.left``). ``listen`` has the addresses
-    for local clients; ``cwd`` is where agents work if their spawner does not say.
+    ``agents`` are the types it runs: an async function ``(ctx, prompt)``, or an ``AgentType``. ``join``
+    is the MetaHub's address, or an async function that connects to it; the block then begins when the
+    MetaHub has accepted the hub, and from then on a lost connection is dialled again, for ever, and only
+    a refusal ends that (``Hub.left``). ``listen`` has the addresses for local clients; ``cwd`` is where
+    agents work if their spawner does not say.
 
     Raises:
         ConnectionLost: the MetaHub cannot be reached.
@@ -142,33 +134,23 @@ async def open_hub(
     )
     epoch = time.time() - trio.current_time()
     core = HubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
-    listeners: list[trio.SocketListener] = []
-    addresses: list[str] = []
-    try:
-        for address in listen:
-            listeners += await open_listeners(address)
-            addresses = [address_of(listener) for listener in listeners]
-        async with (
-            open_guard() as guard,
-            _open_hub(core, types, listeners, addresses, guard) as hub,
-        ):
-            if join is not None:
-                await _join(
-                    hub, partial(dial, join, settings.limits.line_bytes) if isinstance(join, str) else join
-                )
-            yield hub
-    finally:
-        for listener in listeners:
-            listener.socket.close()
-        remove_sockets(addresses)
+    if isinstance(join, str):
+        join = partial(dial, join, settings.limits.line_bytes)
+    async with (
+        open_listeners(listen) as listeners,
+        open_guard() as guard,
+        _open_hub(core, types, listeners, guard) as hub,
+    ):
+        if join is not None:
+            await _join(hub, join)
+        yield hub
 
 
 @asynccontextmanager
 async def _open_hub(
     core: HubCore,
     types: Mapping[str, AgentType],
-    listeners: list[trio.SocketListener],
-    addresses: Sequence[str],
+    listeners: Sequence[trio.SocketListener],
     guard: Guard,
 ) -> AsyncIterator[Hub]:
     settings = core.settings
@@ -194,13 +176,10 @@ async def _open_hub(
         open_background() as agent_nursery,
     ):
         running = _Agents(runtime, agent_nursery, types, place)
-        hub = Hub(settings.name, tuple(addresses), settings.token, core, runtime, nursery, running)
-        if listeners:
-
-            async def serve(channel: FrameChannel) -> None:
-                await runtime.serve(channel, Link.ACCEPTED)
-
-            nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+        addresses = tuple(address_of(listener) for listener in listeners)
+        hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery)
+        serve = partial(runtime.serve, link=Link.ACCEPTED)
+        nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
         # Left in peace: end the agents and report their outcomes. If cancelled, they are ended without.
         with trio.move_on_after(3 * settings.timeouts.stop_grace):

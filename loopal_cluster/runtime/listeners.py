@@ -5,26 +5,22 @@ An address is ``HOST:PORT`` (IPv6 in brackets) or ``unix:PATH``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from loopal_cluster.errors import ConfigError, ConnectionLost
 from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
 
-__all__ = [
-    "address_of",
-    "dial",
-    "open_listeners",
-    "parse_host_port",
-    "remove_sockets",
-    "serve_listeners",
-]
+__all__ = ["address_of", "dial", "open_listeners", "parse_host_port", "serve_listeners"]
+
+DIAL_TIMEOUT = 10.0
+"""Seconds; as long as the one that is dialled gives us to register."""
 
 
 def parse_host_port(text: str) -> tuple[str, int]:
@@ -39,22 +35,22 @@ def parse_host_port(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-async def dial(address: str, line_bytes: int, *, timeout: float = 10.0) -> FrameChannel:
+async def dial(address: str, line_bytes: int) -> FrameChannel:
     """Connect to an address.
 
     Raises:
         ConfigError: it is not an address.
-        ConnectionLost: nobody is there, or not within ``timeout`` seconds.
+        ConnectionLost: nobody is there, or not within ``DIAL_TIMEOUT``.
     """
     try:
-        with trio.fail_after(timeout):
+        with trio.fail_after(DIAL_TIMEOUT):
             if address.startswith("unix:"):
                 stream = await trio.open_unix_socket(address.removeprefix("unix:"))
             else:
                 host, port = parse_host_port(address)
                 stream = await trio.open_tcp_stream(host, port)
     except trio.TooSlowError:
-        raise ConnectionLost(f"cannot reach {address}: no answer within {timeout:g} s") from None
+        raise ConnectionLost(f"cannot reach {address}: no answer within {DIAL_TIMEOUT:g} s") from None
     except UnicodeError:
         raise ConfigError(f"{address!r} is not HOST:PORT: no host can have this name") from None
     except (OSError, RuntimeError) as error:
@@ -62,12 +58,51 @@ async def dial(address: str, line_bytes: int, *, timeout: float = 10.0) -> Frame
     return SocketChannel.from_stream(stream, line_bytes)
 
 
-async def open_listeners(address: str) -> list[trio.SocketListener]:
-    """Listen on an address. A unix socket is readable by its owner only.
+@asynccontextmanager
+async def open_listeners(addresses: Iterable[str]) -> AsyncIterator[list[trio.SocketListener]]:
+    """Listen on addresses for the length of the block. A unix socket is readable by its owner only.
 
     Raises:
-        ConfigError: it is not an address, or cannot be listened on; the message says why.
+        ConfigError: one is not an address, or cannot be listened on; the message says why.
     """
+    listeners: list[trio.SocketListener] = []
+    bound: list[str] = []
+    try:
+        for address in addresses:
+            listeners += await _listen(address)
+            bound = [address_of(listener) for listener in listeners]
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        _remove_sockets(bound)
+
+
+def address_of(listener: trio.SocketListener) -> str:
+    """The address a listener is bound to, with the real port."""
+    name = listener.socket.getsockname()
+    if isinstance(name, str | bytes):
+        return f"unix:{os.fsdecode(name)}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}"
+
+
+async def serve_listeners(
+    listeners: Sequence[trio.SocketListener],
+    serve: Callable[[FrameChannel], Awaitable[object]],
+    nursery: trio.Nursery,
+    line_bytes: int,
+) -> None:
+    """Accept for ever; each connection is served by a task of ``nursery``."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await serve(SocketChannel.from_stream(stream, line_bytes))
+
+    if listeners:  # trio takes it for a bug to have none
+        await trio.serve_listeners(handle, list(listeners), handler_nursery=nursery)
+
+
+async def _listen(address: str) -> list[trio.SocketListener]:
     if address.startswith("unix:"):
         return [await _listen_unix(address.removeprefix("unix:"))]
     host, port = parse_host_port(address)
@@ -127,32 +162,8 @@ async def _remove_stale(path: str) -> None:
     raise ConfigError(f"cannot listen on unix:{path}: somebody else does")
 
 
-def address_of(listener: trio.SocketListener) -> str:
-    """The address a listener is bound to, with the real port."""
-    name = listener.socket.getsockname()
-    if isinstance(name, str | bytes):
-        return f"unix:{os.fsdecode(name)}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"{host}:{name[1]}"
-
-
-async def serve_listeners(
-    listeners: list[trio.SocketListener],
-    serve: Callable[[FrameChannel], Awaitable[object]],
-    nursery: trio.Nursery,
-    line_bytes: int,
-) -> None:
-    """Accept for ever; each connection is served by a task of ``nursery``."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        await serve(SocketChannel.from_stream(stream, line_bytes))
-
-    await trio.serve_listeners(handle, listeners, handler_nursery=nursery)
-
-
-def remove_sockets(addresses: Iterable[str]) -> None:
-    """Remove the paths of unix sockets that are no longer listened on."""
+def _remove_sockets(addresses: Iterable[str]) -> None:
     for address in addresses:
         if address.startswith("unix:"):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(address.removeprefix("unix:"))

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import trio
 from attrs import define, field
@@ -19,7 +20,7 @@ from loopal_cluster.messages import Role
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Client, open_client
-from loopal_cluster.runtime.listeners import address_of, open_listeners, remove_sockets, serve_listeners
+from loopal_cluster.runtime.listeners import address_of, open_listeners, serve_listeners
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["MetaHub", "open_meta_hub", "serve_meta_hub"]
@@ -81,25 +82,15 @@ async def open_meta_hub(
     )
     epoch = time.time() - trio.current_time()
     core = MetaHubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
-    listeners = [] if bind is None else await open_listeners(bind)
-    addresses = tuple(address_of(listener) for listener in listeners)
-    try:
-        async with (
-            open_runtime(core, settings.limits, logger, _perform) as runtime,
-            open_background() as nursery,
-        ):
-            meta_hub = MetaHub(addresses, settings.token, core, runtime, nursery)
-            if listeners:
-
-                async def serve(channel: FrameChannel) -> None:
-                    await runtime.serve(channel, Link.ACCEPTED)
-
-                nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
-            yield meta_hub
-    finally:
-        for listener in listeners:
-            listener.socket.close()
-        remove_sockets(addresses)
+    async with (
+        open_listeners([] if bind is None else [bind]) as listeners,
+        open_runtime(core, settings.limits, logger, _perform) as runtime,
+        open_background() as nursery,
+    ):
+        serve = partial(runtime.serve, link=Link.ACCEPTED)
+        nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+        addresses = tuple(address_of(listener) for listener in listeners)
+        yield MetaHub(addresses, settings.token, core, runtime, nursery)
 
 
 async def serve_meta_hub(

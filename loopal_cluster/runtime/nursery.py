@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from loopal_cluster.errors import AgentLost, ClusterError, RemoteError
+from loopal_cluster.errors import AgentLost, ClusterError
 from loopal_cluster.outcomes import unwrap
 
 if TYPE_CHECKING:
     from loopal_cluster.runtime.client import AgentHandle, ClusterClient
 
-__all__ = ["AgentNursery", "open_agent_nursery"]
+__all__ = ["AgentNursery", "new_agent_name", "open_agent_nursery"]
 
 CANCEL_TIMEOUT = 30.0
 """Seconds for a hub to confirm that an agent is gone; the hub itself kills it much sooner."""
@@ -48,7 +48,8 @@ class AgentNursery:
 
         If cancelled while the child is coming up, the child is stopped as well.
         """
-        name = name or f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}"
+        # Chosen here, because it is all there is to cancel the child by while it comes up.
+        name = name or new_agent_name(agent_type)
         try:
             handle = await self._client.spawn(agent_type, prompt, hub=hub, name=name, **options)
         except trio.Cancelled:
@@ -72,11 +73,16 @@ class AgentNursery:
         unwrap(str(handle.address), outcome)
 
 
+def new_agent_name(agent_type: str | None) -> str:
+    """A name for an agent whose spawner does not care."""
+    return f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}"
+
+
 async def _cancelled(client: ClusterClient, address: str, agent_id: str | None) -> None:
     """Stop an agent, and return when it is gone or nobody can say any more."""
     try:
         await client.cancel(address, "its nursery was cancelled", agent_id=agent_id)
-    except (RemoteError, ClusterError):
+    except ClusterError:
         return  # it never was, it has ended long ago, or its hub is lost: all the same here
 
 

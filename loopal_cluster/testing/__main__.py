@@ -15,6 +15,10 @@ __all__ = ["main"]
 
 CONTEXT = 60
 """So many lines of the transcript before the deviation are shown."""
+WIDTH = 240
+"""So much of each."""
+NOISE = ("Heartbeat(", "<- DeadlineReached", "AgentEvent(", "ClusterEvent(", "-> Log(")
+"""What is left out of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +79,7 @@ def _show(report: Report, weather: Weather, done: int, seconds: float, *, as_jso
     first = report.deviations[0]
     small = Simulation(report.seed, weather).shrunk(first.checker).run(tracing=True)
     found = next(deviation for deviation in small.deviations if deviation.checker == first.checker)
-    transcript = [line for line in small.transcript if float(line.split(maxsplit=1)[0]) <= found.at]
+    transcript = [line[:WIDTH] for line in small.transcript if _tells(line, found.at)]
     if as_json:
         finding = {
             "seed": report.seed,
@@ -95,6 +99,10 @@ def _show(report: Report, weather: Weather, done: int, seconds: float, *, as_jso
     print(*transcript[-CONTEXT:], sep="\n")
     print(f"  {found}")
     print(f"again: python -m loopal_cluster.testing --seed {report.seed} --weather {weather.value}")
+
+
+def _tells(line: str, until: float) -> bool:
+    return float(line.split(maxsplit=1)[0]) <= until and not any(noise in line for noise in NOISE)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ only its reader can judge. A number that no double holds (``1e999``) and the sec
 are passed on as they came; a reader of ours refuses the first and lets the last key win.
 
 Next door: shapes of records in ``hooks``, lines in ``framing``, broken lines in ``faults``, and in
-``contents`` (its names are offered here, too) what hubs do not read.
+``contents`` what hubs do not read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cattrs import BaseValidationError
 from msgspec import Meta, Raw, Struct
 
 from loopal_cluster.address import Address
+from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
 from loopal_cluster.messages import (
@@ -39,34 +40,12 @@ from loopal_cluster.messages import (
     Route,
     UserContent,
 )
-from loopal_cluster.wire.contents import (
-    AGENT_COMPLETED,
-    base_completion,
-    dump,
-    dumps,
-    loads,
-    payload,
-    read_base_completion,
-    user_content,
-)
-from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, reject, unreadable, words
-from loopal_cluster.wire.hooks import CONVERTER, preview
+from loopal_cluster.wire.contents import dump, dumps
+from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
+from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault, within
 
-__all__ = [
-    "MAX_DEPTH",
-    "base_completion",
-    "decode",
-    "decode_result",
-    "dumps",
-    "encode",
-    "loads",
-    "payload",
-    "preview",
-    "read_base_completion",
-    "reject",
-    "user_content",
-]
+__all__ = ["decode", "decode_result", "encode"]
 
 # The numbers of JSON-RPC 2.0, section 5.1. Loopal uses the first for nearly everything, so it is
 # ``error.data.kind`` that tells; where the number tells all, there is no ``data``, as in Loopal.

@@ -1,36 +1,23 @@
 """What hubs pass on unread: the contents of messages, the payloads of events, plain JSON.
 
-For those at the edges: agents, user interfaces, and a hub that deals with a peer of the base dialect.
+For those at the edges: agents and user interfaces.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 from cattrs import BaseValidationError
 from msgspec import Raw
 
-from loopal_cluster.completions import unwrap_result, wrap_result
 from loopal_cluster.errors import ProtocolError
-from loopal_cluster.messages import Envelope, Opaque, SystemSource, UserContent
+from loopal_cluster.messages import Opaque, UserContent
 from loopal_cluster.payloads import Payload
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault
 
-__all__ = [
-    "AGENT_COMPLETED",
-    "base_completion",
-    "dump",
-    "dumps",
-    "loads",
-    "payload",
-    "read_base_completion",
-    "user_content",
-]
-
-AGENT_COMPLETED: Final = SystemSource("agent-completed")
-"""The source of a base hub's message that an agent has ended."""
+__all__ = ["dump", "dumps", "loads", "payload", "user_content"]
 
 # Keys in ascending order at every level, as serde_json writes them.
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -97,15 +84,3 @@ def payload(value: Payload | Opaque) -> Payload | Opaque:
         return cast(Payload, CONVERTER.structure(Raw(value.json), cast(Any, Payload)))
     except (BaseValidationError, ValueError):
         return value
-
-
-def base_completion(agent: str, text: str) -> UserContent:
-    """What a base peer understands as: ``agent`` has ended, and this is its result."""
-    return UserContent(wrap_result(agent, text))
-
-
-def read_base_completion(envelope: Envelope) -> tuple[str, str] | None:
-    """The agent that has ended and its result, if that is what a base peer's message says."""
-    if envelope.source != AGENT_COMPLETED:
-        return None
-    return unwrap_result(user_content(envelope.content).text)

@@ -22,7 +22,7 @@ class Oversized:
     """A line that was too long to keep."""
 
     prefix: bytes
-    """Its first bytes, for ``codec.reject``."""
+    """Its first bytes, for ``faults.reject``."""
     size: int
     """Its bytes when it was given up; how long it was to become is not known."""
 

@@ -53,6 +53,7 @@ _OMITTED_WHEN_NONE: Final[Mapping[type, frozenset[str]]] = {
     # Loopal writes a missing option as null, but not these two: it reads them as plain strings, an
     # agent never names a parent itself, and a directory of one hub means nothing on another.
     m.SpawnSpec: frozenset({"cwd", "parent"}),
+    # It would be an ``extension``, if ``outcomes`` knew of the wire.
     Failed: frozenset({"traceback"}),
 }
 

@@ -9,6 +9,7 @@ can afford; relayed envelopes do not come this way (see ``codec``). The hooks ar
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from types import GenericAlias, NoneType
 from typing import Any, Final, Union, get_args
@@ -33,6 +34,7 @@ __all__ = [
     "fault",
     "is_null",
     "json_key",
+    "read_enum",
     "read_object",
     "read_opaque",
     "read_str",
@@ -164,12 +166,13 @@ def _read_address(text: Raw, _: Any) -> Address:
     return Address.parse(read_str(text))
 
 
-def _read_role(text: Raw, _: Any) -> Role:
+def read_enum(text: Raw, cls: type[enum.Enum]) -> enum.Enum:
+    """One of the values of an enum of ours, all of which are strings."""
     name = read_str(text)
     try:
-        return Role(name)
+        return cls(name)
     except ValueError:
-        known = ", ".join(role.value for role in Role)
+        known = ", ".join(member.value for member in cls)
         raise ValueError(f"expected one of {known}, got {name[:80]!r}") from None
 
 
@@ -208,7 +211,7 @@ def register_strict(converter: Converter) -> None:
     converter.register_structure_hook(float, _read_float)
     converter.register_structure_hook(Opaque, read_opaque)
     converter.register_structure_hook(Address, _read_address)
-    converter.register_structure_hook(Role, _read_role)
+    converter.register_structure_hook(Role, read_enum)
     converter.register_structure_hook_factory(lambda t: NoneType in get_args(t), _optional)
     converter.register_structure_hook_factory(lambda t: getattr(t, "__origin__", t) is tuple, _tuple)
     converter.register_structure_hook_factory(_is_mapping, _mapping)

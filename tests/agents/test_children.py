@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 import trio
 
 from loopal_cluster.agents.children import Child, ChildNotStarted, open_child
+
+from ..processes import children_of_ours, is_alive, open_fds, python
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 
@@ -26,36 +27,6 @@ ESCAPE = (
     "print(p.pid, file=sys.stderr); p.returncode = 0"
 )
 """Leaves a process in another session that holds standard output and error open."""
-
-
-def python(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", code, *arguments]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not: init may reap at its leisure."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return not Path("/proc/self").exists()
-
-
-def children_of_ours() -> set[int]:
-    """Children of this process, zombies included."""
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
-
-
-def open_fds() -> set[int]:
-    return {int(fd) for fd in os.listdir("/proc/self/fd")}
 
 
 async def read_line(child: Child) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,25 +11,11 @@ import trio
 from loopal_cluster.agents.children import ChildNotStarted
 from loopal_cluster.agents.command import CommandFailed, run_command
 
+from ..processes import is_alive, python
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 
 BIG = "x" * 5_000_000
-
-
-def python(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", code, *arguments]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not: init may reap at its leisure."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return not Path("/proc/self").exists()
 
 
 async def test_the_prompt_goes_in_and_the_result_comes_out() -> None:

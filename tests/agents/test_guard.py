@@ -17,6 +17,8 @@ from loopal_cluster.agents import guard as guard_module
 from loopal_cluster.agents.children import open_child
 from loopal_cluster.agents.guard import Guard, open_guard
 
+from ..processes import is_alive, until
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -38,22 +40,8 @@ trio.run(main)
 """
 
 
-def is_alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not: init may reap at its leisure."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return not Path("/proc/self").exists()
-
-
 async def until_gone(*pids: int) -> None:
-    """There is no waiting for processes of others, only looking."""
-    while any(map(is_alive, pids)):  # noqa: ASYNC110
-        await trio.sleep(0.01)
+    await until(lambda: not any(map(is_alive, pids)))
 
 
 @contextmanager
@@ -185,8 +173,7 @@ async def test_a_guard_outlives_the_signals_that_end_a_hub(sleeper: int) -> None
 
 async def _until_ready(guard_pid: int) -> None:
     """Until the guard process ignores signals: the last thing it does before it reads."""
-    while not ignores(guard_pid, signal.SIGTERM):  # noqa: ASYNC110
-        await trio.sleep(0.005)
+    await until(lambda: ignores(guard_pid, signal.SIGTERM))
 
 
 def ignores(pid: int, signum: int) -> bool:

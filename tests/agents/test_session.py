@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from attrs import define, field, frozen
 
 from loopal_cluster import Address, AgentContext, ErrorCode, MethodNotFound, RemoteError
 from loopal_cluster.agents.context import AgentFunction
-from loopal_cluster.agents.session import INBOX_LIMIT, serve_session
+from loopal_cluster.agents.session import serve_session
+from loopal_cluster.config import Limits
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
@@ -46,6 +48,7 @@ from loopal_cluster.wire.contents import payload
 
 EPHEMERAL = AgentStart(lifecycle="ephemeral", prompt="hi", name="worker", hub="hub-a", agent_id="id-1")
 PERSISTENT = AgentStart(lifecycle="persistent", name="worker", hub="hub-a")
+INBOX = 10
 
 
 @define
@@ -92,7 +95,7 @@ def hosting(request: pytest.FixtureRequest) -> Hosting:
     async def host(function: AgentFunction, start: AgentStart | None = EPHEMERAL) -> AsyncIterator[Host]:
         host, (hub_end, agent_end) = Host(), request.param()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_session, agent_end, function)
+            nursery.start_soon(partial(serve_session, limits=Limits(inbox=INBOX)), agent_end, function)
             async with open_caller(hub_end, host.on_request, host.on_notification) as host.caller:
                 if start is not None:
                     await host.caller.call(Initialize())
@@ -429,15 +432,15 @@ async def test_a_full_inbox_refuses_and_loses_nothing_it_has_accepted(hosting, a
         return number
 
     async with hosting(count) as host:
-        for _ in range(INBOX_LIMIT):
+        for _ in range(INBOX):
             await host.send("x")
-        with pytest.raises(RemoteError, match=r"the inbox is full \(1024 messages\)") as caught:
+        with pytest.raises(RemoteError, match=r"the inbox is full \(10 messages\)") as caught:
             await host.send("one too many")
         host.caller.notify(DeliverEnvelope(envelope("and another")))  # type: ignore[arg-type]
 
         assert caught.value.code is ErrorCode.OVERLOADED
-        assert (await host.outcome()).result_text == str(INBOX_LIMIT)
-        assert Error("a message was dropped: the inbox is full (1024 messages)") in host.events
+        assert (await host.outcome()).result_text == str(INBOX)
+        assert Error("a message was dropped: the inbox is full (10 messages)") in host.events
 
 
 @pytest.mark.parametrize("start", [EPHEMERAL, PERSISTENT])
@@ -454,7 +457,9 @@ async def test_a_message_of_another_shape_is_refused_and_the_agent_goes_on(
         await trio.sleep(11)
 
         assert caught.value.code is ErrorCode.INVALID_REQUEST
-        assert not host.caller.closed.is_set() or host.completed[0].result_text == "fine"
+        ended = ["fine"] if start is EPHEMERAL else []
+        assert [completed.result_text for completed in host.completed] == ended
+        assert host.caller.closed.is_set() is (start is EPHEMERAL)
 
 
 # Controls and refusals.

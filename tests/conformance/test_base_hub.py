@@ -21,16 +21,7 @@ from loopal_cluster import (
 from loopal_cluster.errors import RemoteError
 from loopal_cluster.messages import Permission
 
-UUID = "1c9f6f0e-5c1e-4d55-9a5e-2f3a1f6f0a12"
-TIME = "2026-04-02T09:42:12.123456789Z"
-
-
-def envelope(target: str, source: object = "Human", text: str = "ping") -> dict[str, object]:
-    return {"content": {"text": text}, "id": UUID, "source": source, "target": target, "timestamp": TIME}
-
-
-def wrapped(name: str, text: str) -> str:
-    return f'<agent-result name="{name}">\n{text}\n</agent-result>'
+from .lines import TIME, UUID, envelope, wrapped
 
 
 async def test_joining_is_answered_byte_for_byte(connect_base):

@@ -21,17 +21,9 @@ from loopal_cluster import (
 )
 from loopal_cluster.errors import ClusterError
 
+from .lines import UUID, envelope, wrapped
+
 TOKEN = "6f1d2c3b-4a59-4e68-8d77-9c0b1a2d3e4f"
-UUID = "1c9f6f0e-5c1e-4d55-9a5e-2f3a1f6f0a12"
-TIME = "2026-04-02T09:42:12.123456789Z"
-
-
-def envelope(target: str, source: object = "Human", text: str = "ping") -> dict[str, object]:
-    return {"content": {"text": text}, "id": UUID, "source": source, "target": target, "timestamp": TIME}
-
-
-def wrapped(name: str, text: str) -> str:
-    return f'<agent-result name="{name}">\n{text}\n</agent-result>'
 
 
 @asynccontextmanager

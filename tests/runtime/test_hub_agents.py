@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,20 @@ from loopal_cluster import (
     FunctionAgent,
     Limits,
     NameTaken,
+    Overloaded,
     ProcessAgent,
     Role,
     SpawnFailed,
     Timeouts,
     open_hub,
 )
-from loopal_cluster.messages import Permission, SystemSource
+from loopal_cluster.completions import AGENT_COMPLETED
+from loopal_cluster.messages import Permission
+from loopal_cluster.outcomes import reason_of
 from loopal_cluster.payloads import Stream
 from loopal_cluster.testing import open_test_cluster
+
+from ..processes import children_of_ours, open_fds, until
 
 BASE_AGENT = str(Path(__file__).parents[1] / "agents" / "base_agent.py")
 
@@ -104,7 +109,7 @@ async def gather(ctx: AgentContext, prompt: str) -> list[str]:
     for number, seconds in enumerate(prompt.split()):
         await ctx.spawn("work", seconds, name=f"w{number}", hub=hubs[number % 2], notify_parent=True)
     received = [await ctx.receive() for _ in prompt.split()]
-    assert {r.source for r in received} == {SystemSource("agent-completed")}
+    assert {r.source for r in received} == {AGENT_COMPLETED}
     return [r.text.splitlines()[1] for r in received]
 
 
@@ -171,13 +176,13 @@ async def test_a_message_goes_along_a_chain(hubs: Sequence[str], autojump_clock)
 @pytest.mark.parametrize("hubs", ["hub-a hub-a", "hub-b hub-c", "hub-b hub-a", "hub-b hub-b hub-b"])
 async def test_a_descendant_writes_to_the_first_agent(hubs, autojump_clock):
     async with cluster(3) as three, three["hub-a"].open_client() as client:
-        root = await client.spawn("descend", hubs, name="root")
+        *_, hub = hubs.split()
         last = "root" + "-child" * len(hubs.split())
+        sender = last if hub == "hub-a" else f"{hub}/{last}"
 
-        result = await root.result()
+        result = await (await client.spawn("descend", hubs, name="root")).result()
 
-        assert f"/{last}, child of " in result
-        assert result.startswith("hub-") or hubs.endswith("hub-a")
+        assert result.startswith(f"{sender} wrote from {hub}/{last}, child of ")
 
 
 async def test_a_message_to_an_agent_that_has_ended_is_refused(autojump_clock):
@@ -187,6 +192,16 @@ async def test_a_message_to_an_agent_that_has_ended_is_refused(autojump_clock):
 
         with pytest.raises(AgentNotFound):
             await agent.send("hello?")
+
+
+async def test_the_inbox_is_as_long_as_the_hub_of_the_agent_says(autojump_clock):
+    async with cluster(limits=Limits(inbox=2)) as both, both["hub-a"].open_client() as client:
+        await client.spawn("stay", name="worker", hub="hub-b")
+        for _ in range(2):
+            await client.send("worker", "hello")
+
+        with pytest.raises(Overloaded, match=r"the inbox is full \(2 messages\)"):
+            await client.send("worker", "one too many")
 
 
 @frozen
@@ -334,10 +349,8 @@ async def test_an_outcome_is_with_a_result_without_or_with_an_error(
     async with cluster() as both, both["hub-a"].open_client() as client:
         ended = await (await client.spawn(agent_type, prompt, hub=hub)).outcome()
 
-        assert (type(ended), ended) == (type(outcome), ended)
-        assert isinstance(ended, Failed) or ended == outcome
-        if isinstance(ended, Failed):
-            assert ended.error == "ValueError: no"
+        assert type(ended) is type(outcome)
+        assert reason_of(ended) == reason_of(outcome)  # a traceback may come with it
 
 
 async def test_waiting_for_nobody_fails_at_once(autojump_clock):
@@ -452,33 +465,6 @@ async def test_leaving_a_hub_ends_its_agents_and_tells_their_parents(autojump_cl
 
 
 # Real processes.
-
-
-def children_of_ours() -> set[int]:
-    """Children of this process, zombies included, the guards of its hubs not."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has just ended
-            found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return {pid for pid in found if not is_guard(pid)}
-
-
-def is_guard(pid: int) -> bool:
-    try:
-        return b"agents/guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return False
-
-
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that the kernel tells nobody."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
 
 
 REAL = {

@@ -16,7 +16,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Notification, Rejected, Request
 from loopal_cluster.messages import Heartbeat, Status
 from loopal_cluster.runtime.channels import SocketChannel, StreamChannel
-from loopal_cluster.runtime.listeners import dial, open_listeners, remove_sockets, serve_listeners
+from loopal_cluster.runtime.listeners import address_of, dial, open_listeners, serve_listeners
 from loopal_cluster.testing import byte_pair, record_pair
 
 LINE_BYTES = 1 << 20
@@ -296,20 +296,23 @@ async def test_a_reset_is_a_broken_connection():
 @asynccontextmanager
 async def listening(address):
     """Listen, and give what was accepted."""
-    listeners = await open_listeners(address)
     put, accepted = trio.open_memory_channel(10)
 
     async def serve(channel):
         put.send_nowait(channel)
 
-    async with trio.open_nursery() as nursery:
+    async with open_listeners([address]) as listeners, trio.open_nursery() as nursery:
         nursery.start_soon(serve_listeners, listeners, serve, nursery, LINE_BYTES)
-        name = listeners[0].socket.getsockname()
-        yield (name if isinstance(name, str) else f"{name[0]}:{name[1]}"), accepted
+        yield address_of(listeners[0]), accepted
         nursery.cancel_scope.cancel()
     put.close()
     async for channel in accepted:
         await channel.aclose()
+
+
+async def cannot_listen(*addresses):
+    async with open_listeners(addresses):
+        raise AssertionError("it listens")
 
 
 async def test_a_unix_socket_is_for_its_owner_only_and_carries_frames(tmp_path):
@@ -339,7 +342,7 @@ async def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path):
     path = tmp_path / "hub.sock"
     async with listening(f"unix:{path}"):
         with pytest.raises(ConfigError, match="somebody else does"):
-            await open_listeners(f"unix:{path}")
+            await cannot_listen(f"unix:{path}")
 
         await (await dial(f"unix:{path}", LINE_BYTES)).aclose()
 
@@ -349,7 +352,7 @@ async def test_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path):
     path.write_text("precious")
 
     with pytest.raises(ConfigError, match="there is a file of that name"):
-        await open_listeners(f"unix:{path}")
+        await cannot_listen(f"unix:{path}")
 
     assert path.read_text() == "precious"
 
@@ -360,7 +363,7 @@ async def test_a_link_to_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path)
     path.symlink_to(tmp_path / "target")
 
     with pytest.raises(ConfigError):
-        await open_listeners(f"unix:{path}")
+        await cannot_listen(f"unix:{path}")
 
     assert path.is_symlink()
 
@@ -368,15 +371,30 @@ async def test_a_link_to_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path)
 @pytest.mark.parametrize("path", ["missing/hub.sock", "x" * 200])
 async def test_a_unix_socket_that_cannot_be_made_is_one_clear_line(tmp_path, path):
     with pytest.raises(ConfigError, match="cannot listen on unix:") as error:
-        await open_listeners(f"unix:{tmp_path / path}")
+        await cannot_listen(f"unix:{tmp_path / path}")
 
     assert "\n" not in str(error.value)
 
 
-async def test_only_sockets_are_removed_and_a_missing_one_is_no_fault(tmp_path):
+async def test_a_unix_socket_is_removed_when_it_is_not_listened_on_any_more(tmp_path):
+    path = tmp_path / "hub.sock"
+    async with open_listeners(["127.0.0.1:0", f"unix:{path}"]):
+        assert path.exists()
+
+    assert not path.exists()
+
+
+async def test_a_unix_socket_that_somebody_has_removed_already_is_no_fault(tmp_path):
+    path = tmp_path / "hub.sock"
+    async with open_listeners([f"unix:{path}"]):
+        path.unlink()
+
+
+async def test_what_was_listened_on_before_an_address_that_cannot_be_is_given_back(tmp_path):
     path = tmp_path / "hub.sock"
 
-    remove_sockets([f"unix:{path}", "127.0.0.1:1"])
+    with pytest.raises(ConfigError):
+        await cannot_listen(f"unix:{path}", "nonsense")
 
     assert not path.exists()
 
@@ -384,4 +402,4 @@ async def test_only_sockets_are_removed_and_a_missing_one_is_no_fault(tmp_path):
 async def test_a_port_in_use_is_one_clear_line():
     async with listening("127.0.0.1:0") as (address, _):
         with pytest.raises(ConfigError, match="the port is in use"):
-            await open_listeners(address)
+            await cannot_listen(address)

@@ -25,6 +25,7 @@ from loopal_cluster.core import (
 )
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.effects import StopAgent
+from loopal_cluster.core.hub_requests import HubRequests
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.messages import OK, Decision, Permission
 from loopal_cluster.outcomes import Done
@@ -204,8 +205,6 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
         self._supervisor.deliver(record, envelope, origin, now)
 
     patch.setattr(meta_requests.MetaRequests, "_find", find)
-    from loopal_cluster.core.hub_requests import HubRequests
-
     patch.setattr(HubRequests, "_deliver", deliver)
 
 
@@ -216,8 +215,6 @@ def a_sender_that_is_not_qualified(patch):
 
 @defect("true sender")
 def a_sender_that_is_believed(patch):
-    from loopal_cluster.core.hub_requests import HubRequests
-
     intact = HubRequests.on_client_request
 
     def on_client_request(self, origin, party, message, now):
@@ -256,6 +253,11 @@ def a_spawn_acknowledged_before_it_ran(patch):
         return record
 
     patch.setattr(Supervisor, "on_started", on_started)
+
+
+@defect("spawned means ran")
+def a_withdrawn_spawn_that_runs_on(patch):
+    patch.setattr(Supervisor, "on_spawn_cancelled", nothing)
 
 
 @defect("parent is told")
@@ -376,6 +378,15 @@ def a_place_that_is_kept_for_a_lost_hub_for_ever(patch):
     patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
 
 
+@defect("given up means ended", weather=Weather.ROUGH)
+def a_hub_that_is_given_up_as_soon_as_it_is_away(patch):
+    def on_hub_away(self, record, reason, now):
+        if self.hubs.get(record.name) is record:
+            self._lose(record, reason, now)
+
+    patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
+
+
 @defect("true health", weather=Weather.ROUGH)
 def a_health_that_is_never_checked(patch):
     patch.setattr(meta_hub.MetaHubCore, "_on_health_due", nothing)
@@ -458,10 +469,10 @@ def first_seed_that_catches(planted: Defect, patch: pytest.MonkeyPatch, seeds: i
 
 SLOW = {
     "a_forged_completion_that_is_accepted",
-    "a_parent_that_is_told_twice",
-    "an_outcome_that_is_not_repeated",
-    "a_place_that_is_kept_for_a_lost_hub_for_ever",
     "a_heart_that_beats_once",
+    "a_hub_that_is_given_up_as_soon_as_it_is_away",
+    "a_name_that_means_its_first_run_for_ever",
+    "a_parent_that_is_told_twice",
 }
 """Those that need more than half a second to be found."""
 

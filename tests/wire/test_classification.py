@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Rejected, Request, Response
 from loopal_cluster.messages import CancelRequest, Heartbeat, Interrupt, ListHubs, Opaque, Status
-from loopal_cluster.wire.codec import MAX_DEPTH, decode, encode, reject
+from loopal_cluster.wire.codec import decode, encode
+from loopal_cluster.wire.faults import MAX_DEPTH, reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized
 
 PARSE_ERROR = ErrorCode.PARSE_ERROR

@@ -8,24 +8,13 @@ from hypothesis import strategies as st
 
 from loopal_cluster import messages as m
 from loopal_cluster.address import Address
-from loopal_cluster.completions import unwrap_result, wrap_result
+from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result, wrap_result
 from loopal_cluster.errors import ErrorCode, ProtocolError
 from loopal_cluster.frames import Failure, Notification, Rejected, Request, Response
 from loopal_cluster.payloads import MessageRouted
-from loopal_cluster.wire.codec import (
-    base_completion,
-    decode,
-    decode_result,
-    dumps,
-    encode,
-    loads,
-    payload,
-    preview,
-    read_base_completion,
-    user_content,
-)
-
-COMPLETED = m.SystemSource("agent-completed")
+from loopal_cluster.wire.codec import decode, decode_result, encode
+from loopal_cluster.wire.contents import dumps, loads, payload, user_content
+from loopal_cluster.wire.hooks import preview
 
 
 def answer(json: bytes) -> Response:
@@ -225,27 +214,22 @@ def delivery(source: m.Source, content: m.UserContent | m.Opaque) -> m.DeliverEn
 
 @pytest.mark.parametrize("frame", [Notification, lambda message: Request(1, message)])
 def test_a_base_completion_arrives_readable(frame: Any) -> None:
-    sent = frame(delivery(COMPLETED, base_completion("helper", "done\n\nall")))
+    sent = frame(delivery(AGENT_COMPLETED, m.UserContent(wrap_result("helper", "done\n\nall"))))
 
-    received = decode(encode(sent)[:-1])
-
-    assert received == sent
-    assert isinstance(received, Request | Notification)
-    assert read_base_completion(received.message.envelope) == ("helper", "done\n\nall")
+    assert decode(encode(sent)[:-1]) == sent
 
 
 def test_other_contents_stay_unread() -> None:
-    sent = Request(1, delivery(m.SystemSource("tick"), base_completion("helper", "done")))
+    sent = Request(1, delivery(m.SystemSource("tick"), m.UserContent(wrap_result("helper", "done"))))
 
     received = decode(encode(sent)[:-1])
 
     assert isinstance(received, Request)
     assert isinstance(received.message.envelope.content, m.Opaque)
-    assert read_base_completion(received.message.envelope) is None
 
 
 def test_an_unreadable_completion_is_refused_with_its_path() -> None:
-    line = encode(Request(1, delivery(COMPLETED, m.Opaque(b'{"text":7}'))))
+    line = encode(Request(1, delivery(AGENT_COMPLETED, m.Opaque(b'{"text":7}'))))
 
     assert decode(line[:-1]) == Rejected(
         1, ErrorCode.INVALID_REQUEST, "expected str, got int @ $.params.content.text"

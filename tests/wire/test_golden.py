@@ -11,8 +11,8 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Rejected
 from loopal_cluster.messages import Opaque
 from loopal_cluster.payloads import PAYLOADS, Started, SubAgentSpawned, ToolResult
-from loopal_cluster.wire.codec import decode, encode, payload
-from loopal_cluster.wire.contents import dump
+from loopal_cluster.wire.codec import decode, encode
+from loopal_cluster.wire.contents import dump, payload
 from loopal_cluster.wire.hooks import CONVERTER
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -18,7 +18,8 @@ from loopal_cluster.frames import Notification, Request, Response
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, TimedOut
 from loopal_cluster.payloads import PAYLOADS, MessageRouted, ToolResult
 from loopal_cluster.wire import codec
-from loopal_cluster.wire.codec import decode, decode_result, dumps, encode, payload, user_content
+from loopal_cluster.wire.codec import decode, decode_result, encode
+from loopal_cluster.wire.contents import dumps, payload, user_content
 
 NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
 OPAQUES = st.sampled_from(
@@ -135,7 +136,7 @@ def test_the_fast_way_and_the_long_way_agree() -> None:
 
     assert decode(line) == frame
     assert decode(slow) == frame
-    assert codec.dumps(frame.message.envelope).json in line
+    assert dumps(frame.message.envelope).json in line
 
 
 def test_the_fast_way_knows_every_field_of_an_envelope() -> None:

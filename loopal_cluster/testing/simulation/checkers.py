@@ -444,6 +444,30 @@ class LostInTime:
         return len(targets) == 1 and targets[0].hub == hub and is_target(targets[0], op)
 
 
+class GivenUpMeansEnded:
+    """An agent that somebody was told is lost does not run on when its hub is back."""
+
+    name = "given up means ended"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        lives = {life.agent_id: life for life in history.lives}
+        for op in history.ops:
+            if not isinstance(op.message, WaitAgent | CancelAgent) or op.verdict != "ok":
+                continue
+            life = lives.get(op.result.agent_id)
+            if life is None or life.ended_at is None or not isinstance(op.result.outcome, Lost):
+                continue
+            assert op.ended_at is not None
+            healed = [t.ends for t in history.troubles if t.process in (life.hub, op.hub, META)]
+            bound = max([op.ended_at, *healed]) + ORPHAN * DRIFT
+            if life.ended_at > bound:
+                yield Deviation(
+                    self.name,
+                    bound,
+                    f"{op} was told that {life} is lost, but it ran until {life.ended_at:.2f}",
+                )
+
+
 class TrueHealth:
     """The MetaHub lists a hub as connected while it is, as suspect or gone soon after it is not."""
 
@@ -468,14 +492,10 @@ class TrueHealth:
                 trouble.process != hub
                 or trouble.ends < op.ended_at
                 or history.troubled(trouble.begins - 1, op.ended_at, META)
+                or unseen(trouble, history)
             ):
                 continue
-            if (
-                trouble.kind == "crash"
-                and not unseen(trouble, history)
-                and op.at > trouble.begins + 0.3 + LOST
-                and status == "Connected"
-            ):
+            if trouble.kind == "crash" and op.at > trouble.begins + 0.3 + LOST and status == "Connected":
                 return f"it was killed at {trouble.begins:.2f}"
             if trouble.kind == "freeze":
                 silent = op.at - trouble.begins - SLACK
@@ -551,15 +571,18 @@ CHECKERS: tuple[Checker, ...] = (
     HumansDecide(),
     CutsAreSurvived(),
     LostInTime(),
+    GivenUpMeansEnded(),
     TrueHealth(),
     Findable(),
 )
 
 
-def unseen(crash: Trouble, history: History) -> bool:
-    """Whether the network was such that the end of the connections could not be seen."""
+def unseen(trouble: Trouble, history: History) -> bool:
+    """Whether the network may still have brought old words, or not brought the end of the connections."""
     return any(
-        other.process == crash.process and other.kind in ("partition", "slow") and other.ends >= crash.begins
+        other.process == trouble.process
+        and other.kind in ("partition", "slow")
+        and other.ends >= trouble.begins
         for other in history.troubles
     )
 

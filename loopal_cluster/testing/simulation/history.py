@@ -41,7 +41,6 @@ class Op:
     answers: list[tuple[float, Response | Failure]] = field(factory=list)
     caller_gone_at: float | None = None
     """When the caller ended or lost its connection: then there need not be an answer."""
-    unregistered: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -105,8 +104,6 @@ class AgentLife:
     """The number of the operation, known from the prompt."""
     ended_at: float | None = None
     """When its process was gone."""
-    crashed_with_hub: bool = False
-    """It ended because its hub did; nobody was left to tell."""
     said: Completed | None = None
     said_at: float | None = None
     stop_wanted_at: float | None = None

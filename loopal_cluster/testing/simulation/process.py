@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import abc
 import random
 import traceback
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class Stopped(Exception):
     """A core has raised; the run cannot go on."""
 
 
-class Process:
+class Process(abc.ABC):
     """One core, its connections and its clock."""
 
     core: Core
@@ -228,8 +229,9 @@ class Process:
         """How many connections it has."""
         return len(self._ends)
 
+    @abc.abstractmethod
     def _make_core(self) -> Core:
-        raise NotImplementedError
+        """A core that knows nothing yet."""
 
     def _new_id(self) -> Callable[[], str]:
         prefix, numbers = f"{self.name}.{self.run}", iter(range(1, 1_000_000))
@@ -448,5 +450,4 @@ class _AgentHost:
     def _die_with_hub(self) -> None:
         assert self._agent is not None
         if self.life.ended_at is None:
-            self.life.crashed_with_hub = True
             self._agent.die("its hub was killed")

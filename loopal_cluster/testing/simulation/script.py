@@ -301,7 +301,10 @@ class _Author:
         instants += [(self._instant(rnd), False) for _ in range(rnd.randint(8, 40))]
         steps = []
         for self._at, top in sorted(instants):
-            steps.append(Step(self._at, self._spawn(top=True) if top else self._operation()))
+            action = self._spawn(top=True) if top else self._operation()
+            steps.append(Step(self._at, action))
+            if isinstance(action, Spawn | Wait | Cancel) and rnd.random() < 0.04:
+                steps.append(Step(round(self._at + rnd.uniform(0.01, 0.5), 3), Withdraw(action.actor)))
         if rnd.random() < 0.3:
             steps.append(Step(self._instant(rnd), Forge()))
         if self._weather is Weather.ROUGH:
@@ -431,12 +434,13 @@ class _Author:
             (20, 6, 16, 8, 18, 12, 14, 6),
         )[0]:
             case "cut":
-                return [Step(at, Cut(hub))]
+                return [Step(at, Cut(hub)), *self._witnesses(hub, at)]
             case "half":
                 return [Step(at, HalfClose(hub, by_hub=rnd.random() < 0.5))]
             case "partition":
                 up, down = rnd.choice(((True, True), (True, False), (False, True)))
-                return [Step(at, Partition(hub, up, down, lasts)), *self._peeks(at, lasts)]
+                partition = Step(at, Partition(hub, up, down, lasts))
+                return [partition, *self._peeks(at, lasts), *self._witnesses(hub, at)]
             case "slow":
                 return [Step(at, Slow(hub, round(rnd.uniform(0.05, 1.0), 3), lasts))]
             case "crash":
