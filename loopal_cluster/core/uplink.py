@@ -3,8 +3,8 @@
 The runtime dials; this part registers, and from then on everything that is not local goes through
 ``call``. A lost connection is dialled again; what was asked and can be asked twice waits for it, and is
 asked again. A MetaHub that was restarted may not know yet who is about to join, so its "no" to such a
-request is not believed at once. A MetaHub of the base dialect says ok even if the name is taken and then never answers again,
-so it is probed with ``meta/list_hubs`` before we believe that we joined.
+request is not believed at once. A MetaHub of the base dialect says ok even if the name is taken and then
+never answers again, so it is probed with ``meta/list_hubs`` before we believe that we joined.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ class Uplink:
         self._exchange.log("INFO", f"joined the cluster as '{self._settings.name}'{kind}")
         self._announcing = False
         self._announce_whole = True
+        old, self._leg = self._leg, self.peer
         self.beat(now)
-        if self._leg is not None:
-            self._exchange.resume(self._leg, self.peer)
-        self._leg = self.peer
+        if old is not None:
+            self._exchange.resume(old, self.peer)
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""

@@ -57,7 +57,7 @@ def join(meta: CoreDriver, name: str, *agents: str, **fields: Any) -> Peer:
     """A hub of ours that has joined and announced some agents."""
     peer = meta.connect()
     fields = {"token": TOKEN, "protocol": PROTOCOL, "instance": f"{name}-1"} | fields
-    [welcome] = sent(meta.request(peer, RegisterHub(name, **fields)), peer)
+    welcome, *_ = sent(meta.request(peer, RegisterHub(name, **fields)), peer)
     assert isinstance(welcome, Response), welcome
     if agents:
         meta.request(peer, Announce(tuple(Announced(agent, f"{agent}-id") for agent in agents), whole=True))

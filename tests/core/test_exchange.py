@@ -43,8 +43,8 @@ def test_a_refusal_is_an_answer():
 
     exchange.refuse(origin, ErrorCode.REFUSED, "no")
 
-    assert not exchange.is_open(origin)
     assert exchange.drain() == [Send(A, Failure(7, ErrorCode.REFUSED, "no"))]
+    assert not exchange.answer(origin, OK)
 
 
 @pytest.mark.parametrize("answer", [Response(3, OK), Failure(3, ErrorCode.REFUSED, "no")])
@@ -63,8 +63,8 @@ def test_equal_ids_of_two_peers_are_two_requests():
 
     exchange.answer(second, OK)
 
-    assert exchange.is_open(first)
     assert exchange.drain() == [Send(B, Response(1, OK))]
+    assert exchange.answer(first, OK)
 
 
 def test_an_id_that_is_still_open_is_refused_and_the_first_request_goes_on():
@@ -75,7 +75,7 @@ def test_an_id_that_is_still_open_is_refused_and_the_first_request_goes_on():
 
     detail = "request 7 is already open"
     assert exchange.drain() == [Send(A, Failure(7, ErrorCode.INVALID_REQUEST, detail))]
-    assert exchange.is_open(origin)
+    assert exchange.answer(origin, OK)
 
 
 def test_an_id_may_be_used_again_after_its_answer():

@@ -77,12 +77,21 @@ def test_a_parent_is_always_an_agent_of_the_hub_that_asks(claimed):
     assert message.spec.parent == "a/main"
 
 
-def test_a_client_is_nobodys_parent_and_chooses_no_identity():
+def test_a_client_is_nobodys_parent_and_in_the_first_generation_whatever_it_claims():
     meta = open_meta()
     b, client = join(meta, "b"), attach(meta)
     spec = SpawnSpec("x", parent="b/main", target_hub="b", spawn_id="s-1", depth=5)
 
-    assert requests(meta.request(client, SpawnAgent(spec)), b) == [SpawnAgent(SpawnSpec("x"))]
+    assert requests(meta.request(client, SpawnAgent(spec)), b) == [SpawnAgent(SpawnSpec("x", spawn_id="s-1"))]
+
+
+def test_what_a_client_spawns_has_an_identity_even_if_it_has_chosen_none():
+    meta = open_meta()
+    b, client = join(meta, "b"), attach(meta)
+
+    [message] = requests(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+
+    assert message == SpawnAgent(SpawnSpec("x", spawn_id="id-1"))
 
 
 def test_a_spawn_without_a_hub_is_refused():
@@ -163,14 +172,30 @@ def test_a_parent_on_a_hub_of_the_base_dialect_gets_the_outcome_in_words(outcome
     assert effects == [Send(a, Request(1, DeliverEnvelope(message)))]
 
 
-def test_an_outcome_for_a_hub_that_is_away_is_refused_so_that_it_is_repeated():
+def test_an_outcome_for_a_hub_that_is_away_waits_for_it():
     meta = open_meta()
     a, b = join(meta, "a"), join(meta, "b")
     meta.lose(a)
 
-    [failure] = sent(meta.request(b, MetaComplete(completion("b/x", "a/main"))))
+    assert meta.request(b, MetaComplete(completion("b/x", "a/main"))) == []
+    again = join(meta, "a")
+    effects = meta.receive(again, Response(1, OK))
 
-    assert failure.code is ErrorCode.HUB_NOT_CONNECTED
+    assert answers(effects, b) == [Response(2, OK)]
+    assert len(meta.core.exchange.calls) == 0
+
+
+def test_an_outcome_for_a_hub_that_is_lost_is_refused_so_that_it_is_repeated():
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b")
+    meta.lose(a)
+    meta.request(b, MetaComplete(completion("b/x", "a/main")))
+
+    [failure] = answers(meta.advance(1.0), b)
+    [again] = answers(meta.request(b, MetaComplete(completion("b/x", "a/main"))), b)
+
+    assert failure.code is ErrorCode.CONNECTION_LOST
+    assert again.code is ErrorCode.HUB_NOT_CONNECTED
 
 
 def test_an_outcome_for_a_bare_parent_is_refused():

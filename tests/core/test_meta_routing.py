@@ -110,13 +110,12 @@ def test_an_agent_that_has_ended_is_not_found():
     assert failure.code is ErrorCode.AGENT_NOT_FOUND
 
 
-@pytest.mark.parametrize("state", ["unknown", "away", "lost"])
-def test_a_hub_that_is_not_connected_is_an_error_at_once(state):
+@pytest.mark.parametrize("state", ["unknown", "lost"])
+def test_a_hub_that_is_not_in_the_cluster_is_an_error_at_once(state):
     meta = open_meta()
     a = join(meta, "a")
-    if state != "unknown":
-        meta.lose(join(meta, "b"))
     if state == "lost":
+        meta.lose(join(meta, "b"))
         meta.advance(1.0)
 
     effects = meta.request(a, MetaRoute(envelope("b/x")))
@@ -124,10 +123,23 @@ def test_a_hub_that_is_not_connected_is_an_error_at_once(state):
     assert effects == [Send(a, Failure(2, ErrorCode.HUB_NOT_CONNECTED, "hub 'b' not connected"))]
 
 
-def test_a_hub_that_goes_mid_call_is_an_error_at_once():
+@pytest.mark.parametrize(
+    "message", [InterruptAgent(Address("x", "b")), ControlAgent(Address("x", "b"), EMPTY)]
+)
+def test_what_may_not_be_done_twice_is_an_error_at_once_when_its_hub_is_away(message):
+    meta = open_meta()
+    a = join(meta, "a")
+    meta.lose(join(meta, "b"))
+
+    effects = meta.request(a, message)
+
+    assert effects == [Send(a, Failure(2, ErrorCode.HUB_NOT_CONNECTED, "hub 'b' not connected"))]
+
+
+def test_what_may_not_be_done_twice_is_an_error_at_once_when_its_hub_goes_mid_call():
     meta = open_meta()
     a, b = join(meta, "a"), join(meta, "b")
-    meta.request(a, MetaRoute(envelope("b/x")))
+    meta.request(a, InterruptAgent(Address("x", "b")))
 
     effects = meta.lose(b, "reset")
 

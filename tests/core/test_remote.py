@@ -338,13 +338,25 @@ def test_a_detached_agent_there_goes_on():
     assert [one for one in requests(effects, up) if isinstance(one, CancelAgent)] == []
 
 
-def test_what_cannot_be_told_to_stop_is_lost():
+def test_what_cannot_be_told_to_stop_now_is_told_when_the_meta_hub_is_back():
     hub, x, up = with_shadow()
     hub.lose(up)
 
-    [answer] = answers(hub.request(x, CancelAgent(THERE)), x)
+    assert hub.request(x, CancelAgent(THERE, reason="enough")) == []
+    again = hub.connect(Link.UPLINK)
+    effects = hub.receive(again, Response(1, Welcome(protocol=PROTOCOL)))
 
-    reason = "hub 'there' cannot be told to stop it: not connected to MetaHub cluster"
+    assert CancelAgent(THERE, "id-2", "enough") in requests(effects, again)
+
+
+def test_what_cannot_be_told_to_stop_in_time_is_lost():
+    hub, x, up = with_shadow()
+    hub.lose(up)
+    hub.request(x, CancelAgent(THERE))
+
+    [answer] = answers(hub.advance(60.0), x)
+
+    reason = "hub 'there' did not stop it: no answer to hub/cancel_agent in time"
     assert answer.result.outcome == Lost(reason)
 
 

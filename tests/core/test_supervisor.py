@@ -135,7 +135,7 @@ def test_an_agent_is_the_parent_of_what_it_spawns_whatever_it_claims():
     begin(hub, "y", x, parent="somebody", spawn_id="chosen", depth=7)
 
     y = hub.core.agents.local("y")
-    assert (y.parent, y.id, y.depth) == (X, "id-2", 1)
+    assert (y.parent, y.id, y.depth) == (X, "chosen", 1)
 
 
 def test_a_client_is_no_parent_even_if_an_agent_has_its_name():

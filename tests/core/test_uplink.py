@@ -118,7 +118,9 @@ def test_a_connection_that_ends_may_be_dialled_again_whenever_it_ends(stage):
     effects = hub.lose(up, "reset")
 
     assert effects == ([Log("WARNING", "lost the MetaHub: reset")] if stage == "joined" else [])
-    assert hub.core.next_deadline() is None
+    assert hub.core.next_deadline() == (
+        hub.core.settings.timeouts.lease_timeout if stage == "joined" else None
+    )
     join_meta(hub)
     assert hub.core.uplink.joined
 
@@ -157,15 +159,19 @@ def test_a_meta_hub_that_does_not_list_us_has_refused_us(answer):
 # Heartbeats.
 
 
-def test_heartbeats_are_sent_as_often_as_the_meta_hub_wants():
+def test_heartbeats_are_sent_as_often_as_the_meta_hub_wants_and_each_with_something_to_answer():
     hub = open_hub()
     up = hub.connect(Link.UPLINK)
     hub.receive(up, Response(1, WELCOME))
     answer_all(hub, up, OK)
 
-    assert hub.advance(6.9) == []
-    assert hub.advance(0.1) == [Send(up, Notification(Heartbeat("here", 0)))]
-    assert len(hub.advance(70.0)) == 10
+    for request_id in range(3, 13):
+        assert hub.advance(6.9) == []
+        assert hub.advance(0.1) == [
+            Send(up, Notification(Heartbeat("here", 0))),
+            Send(up, Request(request_id, Announce())),
+        ]
+        answer_all(hub, up, OK)
 
 
 def test_a_meta_hub_that_does_not_say_gets_a_heartbeat_every_15_seconds():
