@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -9,6 +11,7 @@ import trio.testing
 from loopal_cluster import (
     AgentContext,
     ConnectionLost,
+    DeadlineExceeded,
     HubNotConnected,
     NameTaken,
     Role,
@@ -17,8 +20,9 @@ from loopal_cluster import (
     open_hub,
     open_meta_hub,
 )
+from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Request, Response
-from loopal_cluster.messages import Protocol, RegisterHub, Welcome
+from loopal_cluster.messages import RegisterHub, Welcome
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
 TOKEN = "the-token"
@@ -92,19 +96,40 @@ async def test_a_hub_whose_link_is_cut_joins_again_by_itself_and_nothing_is_lost
             assert bench.cancelled == []
 
 
-async def test_a_hub_that_is_away_for_an_instant_is_not_connected_meanwhile(bench, autojump_clock):
+async def test_a_hub_that_is_away_for_an_instant_is_shown_so_and_its_messages_wait_for_it(
+    bench, autojump_clock
+):
     async with open_test_cluster(2, agents=bench.agents) as cluster:
-        async with cluster["hub-a"].open_client() as client:
+        async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
+            async with cluster["hub-b"].open_client() as far:
+                await far.spawn("listen", name="ear")
             cluster.isolate()
             await cluster.cut("hub-b")
             await settled()
 
             assert await statuses(client) == {"hub-a": "Connected", "hub-b": "Disconnected"}
-            with pytest.raises(HubNotConnected):
-                await client.send("hub-b/x", "hi")
+            nursery.start_soon(client.send, "hub-b/ear", "hi")
+            await settled()
+            assert bench.received == []
             cluster.isolate(reachable=True)
             await trio.sleep(0.7)
             assert await statuses(client) == {"hub-a": "Connected", "hub-b": "Connected"}
+            assert bench.received == ["hi"]
+
+
+async def test_a_hub_that_is_away_for_too_long_is_not_waited_for(bench, autojump_clock):
+    async with open_test_cluster(2, agents=bench.agents) as cluster:
+        async with cluster["hub-a"].open_client() as client:
+            cluster.isolate()
+            await cluster.cut("hub-b")
+            await settled()
+            began = trio.current_time()
+
+            with pytest.raises(ConnectionLost):
+                await client.send("hub-b/x", "hi")
+            assert trio.current_time() - began <= 1.0
+            with pytest.raises(HubNotConnected):
+                await client.send("hub-b/x", "hi")
 
 
 async def test_the_directory_is_whole_again_after_a_reconnect(bench, autojump_clock):
@@ -277,7 +302,9 @@ async def test_a_second_hub_of_the_same_name_is_refused_at_once(autojump_clock):
 
 
 @pytest.mark.limit(200.0)
-async def test_a_meta_hub_that_accepts_and_hangs_up_is_redialled_ever_more_slowly(autojump_clock):
+async def test_a_meta_hub_that_accepts_and_hangs_up_is_redialled_more_slowly_and_still_each_second(
+    autojump_clock,
+):
     dials: list[float] = []
 
     async def dial():
@@ -296,8 +323,9 @@ async def test_a_meta_hub_that_accepts_and_hangs_up_is_redialled_ever_more_slowl
             await trio.aclose_forcefully(first[0])
             await trio.sleep(100.0)
 
-    assert len(dials) < 30
-    assert dials[-1] - dials[-2] >= 5.0
+    pauses = [later - earlier for earlier, later in pairwise(dials)]
+    assert pauses[0] <= 0.1
+    assert 0.4 <= min(pauses[5:]) <= max(pauses[5:]) <= 0.8
 
 
 async def test_a_hub_alone_does_not_wait_for_a_meta_hub_that_is_not_there():
@@ -306,22 +334,6 @@ async def test_a_hub_alone_does_not_wait_for_a_meta_hub_that_is_not_there():
             raise AssertionError("it joined")
 
 
-async def test_a_spawn_in_flight_when_the_link_breaks_ends_in_words(bench, autojump_clock):
-    async with open_test_cluster(2, agents=bench.agents) as cluster:
-        async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def spawn() -> None:
-                with pytest.raises((ConnectionLost, HubNotConnected)):
-                    await client.spawn("work", hub="hub-b", name="child")
-
-            await client.status()
-            await cluster.cut("hub-a")
-        async with cluster["hub-a"].open_client() as client:
-            assert await client.local_agents() == ()
-
-
-@pytest.mark.xfail(reason="a hub does not say which hubs it waits for when it joins", strict=True)
 @pytest.mark.limit(500.0)
 async def test_a_meta_hub_and_a_hub_that_both_go_leave_no_shadow_behind(bench, autojump_clock):
     """The restarted MetaHub has never heard of the hub that is gone, so nobody will report its loss."""
@@ -348,7 +360,6 @@ async def test_a_meta_hub_and_a_hub_that_both_go_leave_no_shadow_behind(bench, a
                 assert await chief.result() == "lost"
 
 
-@pytest.mark.xfail(reason="a hub that was lost and comes back is not told what was given up", strict=True)
 async def test_a_hub_that_was_lost_and_comes_back_ends_what_nobody_waits_for_any_more(bench, autojump_clock):
     async with open_test_cluster(2, agents=bench.agents, timeouts=Timeouts(stop_grace=0.1)) as cluster:
         async with cluster["hub-a"].open_client() as client:
@@ -363,39 +374,63 @@ async def test_a_hub_that_was_lost_and_comes_back_ends_what_nobody_waits_for_any
             assert bench.cancelled == ["hub-b/child"]
 
 
-@pytest.mark.xfail(reason="a spawn is neither repeated nor revoked when its answer is lost", strict=True)
-async def test_an_agent_whose_spawner_was_told_that_the_link_broke_does_not_run_on(bench, autojump_clock):
-    told: list[str] = []
-    async with open_test_cluster(2, agents=bench.agents, timeouts=Timeouts(stop_grace=0.1)) as cluster:
+async def test_a_spawn_in_flight_when_the_link_breaks_is_repeated_and_done_once(bench, autojump_clock):
+    async with open_test_cluster(2, agents=bench.agents) as cluster:
         far = cluster["hub-b"]
+        async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
+            results: list[str] = []
+
+            @nursery.start_soon
+            async def spawn() -> None:
+                child = await client.spawn("work", "it", hub="hub-b", name="child")
+                results.append(await child.result())
+
+            await far._runtime.until(lambda: len(far.core.agents) > 0)
+            await cluster.cut("hub-a")
+            await trio.sleep(1.0)
+            assert len(far.core.agents) == len(cluster["hub-a"].core.agents) == 1
+            bench.may_end.set()
+
+        assert results == ["it on hub-b"]
+
+
+async def test_a_spawn_whose_hub_stays_away_past_the_deadline_is_refused_and_nothing_runs_on(
+    bench, autojump_clock
+):
+    timeouts = Timeouts(stop_grace=0.1, spawn_timeout=5.0)
+    async with open_test_cluster(2, agents=bench.agents, timeouts=timeouts) as cluster:
+        far, refused = cluster["hub-b"], []
         async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def spawn() -> None:
-                try:
+                with pytest.raises(DeadlineExceeded):
                     await client.spawn("work", hub="hub-b", name="child")
-                except ConnectionLost as error:
-                    told.append(str(error))
+                refused.append(trio.current_time())
 
+            began = trio.current_time()
             await far._runtime.until(lambda: len(far.core.agents) > 0)
+            cluster.isolate()
             await cluster.cut("hub-a")
+            await trio.sleep(10.0)
+            assert [at - began for at in refused] == [pytest.approx(5.0)]
+            cluster.isolate(reachable=True)
             await trio.sleep(5.0)
-        running = [agent.name for agent in far.core.agents]
 
-    assert told, "the link was not cut in time for this test to say anything"
-    assert running == []
+            assert bench.cancelled == ["hub-b/child"]
+            assert len(far.core.agents) == len(cluster["hub-a"].core.agents) == 0
 
 
 @pytest.mark.limit(500.0)
-@pytest.mark.xfail(reason="a hub does not expect to hear from its MetaHub", strict=True)
 async def test_a_hub_dials_again_when_its_meta_hub_has_fallen_silent(autojump_clock):
     """As behind a router that has forgotten the connection: nothing is refused, nothing arrives."""
-    links = []
+    links, times = [], []
 
     async def dial():
         ours, theirs = record_pair()
         links.append(theirs)
-        theirs.send_nowait([Response(1, Welcome(name="hub-a", kind="meta_hub", protocol=Protocol(1)))])
+        times.append(trio.current_time())
+        theirs.send_nowait([Response(1, Welcome(name="hub-a", kind="meta_hub", protocol=PROTOCOL))])
         return ours
 
     async with open_hub("hub-a", join=dial):
@@ -404,3 +439,4 @@ async def test_a_hub_dials_again_when_its_meta_hub_has_fallen_silent(autojump_cl
             await link.aclose()
 
     assert len(links) >= 2
+    assert max(later - earlier for earlier, later in pairwise(times)) <= 46.0  # heartbeat + call
