@@ -107,7 +107,8 @@ class Exchange(Generic[N]):
     def call(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
         """Send a request and remember what to do with its answer; return its id.
 
-        While the peer is away, the request waits for it to ``resume``. If ``then`` has an ``origin``, that is the request on whose behalf we ask.
+        While the peer is away, the request waits for it to ``resume``. If ``then`` has an ``origin``, that
+        is the request on whose behalf we ask.
 
         Raises:
             Refused: too many calls to this peer are open.
@@ -127,14 +128,19 @@ class Exchange(Generic[N]):
             self.calls.park(peer)
         return request.id
 
-    def withdraw(self, origin: Origin, then: N) -> None:
-        """The caller of a request no longer waits: say so to whoever we asked on its behalf."""
+    def withdraw(self, origin: Origin, then: N) -> Call[N] | None:
+        """The caller of a request no longer waits: say so to whoever we asked on its behalf.
+
+        Return that call, if there is one; its answer, should it still come, is ignored.
+        """
         asked = self._requests.get(origin.peer, {}).get(origin.id)
         self.refuse(origin, ErrorCode.CANCELLED, "cancelled by its caller")
         call = None if asked is None else self.calls.find(*asked)
-        if call is not None and call.then == then:
-            self.calls.settle(call.peer, call.id)
-            self.notify(call.peer, CancelRequest(call.id))
+        if call is None or call.then != then:
+            return None
+        self.calls.settle(call.peer, call.id)
+        self.notify(call.peer, CancelRequest(call.id))
+        return call
 
     def notify(self, peer: Peer, message: Message[None]) -> None:
         """Send a notification, if the peer is still there."""

@@ -56,6 +56,7 @@ from loopal_cluster.core.steps import (
     Joining,
     Judging,
     LeaseDue,
+    OwedDue,
     Probing,
     Reconciling,
     RejoinDue,
@@ -172,7 +173,12 @@ class HubCore:
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
-        due = (self.exchange.calls.next_deadline(), self._timers.next(), self._results.next_deadline())
+        due = (
+            self.exchange.calls.next_deadline(),
+            self._timers.next(),
+            self._results.next_deadline(),
+            self._supervisor.receipts.next_deadline(),
+        )
         return min((at for at in due if at is not None), default=None)
 
     @property
@@ -241,6 +247,7 @@ class HubCore:
             detail = f"no answer to {call.message.method} in time"
             self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
         self._results.expire(now)
+        self._supervisor.receipts.expire(now)
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
 
@@ -269,7 +276,7 @@ class HubCore:
                 self._retry(now)
             case LeaseDue():
                 self._supervisor.on_lease_due(now)
-            case HealthDue() | RejoinDue():
+            case OwedDue() | HealthDue() | RejoinDue():
                 raise AssertionError("a timer of the MetaHub")
             case unreachable:
                 assert_never(unreachable)

@@ -6,7 +6,7 @@ its answer is passed on. Every sender is stamped from its connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from attrs import define, evolve
@@ -27,6 +27,7 @@ from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
 from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure
 from loopal_cluster.messages import (
     OK,
     Addressed,
@@ -214,14 +215,25 @@ class HubRequests:
         self._escalate(origin, MetaRoute(evolve(envelope, target=target)), now)
 
     def _deliver(self, origin: Origin, envelope: Envelope, now: float) -> None:
+        receipt = (envelope.origin_hub, envelope.source, envelope.id)
+        if self._supervisor.receipts.knows(receipt):
+            self._repeat(origin, receipt)
+            return
         if self._settle_base_report(origin, envelope, now):
             return
         target = self._own(envelope.target)
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
             raise self._not_found(target)
-        sender = envelope.origin_hub
-        self._supervisor.deliver_once(record, evolve(envelope, target=target), origin, sender, now)
+        self._supervisor.deliver_once(record, evolve(envelope, target=target), origin, receipt, now)
+
+    def _repeat(self, origin: Origin, receipt: Hashable) -> None:
+        """A message that has been seen gets the answer of the first, and goes no further."""
+        answer = self._supervisor.receipts.repeat(receipt, origin)
+        if isinstance(answer, Failure):
+            self._exchange.refuse(origin, answer.code, answer.detail)
+        elif answer is not None:
+            self._exchange.answer(origin, answer)
 
     def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:
         """Take an outcome in the base dialect for what it is.
@@ -253,7 +265,6 @@ class HubRequests:
         depth: int,
         now: float,
     ) -> None:
-        spec = evolve(spec, spawn_id=None)
         if spec.target_hub is None or spec.target_hub == self._settings.name:
             spec = evolve(spec, target_hub=None)
             self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now)
@@ -270,27 +281,39 @@ class HubRequests:
         """Anything about one agent: here if it is here, else up, and down to the hub that has it."""
         address = self._own(message.agent)
         agent_id = getattr(message, "agent_id", None)
+        # Named on this hub, or asked by the MetaHub, it is an agent of this hub and no shadow.
+        only_here = self._is_own(message.agent) or not may_escalate
         if agent_id is not None:
             record = self._agents.get(agent_id)
-        elif may_escalate:
-            record = self._agents.find(address)
         else:
-            record = self._agents.local(address.agent)  # the MetaHub does not mean a shadow
-        if record is not None and (
-            record.hub is None or isinstance(message, WaitAgent | CancelAgent | AgentInfo)
-        ):
+            record = self._agents.local(address.agent) if only_here else self._agents.find(address)
+        may_be_shadow = isinstance(message, WaitAgent | CancelAgent | AgentInfo)
+        if record is not None and (record.hub is None or may_be_shadow):
             self._on_live_agent(origin, message, record, now)
-            return
-        finished = self._results.find(address, agent_id)
-        if record is None and finished is not None and isinstance(message, WaitAgent | CancelAgent):
-            self._exchange.answer(origin, finished.waited())
-        elif record is None and finished is not None and isinstance(message, AgentInfo):
-            self._exchange.answer(origin, finished.details())
-        elif may_escalate and self._uplink.expected and not self._is_own(message.agent):
+        elif record is None and self._answer_finished(origin, message, address, agent_id, only_here):
+            pass
+        elif not only_here and self._uplink.expected:
             target = address if record is None else record.address
             self._escalate(origin, evolve(message, agent=target), now, timeout=self._time_for(message))
         else:
             raise self._not_found(address)
+
+    def _answer_finished(
+        self, origin: Origin, message: Addressed, address: Address, agent_id: str | None, only_here: bool
+    ) -> bool:
+        """Answer from the outcomes we keep; False if that is not for us to say."""
+        finished = self._results.find(address, agent_id)
+        if finished is None:
+            return False
+        if agent_id is None and finished.address.hub is not None and (only_here or address.hub is not None):
+            return False  # that hub may run another agent of the name by now
+        if isinstance(message, WaitAgent | CancelAgent):
+            self._exchange.answer(origin, finished.waited())
+        elif isinstance(message, AgentInfo):
+            self._exchange.answer(origin, finished.details())
+        else:
+            return False
+        return True
 
     def _on_live_agent(self, origin: Origin, message: Addressed, record: AgentRecord, now: float) -> None:
         match message:

@@ -42,8 +42,10 @@ from loopal_cluster.core.steps import (
     HealthDue,
     Judging,
     MetaHubThen,
+    OwedDue,
     RejoinDue,
     Resolving,
+    Revoking,
     StoppingBase,
     Telling,
     Timer,
@@ -62,12 +64,16 @@ from loopal_cluster.messages import (
     Register,
     RegisterHub,
     Role,
+    SpawnAgent,
     Waited,
     Welcome,
 )
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
 
 __all__ = ["MetaHubCore"]
+
+LATE = 1.0
+"""Seconds by which a deadline may be missed before we take it that we were not running."""
 
 Party = Stranger | HubParty | ClientParty
 
@@ -177,7 +183,9 @@ class MetaHubCore:
                 origin = Origin(peer, request_id)
                 self._asks.withdraw(peer, request_id)
                 self._requests.withdraw(peer, request_id)
-                self.exchange.withdraw(origin, Forwarding(origin))
+                call = self.exchange.withdraw(origin, Forwarding(origin))
+                if call is not None and isinstance(call.message, SpawnAgent):
+                    self._requests.revoke(call.message.spec, call.peer, now)
             case _:
                 pass  # strangers are not listened to, and a base peer may say more than we need
 
@@ -189,7 +197,7 @@ class MetaHubCore:
                     detail = "the hub could not deliver the message"
                     answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, detail)
                 if isinstance(answer, Failure):
-                    self._requests.on_failed(call.message)
+                    self._requests.on_failed(call, answer, now)
                 elif isinstance(answer.result, Waited | AgentDetails):
                     answer = Response(answer.id, self._qualified(answer.result, call.peer))
                 self.exchange.pass_on(origin, answer)
@@ -197,6 +205,8 @@ class MetaHubCore:
                 if isinstance(answer, Response):
                     answer = Response(answer.id, Waited("asked to stop", timed_out=True))
                 self.exchange.pass_on(origin, answer)
+            case Revoking() as then:
+                self._requests.on_revoked(then, answer)
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
             case Resolving() as then:
@@ -255,8 +265,9 @@ class MetaHubCore:
             raise Refused(ErrorCode.OVERLOADED, f"this MetaHub has {len(self.hubs)} hubs already")
         if known is not None and not returning:
             self._lose(known, "another hub has come with its name", now)
+        old = None if known is None else known.peer
         if known is not None and returning:
-            record = self._take_back(known, origin.peer)
+            record = self._take_back(known, origin.peer, now)
         else:
             record = HubRecord(
                 name=name,
@@ -273,14 +284,17 @@ class MetaHubCore:
         self._on_sign_of_life(record, now)
         self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
         self.exchange.answer(origin, self._welcome_hub(record))
+        if old is not None:
+            self.exchange.resume(old, origin.peer)
+        self._requests.revoke_again(record, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
 
-    def _take_back(self, record: HubRecord, peer: Peer) -> HubRecord:
+    def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
+        self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
-        self.exchange.resume(record.peer, peer)
         record.peer = peer
         return record
 
@@ -361,7 +375,7 @@ class MetaHubCore:
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
         self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
         deadline = now + self.settings.timeouts.call_timeout
-        for other in self.hubs.reachable():
+        for other in self.hubs:  # one that is away will hear of it when it is back
             if other.protocol is not None and other.peer != record.peer:
                 try:
                     self.exchange.call(
@@ -372,7 +386,15 @@ class MetaHubCore:
 
     # Time.
 
+    def _forgive(self, now: float) -> None:
+        """If we ourselves were stopped or starved, silence meanwhile says nothing about the hubs."""
+        due = self.next_deadline()
+        if due is not None and now - due > LATE:
+            for record in self.hubs:
+                record.seen_at = min(now, record.seen_at + (now - due))
+
     def _on_deadline(self, now: float) -> None:
+        self._forgive(now)
         for call in self.exchange.calls.settle_due(now):
             detail = f"no answer to {call.message.method} in time"
             self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
@@ -382,6 +404,8 @@ class MetaHubCore:
                     self.exchange.hang_up(peer, "it did not register in time")
                 case AskDue(ask_id):
                     self._asks.expire(ask_id)
+                case OwedDue(hub, agent_id):
+                    self._requests.forget_owed(hub, agent_id)
                 case HealthDue(hub):
                     self._on_health_due(hub, now)
                 case RejoinDue(hub):

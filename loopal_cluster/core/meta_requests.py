@@ -8,6 +8,7 @@ comes from, so that whoever receives a message can answer it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, evolve, field
@@ -15,13 +16,14 @@ from attrs import define, evolve, field
 from loopal_cluster.address import Address
 from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
-from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.hub_requests import LEG, unknown
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, check_may
+from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory, RouteCache
 from loopal_cluster.core.steps import (
@@ -29,7 +31,9 @@ from loopal_cluster.core.steps import (
     Forwarding,
     Gathering,
     MetaHubThen,
+    OwedDue,
     Resolving,
+    Revoking,
     StoppingBase,
     Timer,
 )
@@ -52,6 +56,7 @@ from loopal_cluster.messages import (
     Found,
     HubComplete,
     HubList,
+    HubLost,
     HubReconcile,
     HumanSource,
     InterruptAgent,
@@ -86,12 +91,14 @@ REPEATABLE = (
     SpawnAgent,
     HubComplete,
     HubReconcile,
+    HubLost,
     WaitAgent,
     AgentInfo,
     CancelAgent,
     ShutdownAgent,
 )
-"""What may be asked of a hub twice: it only looks, or the hub remembers its id. It waits for one that is away."""
+"""What may be asked of a hub twice: it only looks, or the hub remembers its id. It waits for one that is
+away."""
 
 
 @define
@@ -130,6 +137,8 @@ class MetaRequests:
     _cache: RouteCache = field(init=False)
     _lookups: dict[str, Lookup] = field(factory=dict, init=False)
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
+    _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
+    """Spawns that were given up and that their hub may not know of, by hub and agent id."""
     _last_gather: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -170,7 +179,7 @@ class MetaRequests:
                     envelope = evolve(envelope, source=HumanSource())
                 self._route(origin, evolve(envelope, origin_hub=None), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
-                self._spawn(origin, evolve(spec, parent=None, spawn_id=None, depth=0), now)
+                self._spawn(origin, evolve(spec, parent=None, depth=0), now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
             case Status():
@@ -321,9 +330,12 @@ class MetaRequests:
                 if origin.peer != peer or request_id not in (None, origin.id)
             ]
 
-    def on_failed(self, message: Message[Any]) -> None:
+    def on_failed(self, call: Call[MetaHubThen], answer: Failure, now: float) -> None:
         """A hub did not do what it was asked: where we believed the agent to be may be wrong."""
-        if isinstance(message, DeliverEnvelope):
+        message = call.message
+        if isinstance(message, SpawnAgent) and answer.code in UNCERTAIN:
+            self.revoke(message.spec, call.peer, now)
+        elif isinstance(message, DeliverEnvelope):
             self._cache.drop(message.envelope.target.agent)
         elif isinstance(message, Addressed):
             self._cache.drop(message.agent.agent)
@@ -338,7 +350,46 @@ class MetaRequests:
     def _spawn(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
         if spec.target_hub is None:
             raise Refused(ErrorCode.INVALID_REQUEST, "missing 'target_hub'")
-        self._send(origin, spec.target_hub, SpawnAgent(evolve(spec, target_hub=None)), now)
+        # A client's agent has no owner that would notice it: we must be able to name it.
+        spawn_id = spec.spawn_id or self._new_id()
+        message = SpawnAgent(evolve(spec, target_hub=None, spawn_id=spawn_id))
+        self._send(origin, spec.target_hub, message, now)
+
+    def revoke(self, spec: SpawnSpec, peer: Peer, now: float) -> None:
+        """Nobody waits for this spawn any more, whatever the hub makes of it: it must not run."""
+        record = next((record for record in self._hubs if record.peer == peer), None)
+        if record is None or record.protocol is None:
+            return
+        assert spec.spawn_id is not None
+        message = CancelAgent(Address(spec.name), agent_id=spec.spawn_id, reason="its spawn was given up")
+        self._owed.setdefault(record.name, {})[spec.spawn_id] = message
+        owed = OwedDue(record.name, spec.spawn_id)
+        self._timers.set(owed, now + self._settings.timeouts.result_ttl)
+        self._revoke(record, message, now)
+
+    def _revoke(self, hub: HubRecord, message: CancelAgent, now: float) -> None:
+        deadline = now + self._settings.timeouts.lease_timeout
+        with suppress(Refused):  # it is drowning; it hears of it when it joins again
+            then = Revoking(message.agent_id or "", hub.name)
+            self._exchange.call(hub.peer, message, then, deadline)
+
+    def revoke_again(self, hub: HubRecord, now: float) -> None:
+        """A hub is back that may not know which spawns were given up meanwhile."""
+        for message in list(self._owed.get(hub.name, {}).values()):
+            self._revoke(hub, message, now)
+
+    def on_revoked(self, then: Revoking, answer: Response | Failure) -> None:
+        """The hub does not run it; or is gone, and will be told when it comes back."""
+        if not (isinstance(answer, Failure) and answer.code in UNCERTAIN):
+            self.forget_owed(then.hub, then.agent_id)
+
+    def forget_owed(self, hub: str, agent_id: str) -> None:
+        """Nothing more is to be said about a spawn that was given up."""
+        self._timers.discard(OwedDue(hub, agent_id))
+        owed = self._owed.get(hub, {})
+        owed.pop(agent_id, None)
+        if not owed:
+            self._owed.pop(hub, None)
 
     def _report(self, origin: Origin, completion: Completion, now: float) -> None:
         """Bring an outcome to the parent's hub, in the words it knows."""

@@ -25,6 +25,8 @@ class FinishedAgent:
     parent: Address | None
     outcome: Outcome
     expires_at: float
+    was_up: bool = True
+    """Whether its spawn had been answered yes."""
 
     def waited(self) -> Waited:
         """The answer to a wait."""

@@ -28,6 +28,7 @@ __all__ = [
     "Judging",
     "LeaseDue",
     "MetaHubThen",
+    "OwedDue",
     "Probing",
     "Reconciling",
     "RejoinDue",
@@ -145,6 +146,7 @@ class Revoking:
     """The other hub does not run an agent whose spawn we have given up."""
 
     agent_id: str
+    hub: str
 
 
 @frozen
@@ -194,7 +196,7 @@ HubThen = (
     | Reconciling
 )
 
-MetaHubThen = Forwarding | StoppingBase | Judging | Resolving | Gathering | Telling
+MetaHubThen = Forwarding | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
 
 # When an instant comes.
 
@@ -250,6 +252,14 @@ class LeaseDue:
 
 
 @frozen
+class OwedDue:
+    """The hub has not come back to hear that a spawn was given up."""
+
+    hub: str
+    agent_id: str
+
+
+@frozen
 class HealthDue:
     """See whether a hub has been silent for too long."""
 
@@ -272,6 +282,7 @@ Timer = (
     | ReportDue
     | RetryDue
     | LeaseDue
+    | OwedDue
     | HealthDue
     | RejoinDue
 )

@@ -22,7 +22,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
-from loopal_cluster.core.receipts import Receipts
+from loopal_cluster.core.receipts import UNCERTAIN, Receipts
 from loopal_cluster.core.reports import base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
@@ -61,6 +61,7 @@ from loopal_cluster.messages import (
     MetaReconcile,
     MetaRoute,
     MetaSpawn,
+    Ok,
     Reconciled,
     Shutdown,
     Spawned,
@@ -80,9 +81,6 @@ RETRYABLE = {
     ErrorCode.HUB_NOT_CONNECTED,
 }
 """Refusals of a report that may pass: the parent's hub may only be away."""
-
-UNCERTAIN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED}
-"""Refusals that do not say whether it was done."""
 
 EXTERNAL = "external"
 """The type of an agent that connected to us; we neither started it nor can we kill it."""
@@ -107,12 +105,14 @@ class Supervisor:
     _reports: dict[str, Completion] = field(factory=dict, init=False)
     """Outcomes that a parent's hub has not acknowledged, by agent id."""
     closing: bool = field(default=False, init=False)
-    _receipts: Receipts = field(init=False)
+    receipts: Receipts = field(init=False)
     _backlog: dict[str, list[tuple[Origin | None, Envelope, Hashable]]] = field(factory=dict, init=False)
     """Messages for agents that are not up yet, by agent id."""
 
     def __attrs_post_init__(self) -> None:
-        self._receipts = Receipts(self._settings.limits.receipts)
+        timeouts = self._settings.timeouts
+        ttl = 2 * max(timeouts.call_timeout, timeouts.lease_timeout)
+        self.receipts = Receipts(self._settings.limits.receipts, ttl)
 
     # Spawning.
 
@@ -124,7 +124,7 @@ class Supervisor:
         Raises:
             Refused: its name is invalid or taken, its type unknown, or a limit reached.
         """
-        if spec.spawn_id is not None and self._spawned_before(spec.spawn_id, parent, origin):
+        if spec.spawn_id is not None and self._spawned_before(spec, parent, origin):
             return
         check_name(spec.name, "agent name")
         agent_type = self._type_of(spec)
@@ -142,21 +142,27 @@ class Supervisor:
         cwd = spec.cwd or self._settings.cwd
         self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
 
-    def _spawned_before(self, spawn_id: str, parent: Address | None, origin: Origin) -> bool:
+    def _spawned_before(self, spec: SpawnSpec, parent: Address | None, origin: Origin) -> bool:
         """Whether its owner repeats a spawn that was done already; it is answered as the first was.
 
         Raises:
-            Refused: the id is that of somebody else's agent.
+            Refused: the id is that of somebody else's agent, or it ended before it was up.
         """
-        record = self.agents.get(spawn_id) or self.results.get(spawn_id)
-        if record is None:
+        agent_id = spec.spawn_id or ""
+        record, finished = self.agents.get(agent_id), self.results.get(agent_id)
+        if record is None and finished is None:
             return False
-        if record.parent != parent:
-            raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{spawn_id}' is taken")
-        if isinstance(record, AgentRecord) and record.lifecycle is Lifecycle.SPAWNING:
-            record.spawner = origin  # whoever asked first has lost its connection
+        known = record or finished
+        assert known is not None
+        if (known.parent, known.address) != (parent, Address(spec.name)) or (record and record.spec != spec):
+            raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{agent_id}' is taken")
+        if finished is not None and not finished.was_up:
+            raise Refused(ErrorCode.SPAWN_FAILED, f"spawn failed: {reason_of(finished.outcome)}")
+        if record is not None and record.lifecycle is Lifecycle.SPAWNING:
+            self._refuse(record.spawner, ErrorCode.CANCELLED, "its spawner has asked again")
+            record.spawner = origin
         else:
-            self._exchange.answer(origin, Spawned(agent_id=spawn_id, name=record.address.agent))
+            self._exchange.answer(origin, Spawned(agent_id=agent_id, name=spec.name))
         return True
 
     def spawn_there(
@@ -180,7 +186,7 @@ class Supervisor:
         check_name(spec.target_hub or "", "hub name")
         self._check_budget(depth)
         record = AgentRecord(
-            id=self._new_id(),
+            id=spec.spawn_id or self._new_id(),
             spec=spec,
             type=spec.agent_type,
             parent=parent,
@@ -302,8 +308,8 @@ class Supervisor:
             try:
                 self.deliver(record, envelope, origin, now, receipt)
             except Refused as refused:
-                for waiting in (origin, *self._receipts.refused(receipt)):
-                    self._refuse(waiting, refused.code, refused.detail)
+                failure = Failure(0, refused.code, refused.detail)
+                self._answer_delivery(origin, receipt, failure)
 
     def on_not_started(self, agent_id: str, reason: str, now: float) -> None:
         """Its program or task could not be started."""
@@ -353,7 +359,7 @@ class Supervisor:
         message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
         deadline = now + self._settings.timeouts.lease_timeout
         with suppress(Refused):  # no MetaHub: then the other hub hears nothing of us, and its lease ends
-            self._uplink.call(message, Revoking(record.id), deadline)
+            self._uplink.call(message, Revoking(record.id, record.hub or ""), deadline)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was; nobody has its outcome, everybody its refusal."""
@@ -372,23 +378,19 @@ class Supervisor:
     # Messages.
 
     def deliver_once(
-        self, record: AgentRecord, envelope: Envelope, origin: Origin, sender: object, now: float
+        self, record: AgentRecord, envelope: Envelope, origin: Origin, receipt: Hashable, now: float
     ) -> None:
         """``deliver``, for a message from another hub, which may come again.
 
         Raises:
             Refused: the agent has too many undelivered messages.
         """
-        receipt = (sender, envelope.source, envelope.id)
-        match self._receipts.first(receipt, origin):
-            case None:
-                self._exchange.answer(origin, OK)
-            case True:
-                try:
-                    self.deliver(record, envelope, origin, now, receipt)
-                except Refused:
-                    self._receipts.refused(receipt)
-                    raise
+        self.receipts.begin(receipt, now)
+        try:
+            self.deliver(record, envelope, origin, now, receipt)
+        except Refused as refused:
+            self.receipts.settle(receipt, Failure(0, refused.code, refused.detail))
+            raise
 
     def deliver(
         self,
@@ -418,14 +420,20 @@ class Supervisor:
         if isinstance(answer, Response) and answer.result.ok is True:
             routed = MessageRouted(source=then.source, target=then.target, content_preview=then.content)
             self._timeline.publish(self._settings.name, None, routed, now)
-            for origin in (then.origin, *self._receipts.accepted(then.receipt)):
-                if origin is not None:
-                    self._exchange.answer(origin, OK)
+            self._answer_delivery(then.origin, then.receipt, OK)
             return
         detail = answer.detail if isinstance(answer, Failure) else "the agent refused the message"
         code = answer.code if isinstance(answer, Failure) else ErrorCode.DELIVERY_FAILED
-        for origin in (then.origin, *self._receipts.refused(then.receipt)):
-            self._refuse(origin, code, f"delivery to '{then.target}' failed: {detail}")
+        failure = Failure(0, code, f"delivery to '{then.target}' failed: {detail}")
+        self._answer_delivery(then.origin, then.receipt, failure)
+
+    def _answer_delivery(self, first: Origin | None, receipt: Hashable, answer: Ok | Failure) -> None:
+        """Tell whoever sent the message, and whoever repeated it."""
+        for origin in (first, *self.receipts.settle(receipt, answer)):
+            if origin is not None and isinstance(answer, Failure):
+                self._exchange.refuse(origin, answer.code, answer.detail)
+            elif origin is not None:
+                self._exchange.answer(origin, answer)
 
     # Waiting.
 
@@ -597,10 +605,9 @@ class Supervisor:
         runs: dict[str, list[str]] = {}
         owns: dict[str, list[str]] = {}
         for record in self.agents:
-            if record.lifecycle is Lifecycle.SPAWNING:
-                continue  # its spawn is asked again, and will be answered
             if record.hub is not None:
-                owns.setdefault(record.hub, []).append(record.id)
+                if record.lifecycle is Lifecycle.RUNNING:  # else its spawn is asked again, and answered
+                    owns.setdefault(record.hub, []).append(record.id)
             elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
                 runs.setdefault(record.parent.hub, []).append(record.id)
         deadline = now + self._settings.timeouts.lease_timeout
@@ -637,6 +644,8 @@ class Supervisor:
         """Without a MetaHub nobody elsewhere can stop our agents, or tell us of theirs."""
         reason = f"no MetaHub for {self._settings.timeouts.lease_timeout:g} s"
         for record in self.agents:
+            if record.hub is not None and record.lifecycle is Lifecycle.SPAWNING:
+                continue  # its spawn has a deadline of its own
             if record.hub is not None:
                 self._settle(record, Lost(reason), now)
             elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
@@ -653,6 +662,8 @@ class Supervisor:
         if not was_up:
             detail = f"spawn failed: {reason_of(outcome)}"
             self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, detail)
+            if record.hub is not None:
+                self._revoke(record, now)
         finished = FinishedAgent(
             id=record.id,
             address=record.address,
@@ -660,6 +671,7 @@ class Supervisor:
             parent=record.parent,
             outcome=outcome,
             expires_at=now + self._settings.timeouts.result_ttl,
+            was_up=was_up,
         )
         self.results.add(finished)
         waiters = self._pop_waiters(record)
@@ -673,15 +685,20 @@ class Supervisor:
         if was_up and record.hub is None:
             self._uplink.agent_ended(record, now)
             self._report(record, outcome, now)
-        if was_up and parent is not None and not any(origin.peer == parent.peer for origin in waiters):
+        if (
+            was_up
+            and parent is not None
+            and parent.hub is None
+            and not any(origin.peer == parent.peer for origin in waiters)
+        ):
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
 
     def _remove(self, record: AgentRecord) -> None:
         self.agents.remove(record)
+        ended = Failure(0, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
         for origin, _, receipt in self._backlog.pop(record.id, ()):
-            for waiting in (origin, *self._receipts.refused(receipt)):
-                self._refuse(waiting, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
+            self._answer_delivery(origin, receipt, ended)
 
     def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
         if origin is not None:

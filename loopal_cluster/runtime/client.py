@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits
-from loopal_cluster.errors import MethodNotFound
+from loopal_cluster.errors import ClusterError, MethodNotFound
 from loopal_cluster.messages import (
     AgentDetails,
     AgentInfo,
@@ -59,7 +59,7 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.listeners import dial
-from loopal_cluster.runtime.nursery import AgentNursery, new_agent_name, open_agent_nursery
+from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
 from loopal_cluster.wire.contents import dumps, payload
 
 __all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "open_client"]
@@ -134,13 +134,14 @@ class ClusterClient:
         """Start an agent, here or on another hub, and return when it is up.
 
         With ``notify_parent`` its outcome comes as a message; otherwise ask the handle for it. An agent
-        that is not ``detached`` is cancelled when the agent that spawned it ends.
+        that is not ``detached`` is cancelled when the agent that spawned it ends. If we are cancelled while
+        it is coming up, it is stopped.
 
         Raises:
             UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
         """
         spec = SpawnSpec(
-            name=name or new_agent_name(agent_type),
+            name=name or f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}",
             prompt=prompt,
             cwd=cwd,
             model=model,
@@ -150,9 +151,17 @@ class ClusterClient:
             lifecycle="persistent" if persistent else "ephemeral",
             detached=detached,
             notify_parent=notify_parent,
+            spawn_id=str(uuid.uuid4()),
         )
-        spawned = await self._caller.call(SpawnAgent(spec))
-        return AgentHandle(self, Address(spawned.name, hub), spawned.agent_id)
+        address = Address(spec.name, hub)
+        try:
+            spawned = await self._caller.call(SpawnAgent(spec))
+        except trio.Cancelled:
+            # By its identity: the name may be somebody else's, which was going to be the answer.
+            with trio.move_on_after(CANCEL_TIMEOUT, shield=True), suppress(ClusterError):
+                await self.cancel(str(address), "its spawn was cancelled", agent_id=spec.spawn_id)
+            raise
+        return AgentHandle(self, address, spawned.agent_id)
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
         """Open a nursery whose children are agents, on any hub::

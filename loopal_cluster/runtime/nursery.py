@@ -7,9 +7,8 @@ whatever hub; failures come out as an ``ExceptionGroup``.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,7 +19,7 @@ from loopal_cluster.outcomes import unwrap
 if TYPE_CHECKING:
     from loopal_cluster.runtime.client import AgentHandle, ClusterClient
 
-__all__ = ["AgentNursery", "new_agent_name", "open_agent_nursery"]
+__all__ = ["AgentNursery", "open_agent_nursery"]
 
 CANCEL_TIMEOUT = 30.0
 """Seconds for a hub to confirm that an agent is gone; the hub itself kills it much sooner."""
@@ -35,28 +34,9 @@ class AgentNursery:
         self.cancel_scope = nursery.cancel_scope
         """Cancel it to stop every child and end the block."""
 
-    async def spawn(
-        self,
-        agent_type: str | None = None,
-        prompt: str = "",
-        *,
-        hub: str | None = None,
-        name: str | None = None,
-        **options: Any,
-    ) -> AgentHandle:
-        """Start a child, as ``ClusterClient.spawn`` does. Its failure is the nursery's.
-
-        If cancelled while the child is coming up, the child is stopped as well.
-        """
-        # Chosen here, because it is all there is to cancel the child by while it comes up.
-        name = name or new_agent_name(agent_type)
-        try:
-            handle = await self._client.spawn(agent_type, prompt, hub=hub, name=name, **options)
-        except trio.Cancelled:
-            address = name if hub is None else f"{hub}/{name}"
-            with trio.move_on_after(CANCEL_TIMEOUT, shield=True):
-                await _cancelled(self._client, address, None)
-            raise
+    async def spawn(self, agent_type: str | None = None, prompt: str = "", **options: Any) -> AgentHandle:
+        """Start a child, as ``ClusterClient.spawn`` does. Its failure is the nursery's."""
+        handle = await self._client.spawn(agent_type, prompt, **options)
         self._nursery.start_soon(self._watch, handle, name=f"agent {handle.address}")
         return handle
 
@@ -65,25 +45,13 @@ class AgentNursery:
         try:
             outcome = await handle.outcome()
         except trio.Cancelled:
-            with trio.move_on_after(CANCEL_TIMEOUT, shield=True):
-                await _cancelled(self._client, str(handle.address), handle.id)
+            # Refused, it never was, or has ended long ago, or its hub is lost: all the same here.
+            with trio.move_on_after(CANCEL_TIMEOUT, shield=True), suppress(ClusterError):
+                await handle.cancel("its nursery was cancelled")
             raise
         except ClusterError as error:
             raise AgentLost(str(handle.address), str(error)) from error
         unwrap(str(handle.address), outcome)
-
-
-def new_agent_name(agent_type: str | None) -> str:
-    """A name for an agent whose spawner does not care."""
-    return f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}"
-
-
-async def _cancelled(client: ClusterClient, address: str, agent_id: str | None) -> None:
-    """Stop an agent, and return when it is gone or nobody can say any more."""
-    try:
-        await client.cancel(address, "its nursery was cancelled", agent_id=agent_id)
-    except ClusterError:
-        return  # it never was, it has ended long ago, or its hub is lost: all the same here
 
 
 @asynccontextmanager

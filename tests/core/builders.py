@@ -23,11 +23,13 @@ from loopal_cluster.messages import (
     HubList,
     Initialized,
     Message,
+    MetaSpawn,
     Register,
     RegisterHub,
     Role,
     Source,
     SpawnAgent,
+    Spawned,
     SpawnSpec,
     Started,
     UserContent,
@@ -134,6 +136,37 @@ def come_up(hub: CoreDriver, agent_id: str) -> Peer:
 def id_of(hub: CoreDriver, name: str) -> str:
     """The identity of a live agent of this hub."""
     return hub.core.agents.local(name).id  # type: ignore[attr-defined]
+
+
+# A hub and other hubs.
+
+
+def in_cluster(**settings) -> tuple[CoreDriver, Peer, Peer]:
+    """A hub in a cluster, with an agent ``x``: the hub, the agent, the uplink."""
+    hub = open_hub(**settings)
+    x, up = begin(hub, "x"), join_meta(hub)
+    return hub, x, up
+
+
+def with_shadow(up: bool = True, **spec) -> tuple[CoreDriver, Peer, Peer]:
+    """The same, whose agent has spawned ``there/y``, with the id ``id-2``."""
+    hub, x, uplink = in_cluster()
+    hub.request(x, SpawnAgent(SpawnSpec("y", target_hub="there", **spec)))
+    if up:
+        hub.receive(uplink, Response(call_of(hub, MetaSpawn), Spawned("id-2", "y")))
+    return hub, x, uplink
+
+
+def for_remote(hub: CoreDriver, up: Peer, name: str = "r", **spec) -> Peer:
+    """Let an agent run here for ``there/p``, with the id ``s-1``."""
+    hub.request(up, SpawnAgent(SpawnSpec(name, parent="there/p", spawn_id="s-1", **spec)))
+    return come_up(hub, "s-1")
+
+
+def call_of(hub: CoreDriver, kind: type) -> int:
+    """The id of the open call with a message of this kind."""
+    [call] = [call for call in hub.core.exchange.calls if isinstance(call.message, kind)]
+    return call.id
 
 
 # Messages.

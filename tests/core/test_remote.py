@@ -8,7 +8,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.completions import wrap_result
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Send, StartAgent
-from loopal_cluster.core.events import AgentEnded, Link, Peer
+from loopal_cluster.core.events import AgentEnded, Link
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Request, Response
@@ -41,46 +41,27 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome
-from loopal_cluster.testing import CoreDriver, sent
+from loopal_cluster.testing import sent
 
 from .builders import (
     answer_all,
     answers,
     attach,
     begin,
+    call_of,
     come_up,
     envelope,
+    for_remote,
+    in_cluster,
     join_base_meta,
-    join_meta,
     notices,
     open_hub,
     quietly,
     requests,
+    with_shadow,
 )
 
 THERE = Address("y", "there")
-
-
-def call_of(hub: CoreDriver, kind: type) -> int:
-    """The id of the open call with a message of this kind."""
-    [call] = [call for call in hub.core.exchange.calls if isinstance(call.message, kind)]
-    return call.id
-
-
-def in_cluster(**settings) -> tuple[CoreDriver, Peer, Peer]:
-    """A hub in a cluster, with an agent ``x``: the hub, the agent, the uplink."""
-    hub = open_hub(**settings)
-    x, up = begin(hub, "x"), join_meta(hub)
-    return hub, x, up
-
-
-def with_shadow(up: bool = True, **spec) -> tuple[CoreDriver, Peer, Peer]:
-    """The same, whose agent has spawned ``there/y``, with the id ``id-2``."""
-    hub, x, uplink = in_cluster()
-    hub.request(x, SpawnAgent(SpawnSpec("y", target_hub="there", **spec)))
-    if up:
-        hub.receive(uplink, Response(call_of(hub, MetaSpawn), Spawned("id-2", "y")))
-    return hub, x, uplink
 
 
 def report(outcome: Outcome, spawn_id: str = "id-2", agent: Address = THERE) -> HubComplete:
@@ -413,12 +394,6 @@ def test_a_spawn_on_a_hub_that_is_lost_meanwhile_is_refused():
     detail = "spawn failed: hub 'there' was lost: silent"
     assert answers(effects, x) == [Failure(1, ErrorCode.SPAWN_FAILED, detail)]
     assert hub.receive(up, Failure(call_of(hub, MetaSpawn), ErrorCode.CONNECTION_LOST, "")) == []
-
-
-def for_remote(hub: CoreDriver, up: Peer, name: str = "r", **spec) -> Peer:
-    """Let an agent run here for ``there/p``, with the id ``s-1``."""
-    hub.request(up, SpawnAgent(SpawnSpec(name, parent="there/p", spawn_id="s-1", **spec)))
-    return come_up(hub, "s-1")
 
 
 def test_agents_whose_parent_was_on_a_lost_hub_are_stopped():

@@ -42,6 +42,9 @@ TIMEOUTS = Timeouts(
     report_interval=0.5,
     redial_delay=0.1,
     redial_delay_max=2.0,
+    settle_timeout=2.5,
+    retry_interval=0.3,
+    lease_timeout=9.0,
 )
 
 SLACK = 0.75
@@ -53,7 +56,7 @@ GONE = TIMEOUTS.stop_grace + 1.5 * TIMEOUTS.stop_grace + SLACK
 LOST = TIMEOUTS.rejoin_timeout + 1.0
 """From the end of a hub's connection until all who wait on its agents know (issue: 1 s after detection)."""
 
-ORPHAN = TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout + GONE + SLACK
+ORPHAN = max(TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout, TIMEOUTS.lease_timeout) + GONE + SLACK
 """From the end of an agent's owner until the agent is gone, whatever is cut meanwhile."""
 
 

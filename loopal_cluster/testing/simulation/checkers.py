@@ -177,7 +177,9 @@ class TrueOutcomes:
             since = 0.0 if life is None else life.created_at
             hubs = {op.hub, META} | ({life.hub} if life is not None else {name.hub or op.hub})
             return None if history.troubled(since - 30, op.ended_at, *hubs) else "nothing was lost"
-        if message.agent_id is None and life is not None and self._successor(life, op, history):
+        # A bare name means first what the asked hub itself has spawned.
+        exact = message.agent_id is not None or message.agent.hub is None
+        if not exact and life is not None and self._successor(life, op, history):
             return "another has the name since"
         if life is None:
             return None if isinstance(outcome, Cancelled | Failed) else "no such agent ever ran"
@@ -185,6 +187,8 @@ class TrueOutcomes:
             return None
         if isinstance(outcome, Cancelled) and life.stop_wanted_at is not None:
             return None
+        if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
+            return None  # a frozen hub was told to stop it before it could see that it had ended
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
