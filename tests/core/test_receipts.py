@@ -1,0 +1,242 @@
+"""A message from another hub that comes twice is delivered once, and both times answered."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from loopal_cluster.config import Limits
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.events import AgentEnded, AgentNotStarted, Link, Peer
+from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.core.receipts import Receipts
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import (
+    OK,
+    AgentSource,
+    ChannelSource,
+    DeliverEnvelope,
+    HumanSource,
+    Route,
+    Welcome,
+)
+from loopal_cluster.testing import CoreDriver
+
+from .builders import answer_all, answers, attach, call_of, come_up, envelope, in_cluster, requests, start
+
+SECOND, THIRD = Origin(Peer(9), 2), Origin(Peer(9), 3)
+NO = Failure(0, ErrorCode.OVERLOADED, "the inbox is full")
+UNKNOWN = Failure(0, ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+
+
+# The book.
+
+
+def test_a_message_is_known_once_it_has_begun():
+    receipts = Receipts(10, 60.0)
+
+    assert not receipts.knows("m")
+    receipts.begin("m", 0.0)
+
+    assert receipts.knows("m")
+
+
+def test_whoever_repeats_a_message_on_its_way_waits_for_its_answer():
+    receipts = Receipts(10, 60.0)
+    receipts.begin("m", 0.0)
+
+    assert [receipts.repeat("m", origin) for origin in (SECOND, THIRD)] == [None, None]
+    assert receipts.settle("m", OK) == [SECOND, THIRD]
+    assert receipts.settle("m", OK) == []
+
+
+@pytest.mark.parametrize("answer", [OK, UNKNOWN])
+def test_whoever_repeats_an_answered_message_gets_that_answer_even_if_it_was_that_nobody_knows(answer):
+    receipts = Receipts(10, 60.0)
+    receipts.begin("m", 0.0)
+    receipts.settle("m", answer)
+
+    assert receipts.repeat("m", SECOND) == answer
+
+
+def test_what_was_certainly_not_done_may_be_tried_again():
+    receipts = Receipts(10, 60.0)
+    receipts.begin("m", 0.0)
+    receipts.repeat("m", SECOND)
+
+    assert receipts.settle("m", NO) == [SECOND]
+    assert not receipts.knows("m")
+
+
+def test_the_oldest_is_forgotten_when_there_are_too_many():
+    receipts = Receipts(2, 60.0)
+
+    for message_id in "abc":
+        receipts.begin(message_id, 0.0)
+
+    assert [receipts.knows(message_id) for message_id in "abc"] == [False, True, True]
+    assert receipts.settle("a", OK) == []
+
+
+def test_a_message_is_forgotten_when_nobody_repeats_it_any_more():
+    receipts = Receipts(10, 60.0)
+    receipts.begin("a", 0.0)
+    receipts.begin("b", 1.0)
+
+    assert receipts.next_deadline() == 60.0
+    receipts.expire(60.0)
+
+    assert [receipts.knows(message_id) for message_id in "ab"] == [False, True]
+    assert receipts.next_deadline() == 61.0
+
+
+# The hub.
+
+
+def there(target: str = "x", **fields) -> DeliverEnvelope:
+    """A message from ``there/p``, as the MetaHub brings it."""
+    message = envelope(target, AgentSource("there/p"), origin_hub="there")
+    return DeliverEnvelope(evolve(message, **fields))
+
+
+def rejoined(hub: CoreDriver, up: Peer) -> Peer:
+    """Let the hub lose its MetaHub, and find it again."""
+    hub.lose(up)
+    again = hub.connect(Link.UPLINK)
+    hub.receive(again, Response(1, Welcome(protocol=PROTOCOL, cluster="c")))
+    answer_all(hub, again, OK)
+    return again
+
+
+def test_a_message_that_comes_again_after_it_was_accepted_is_answered_and_not_delivered():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    hub.receive(x, Response(call_of(hub, DeliverEnvelope), OK))
+    again = rejoined(hub, up)
+
+    effects = hub.request(again, there())
+
+    assert requests(effects, x) == []
+    assert answers(effects, again) == [Response(1, OK)]
+
+
+def test_a_message_that_comes_again_on_its_way_to_the_agent_is_answered_with_the_first():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    again = rejoined(hub, up)
+
+    assert hub.request(again, there()) == []
+    effects = hub.receive(x, Response(call_of(hub, DeliverEnvelope), OK))
+
+    assert answers(effects) == [Response(1, OK)]
+
+
+def test_a_message_that_comes_again_while_the_agent_comes_up_is_delivered_once():
+    hub, _, up = in_cluster()
+    agent_id = start(hub, "y")
+    hub.request(up, there("y"))
+    assert hub.request(up, there("y")) == []
+
+    y = come_up(hub, agent_id)
+    effects = hub.receive(y, Response(call_of(hub, DeliverEnvelope), OK))
+
+    assert answers(effects, up) == [Response(1, OK), Response(2, OK)]
+
+
+def test_a_repetition_of_a_refused_message_is_another_try():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    hub.receive(x, Failure(call_of(hub, DeliverEnvelope), ErrorCode.OVERLOADED, "full"))
+
+    effects = hub.request(up, there())
+
+    assert requests(effects, x) == [there()]
+
+
+def test_all_who_have_sent_a_message_learn_that_it_was_refused():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    hub.request(up, there())
+
+    effects = hub.receive(x, Failure(call_of(hub, DeliverEnvelope), ErrorCode.OVERLOADED, "full"))
+
+    assert [(frame.id, frame.code) for frame in answers(effects, up)] == [
+        (1, ErrorCode.OVERLOADED),
+        (2, ErrorCode.OVERLOADED),
+    ]
+
+
+def test_a_message_of_which_nobody_knows_whether_it_arrived_is_not_delivered_again():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    hub.handle(AgentEnded("id-1", "killed"))
+
+    effects = hub.request(up, there())
+
+    assert [frame.code for frame in answers(effects, up)] == [ErrorCode.CONNECTION_LOST]
+    assert requests(effects, x) == []
+
+
+def test_all_who_have_sent_a_message_learn_that_its_agent_never_came_up():
+    hub, _, up = in_cluster()
+    agent_id = start(hub, "y")
+    hub.request(up, there("y"))
+    hub.request(up, there("y"))
+
+    effects = hub.handle(AgentNotStarted(agent_id, "no such program"))
+
+    assert [(frame.id, frame.code) for frame in answers(effects, up)] == [
+        (1, ErrorCode.AGENT_NOT_FOUND),
+        (2, ErrorCode.AGENT_NOT_FOUND),
+    ]
+    assert not hub.core._supervisor.receipts._seen
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": "m-2"},
+        {"origin_hub": "elsewhere"},
+        {"origin_hub": None},
+        {"source": AgentSource("there/q")},
+        {"source": HumanSource()},
+        {"source": ChannelSource("general", "ann")},
+    ],
+)
+def test_the_same_id_from_somebody_else_is_another_message(other):
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+
+    assert requests(hub.request(up, there(**other)), x) == [there(**other)]
+
+
+def test_a_message_within_the_hub_is_never_taken_for_a_repetition():
+    hub, x, _ = in_cluster()
+    client = attach(hub)
+
+    for _ in range(2):
+        assert len(requests(hub.request(client, Route(envelope("x"))), x)) == 1
+
+
+def test_no_more_messages_are_remembered_than_the_limit_says():
+    hub, x, up = in_cluster(limits=Limits(receipts=3))
+
+    for n in range(5):
+        hub.request(up, there(id=f"m-{n}"))
+        hub.receive(x, Response(call_of(hub, DeliverEnvelope), OK))
+
+    assert [bool(requests(hub.request(up, there(id=f"m-{n}")), x)) for n in (4, 3, 2)] == [False] * 3
+    assert requests(hub.request(up, there(id="m-0")), x) == [there(id="m-0")]
+
+
+def test_a_hub_at_rest_forgets_its_messages_and_has_nothing_left_to_do_for_them():
+    hub, x, up = in_cluster()
+    hub.request(up, there())
+    hub.receive(x, Response(call_of(hub, DeliverEnvelope), OK))
+    hub.lose(up)
+
+    hub.advance(10_000.0)
+
+    assert not hub.core._supervisor.receipts._seen
+    assert hub.core.next_deadline() is None
