@@ -139,7 +139,7 @@ class HubRequests:
                 self._supervisor.on_report(completion, now)
                 self._exchange.answer(origin, OK)
             case HubReconcile():
-                self._exchange.answer(origin, self._supervisor.on_reconcile(message))
+                self._exchange.answer(origin, self._supervisor.on_reconcile(message, now))
             case HubLost(hub, reason):
                 self._supervisor.on_hub_lost(hub, reason, now)
                 self._exchange.answer(origin, OK)

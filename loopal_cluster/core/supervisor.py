@@ -124,7 +124,7 @@ class Supervisor:
         Raises:
             Refused: its name is invalid or taken, its type unknown, or a limit reached.
         """
-        if spec.spawn_id is not None and self._spawned_before(spec, parent, origin):
+        if spec.spawn_id is not None and self._spawned_before(spec, parent, origin, now):
             return
         check_name(spec.name, "agent name")
         agent_type = self._type_of(spec)
@@ -142,7 +142,7 @@ class Supervisor:
         cwd = spec.cwd or self._settings.cwd
         self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
 
-    def _spawned_before(self, spec: SpawnSpec, parent: Address | None, origin: Origin) -> bool:
+    def _spawned_before(self, spec: SpawnSpec, parent: Address | None, origin: Origin, now: float) -> bool:
         """Whether its owner repeats a spawn that was done already; it is answered as the first was.
 
         Raises:
@@ -163,6 +163,8 @@ class Supervisor:
             record.spawner = origin
         else:
             self._exchange.answer(origin, Spawned(agent_id=agent_id, name=spec.name))
+            if finished is not None:
+                self._report(finished, now)
         return True
 
     def spawn_there(
@@ -616,14 +618,18 @@ class Supervisor:
             with suppress(Refused):
                 self._uplink.call(message, Reconciling(hub), deadline)
 
-    def on_reconcile(self, message: HubReconcile) -> Reconciled:
+    def on_reconcile(self, message: HubReconcile, now: float) -> Reconciled:
         """Another hub has joined (again), and wants to know what has changed meanwhile."""
-        owned = {r.id for r in self.agents if r.hub == message.hub}
-        run = {r.id for r in self.agents if r.hub is None} | self._reports.keys()
-        return Reconciled(
-            given_up=tuple(agent_id for agent_id in message.runs if agent_id not in owned),
-            gone=tuple(agent_id for agent_id in message.owns if agent_id not in run),
-        )
+        owned = {record.id for record in self.agents if record.hub == message.hub}
+        run = {record.id for record in self.agents if record.hub is None}
+        gone = []
+        for agent_id in message.owns:
+            if (finished := self.results.get(agent_id)) is not None:
+                self._report(finished, now)  # it has missed the report
+            elif agent_id not in run:
+                gone.append(agent_id)
+        given_up = (agent_id for agent_id in message.runs if agent_id not in owned)
+        return Reconciled(given_up=tuple(given_up), gone=tuple(gone))
 
     def on_reconciled(self, hub: str, answer: Response | Failure, now: float) -> None:
         """It has answered, or is not in the cluster any more."""
@@ -644,11 +650,11 @@ class Supervisor:
         """Without a MetaHub nobody elsewhere can stop our agents, or tell us of theirs."""
         reason = f"no MetaHub for {self._settings.timeouts.lease_timeout:g} s"
         for record in self.agents:
-            if record.hub is not None and record.lifecycle is Lifecycle.SPAWNING:
-                continue  # its spawn has a deadline of its own
+            if record.spec.detached or (record.hub is not None and record.lifecycle is Lifecycle.SPAWNING):
+                continue  # it may go on; or its spawn has a deadline of its own
             if record.hub is not None:
                 self._settle(record, Lost(reason), now)
-            elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
+            elif record.parent is not None and record.parent.hub is not None:
                 self.stop(record, reason, now)
 
     def _settle(self, record: AgentRecord, outcome: Outcome, now: float) -> None:
@@ -684,7 +690,7 @@ class Supervisor:
         # The refusal of a spawn has told whoever wanted it; only what was up is reported.
         if was_up and record.hub is None:
             self._uplink.agent_ended(record, now)
-            self._report(record, outcome, now)
+            self._report(finished, now)
         if (
             was_up
             and parent is not None
@@ -716,13 +722,14 @@ class Supervisor:
         except Refused as refused:
             self._exchange.log("WARNING", f"result of '{record.name}' for '{parent.name}': {refused.detail}")
 
-    def _report(self, record: AgentRecord, outcome: Outcome, now: float) -> None:
+    def _report(self, finished: FinishedAgent, now: float) -> None:
         """Bring the outcome to a parent's hub; repeated at every joining until it is answered."""
-        if record.parent is None or record.parent.hub is None:
+        parent = finished.parent
+        if parent is None or parent.hub is None or finished.id in self._reports:
             return
-        agent = record.address.on(self._settings.name)
-        self._reports[record.id] = Completion(record.id, agent, record.parent, outcome)
-        self._send_report(record.id, now)
+        agent = finished.address.on(self._settings.name)
+        self._reports[finished.id] = Completion(finished.id, agent, parent, finished.outcome)
+        self._send_report(finished.id, now)
 
     def send_reports(self, now: float) -> None:
         """The MetaHub is there (again): repeat what it has not acknowledged."""

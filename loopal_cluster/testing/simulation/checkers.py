@@ -189,6 +189,12 @@ class TrueOutcomes:
             return None
         if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
             return None  # a frozen hub was told to stop it before it could see that it had ended
+        if (
+            isinstance(outcome, Cancelled)
+            and life.said is None
+            and op.ended_at - (life.ended_at or 0.0) < SLACK
+        ):
+            return None  # it died by itself while the word to stop it was on its way
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
@@ -461,6 +467,8 @@ class GivenUpMeansEnded:
             life = lives.get(op.result.agent_id)
             if life is None or life.ended_at is None or not isinstance(op.result.outcome, Lost):
                 continue
+            if life.detached:
+                continue  # it was meant to go on without whoever waits
             assert op.ended_at is not None
             healed = [t.ends for t in history.troubles if t.process in (life.hub, op.hub, META)]
             bound = max([op.ended_at, *healed]) + ORPHAN * DRIFT
