@@ -21,7 +21,7 @@ from loopal_cluster.address import check_name, sanitize_name
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
 from loopal_cluster.agents.types import AgentType
 from loopal_cluster.cli.connect import NO_TOKEN, TOKEN_VARIABLE
-from loopal_cluster.cli.discovery import claim_name
+from loopal_cluster.cli.discovery import claim_name, file_of
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.metahub import given_token
 from loopal_cluster.cli.run import DONE, INTERRUPTED, async_command, exit_status
@@ -232,7 +232,7 @@ def _announce(hub: Hub, plan: Plan) -> None:
     where = f"joined {plan.table.join}" if plan.table.join else "alone"
     note(f"Hub '{hub.name}' ready ({where}), listening on {', '.join(hub.addresses)}")
     if plan.table.listen:
-        note(f"Clients on other machines need its token: {hub.token}")
+        note(f"Clients on other machines need the token in {file_of(hub.name)}")
     if not plan.agents:
         note("It runs no agents: --config FILE gives it some.")
     elif not plan.server and plan.root.agent_type is None:

@@ -25,13 +25,14 @@ async def site(tmp_path, monkeypatch):
         yield site
 
 
-@pytest.mark.parametrize("where", ["local", "meta hub"])
+@pytest.mark.parametrize("where", ["local", "meta hub", "connect"])
 @pytest.mark.parametrize(("line", "result"), [
     ("y\n", "allowed by ann: None"),
     ("no not on my disk\n", "denied by ann: not on my disk"),
 ])  # fmt: skip
 async def test_a_permission_is_answered(where, line, result, site):
-    address = {"local": (), "meta hub": (site.meta_hub.address,)}[where]
+    meta_hub = site.meta_hub.address
+    address = {"local": (), "meta hub": (meta_hub,), "connect": ("--connect", meta_hub)}[where]
     async with site.start("attach", *address) as operator, site.a.open_client() as client:
         await operator.until("attached to")
         agent = await client.spawn("ask", "rm -rf /tmp/x", name="asker")
@@ -203,6 +204,22 @@ async def test_a_terminal_is_asked_and_shown_nothing_that_it_obeys(site):
         with trio.move_on_after(5, shield=True):
             await process.wait()
         os.close(main)
+
+
+async def test_what_waits_is_asked_after_the_greeting(site):
+    async with site.a.open_client() as client:
+        await client.spawn("ask", "x", name="asker")
+        await site.started("asker")
+        async with site.start("attach") as operator:
+            await operator.until("allow? y or n")
+
+            assert operator.text.startswith("attached to hub-a as ann")
+
+
+async def test_two_addresses_are_wrong_usage(site):
+    ran = await site.run("attach", site.meta_hub.address, "--connect", site.meta_hub.address)
+
+    assert (ran.status, ran.err) == (2, "error: ADDRESS and --connect are the same: give one of them\n")
 
 
 async def test_with_nobody_attached_an_observer_is_not_asked(site):
