@@ -48,8 +48,10 @@ def register(app: typer.Typer) -> None:
     async def spawn(
         agent_type: Annotated[str, typer.Argument(metavar="TYPE", help="A type that the hub runs.")],
         prompt: Annotated[str, typer.Argument(metavar="PROMPT")] = "",
-        hub: Annotated[str | None, typer.Option(help="Where. [default: the hub connected to]")] = None,
-        name: Annotated[str | None, typer.Option(help="[default: a new one]")] = None,
+        hub: Annotated[
+            str | None, typer.Option(metavar="HUB", help="Where. [default: the hub connected to]")
+        ] = None,
+        name: Annotated[str | None, typer.Option(metavar="NAME", help="[default: a new one]")] = None,
         wait: Annotated[
             bool, typer.Option("--wait", help="Wait for its outcome; if interrupted, cancel it.")
         ] = False,
@@ -123,7 +125,9 @@ def register(app: typer.Typer) -> None:
     @async_command(app, "cancel")
     async def cancel(
         agent: Agent,
-        reason: Annotated[str, typer.Option(help="What it and others are told.")] = "cancelled",
+        reason: Annotated[
+            str, typer.Option(metavar="TEXT", help="What it and others are told.")
+        ] = "cancelled",
         connect: Connect = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from loopal_cluster import __version__
 from loopal_cluster.cli import act, attach, demo, hub, look, metahub
+from loopal_cluster.cli.show import out
 
 __all__ = ["app", "main"]
 
@@ -16,6 +20,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out(f"loopal-cluster {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
 
 for module in (metahub, hub, attach, look, act, demo):
     module.register(app)

@@ -7,20 +7,31 @@ somebody else has answered, this human has simply not decided.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
+from attrs import frozen
 
-from loopal_cluster.cli.attach import Asked, read_answer, read_decision, read_questions
 from loopal_cluster.cli.show import note, one_line, shortened
-from loopal_cluster.errors import NoOperator
-from loopal_cluster.messages import Answers, Decision, Permission, Question
+from loopal_cluster.errors import NoOperator, ProtocolError
+from loopal_cluster.messages import Answers, Decided, Decision, Opaque, Permission, Question
+from loopal_cluster.wire.contents import loads
 
-__all__ = ["Asker"]
+__all__ = [
+    "Asked",
+    "Asker",
+    "as_text",
+    "how_decided",
+    "read_answer",
+    "read_decision",
+    "read_questions",
+    "readable",
+]
 
 A = TypeVar("A")
 INPUT_SHOWN = 20_000
@@ -34,6 +45,8 @@ class Asker:
         self._put: trio.MemorySendChannel[str] | None = None
         """Where lines go while an ask is shown."""
         self._closed = False
+        self._shown = set[str | None]()
+        """The ids of asks that were shown and not answered here."""
         # Not state to protect, but one human's attention: first come, first asked.
         self._attention = trio.Lock()
 
@@ -58,7 +71,7 @@ class Asker:
         """
         who = permission.agent_name or "an agent"
         tool_input = shortened(permission.tool_input.json.decode(errors="replace"), INPUT_SHOWN)
-        async with self._asking() as lines:
+        async with self._asking(permission) as lines:
             note(one_line(f"{who} wants to use {permission.tool_name}: {tool_input}"))
             return await _answer(lines, "allow? [y/n]", read_decision)
 
@@ -68,24 +81,111 @@ class Asker:
         Raises:
             NoOperator: there are no more lines.
         """
-        async with self._asking() as lines:
+        async with self._asking(question) as lines:
             note(f"{one_line(question.agent_name or 'an agent')} asks:")
             questions = read_questions(question.questions)
             return Answers(tuple([await _ask(lines, asked) for asked in questions]))
 
+    def on_decided(self, decided: Decided) -> None:
+        """Somebody else was first, or it is no longer asked."""
+        if decided.ask_id in self._shown:
+            self._shown.remove(decided.ask_id)
+            note(f"(it {how_decided(decided)})")
+
     @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
+    async def _asking(self, ask: Permission | Question) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
         async with self._attention:
             self._put, lines = trio.open_memory_channel[str](math.inf)
             if self._closed:
                 self._put.close()
+            self._shown.add(ask.ask_id)
             try:
                 yield lines
-            except trio.Cancelled:
-                note("(no longer asked)")
-                raise
+                self._shown.discard(ask.ask_id)
             finally:
                 self._put = None
+
+
+# What is asked, and how it is read.
+
+
+@frozen
+class Asked:
+    """One question to a human."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+    descriptions: tuple[str, ...] = ()
+    several: bool = False
+    """Whether more than one option may be chosen."""
+
+
+def read_questions(questions: Opaque) -> list[Asked]:
+    """The questions of an ask. What has another shape than agreed is shown as it came."""
+    value = readable(questions)
+    if not isinstance(value, list):
+        return [Asked(as_text(value))]
+    return [_read_question(item) for item in value]
+
+
+def _read_question(item: Any) -> Asked:
+    try:
+        options = item.get("options") or []
+        return Asked(
+            text=str(item["question"]),
+            labels=tuple(str(option["label"]) for option in options),
+            descriptions=tuple(str(option.get("description") or "") for option in options),
+            several=item.get("allow_multiple") is True,
+        )
+    except (AttributeError, KeyError, TypeError):
+        return Asked(as_text(item))
+
+
+def read_decision(line: str) -> Decision | None:
+    """``y`` or ``n``, and perhaps a reason; None if it is neither."""
+    word, _, reason = line.strip().partition(" ")
+    if word.lower() in ("y", "yes"):
+        return Decision(allow=True, reason=reason.strip() or None)
+    if word.lower() in ("n", "no"):
+        return Decision(allow=False, reason=reason.strip() or None)
+    return None
+
+
+def read_answer(asked: Asked, line: str) -> str | None:
+    """The labels of the numbers given, or the words; None if there is no such option."""
+    words = line.strip()
+    numbers = words.replace(",", " ").split()
+    if not asked.labels or not all(number.isdecimal() for number in numbers):
+        return words or None
+    chosen = [int(number) for number in numbers]
+    if not chosen or (len(chosen) > 1 and not asked.several):
+        return None
+    if not all(1 <= number <= len(asked.labels) for number in chosen):
+        return None
+    return ", ".join(asked.labels[number - 1] for number in chosen)
+
+
+def readable(value: Opaque) -> Any:
+    """What an agent sent; as text, if it is nothing else."""
+    try:
+        return loads(value)
+    except ProtocolError:
+        return value.json.decode(errors="replace")
+
+
+def as_text(value: Any) -> str:
+    """Something that was sent, for people to read."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def how_decided(decided: Decided) -> str:
+    """What has become of an ask that was not answered here, to be said of it."""
+    if decided.by is None:
+        return "is no longer asked"
+    what = {True: "allowed", False: "denied", None: "answered"}[decided.allow]
+    if decided.by == "policy":
+        return f"was {what}: nobody answered in time"
+    return f"was {what} by {one_line(decided.by)} first"
 
 
 async def _ask(lines: trio.MemoryReceiveChannel[str], asked: Asked) -> str:

@@ -7,7 +7,6 @@ Leaving is not an answer: whoever else is there, or comes, is asked.
 
 from __future__ import annotations
 
-import json
 import os
 import termios
 from collections.abc import AsyncIterator
@@ -16,17 +15,25 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.cli import show
-from loopal_cluster.cli.connect import AsJson, TokenFile, default_name, open_session
+from loopal_cluster.cli.asking import (
+    Asked,
+    as_text,
+    how_decided,
+    read_answer,
+    read_decision,
+    read_questions,
+    readable,
+)
+from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, default_name, open_session
 from loopal_cluster.cli.lines import LineReader
 from loopal_cluster.cli.look import EventPrinter
 from loopal_cluster.cli.run import async_command
-from loopal_cluster.errors import NoOperator, ProtocolError
-from loopal_cluster.messages import Answers, Decided, Decision, Opaque, Permission, Question, Role
-from loopal_cluster.wire.contents import loads
+from loopal_cluster.errors import ConfigError, NoOperator
+from loopal_cluster.messages import Answers, Decided, Decision, Permission, Question, Role
 
 __all__ = ["register"]
 
@@ -46,7 +53,10 @@ def register(app: typer.Typer) -> None:
                 metavar="ADDRESS", help="A MetaHub or hub: HOST:PORT or unix:PATH. [default: the local hub]"
             ),
         ] = None,
-        name: Annotated[str | None, typer.Option(help="What others are told. [default: the user]")] = None,
+        name: Annotated[
+            str | None, typer.Option(metavar="NAME", help="What others are told. [default: the user]")
+        ] = None,
+        connect: Connect = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
@@ -55,10 +65,12 @@ def register(app: typer.Typer) -> None:
         Permissions take y or n, and a reason after it if you like; questions the number of an option, or
         words. The end of input detaches.
         """
+        if address is not None and connect is not None:
+            raise ConfigError("ADDRESS and --connect are the same: give one of them")
         operator = Operator(check_name(name or default_name()), as_json)
         async with trio.open_nursery() as nursery:
             async with open_session(
-                address,
+                address or connect,
                 token_file,
                 Role.OPERATOR,
                 name=operator.name,
@@ -69,83 +81,11 @@ def register(app: typer.Typer) -> None:
                 printer = EventPrinter(await client.subscribe(), as_json)
                 where = client.welcome.hub or "the MetaHub"
                 show.note(f"attached to {where} as {operator.name}; Ctrl-C detaches")
+                operator.attached.set()
                 nursery.start_soon(printer.follow)
                 await operator.take_lines()
                 show.note("end of input: detached")
                 nursery.cancel_scope.cancel()
-
-
-# What is asked.
-
-
-@frozen
-class Asked:
-    """One question to a human."""
-
-    text: str
-    labels: tuple[str, ...] = ()
-    descriptions: tuple[str, ...] = ()
-    several: bool = False
-    """Whether more than one option may be chosen."""
-
-
-def read_questions(questions: Opaque) -> list[Asked]:
-    """The questions of an ask. What has another shape than agreed is shown as it came."""
-    value = _readable(questions)
-    if not isinstance(value, list):
-        return [Asked(_as_text(value))]
-    return [_read_question(item) for item in value]
-
-
-def _read_question(item: Any) -> Asked:
-    try:
-        options = item.get("options") or []
-        return Asked(
-            text=str(item["question"]),
-            labels=tuple(str(option["label"]) for option in options),
-            descriptions=tuple(str(option.get("description") or "") for option in options),
-            several=item.get("allow_multiple") is True,
-        )
-    except (AttributeError, KeyError, TypeError):
-        return Asked(_as_text(item))
-
-
-def read_decision(line: str) -> Decision | None:
-    """``y`` or ``n``, and perhaps a reason; None if it is neither."""
-    word, _, reason = line.strip().partition(" ")
-    if word.lower() in ("y", "yes"):
-        return Decision(allow=True, reason=reason.strip() or None)
-    if word.lower() in ("n", "no"):
-        return Decision(allow=False, reason=reason.strip() or None)
-    return None
-
-
-def read_answer(asked: Asked, line: str) -> str | None:
-    """The labels of the numbers given, or the words; None if there is no such option."""
-    words = line.strip()
-    numbers = words.replace(",", " ").split()
-    if not asked.labels or not all(number.isdecimal() for number in numbers):
-        return words or None
-    chosen = [int(number) for number in numbers]
-    if not chosen or (len(chosen) > 1 and not asked.several):
-        return None
-    if not all(1 <= number <= len(asked.labels) for number in chosen):
-        return None
-    return ", ".join(asked.labels[number - 1] for number in chosen)
-
-
-def _readable(value: Opaque) -> Any:
-    try:
-        return loads(value)
-    except ProtocolError:
-        return value.json.decode(errors="replace")
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-
-
-# Who is asked.
 
 
 @define(eq=False)
@@ -154,6 +94,8 @@ class Operator:
 
     name: str
     _as_json: bool
+    attached: trio.Event = field(factory=trio.Event, init=False)
+    """Set when that has been said; nothing is asked before."""
     _count: int = field(default=0, init=False)
     _numbers: dict[str, int] = field(factory=dict, init=False)
     """The number that an ask was shown with, by its id."""
@@ -207,13 +149,8 @@ class Operator:
             return  # it was never shown
         if self._as_json:
             _document("Decided", ask=number, ask_id=decided.ask_id, by=decided.by, allow=decided.allow)
-        elif decided.by is None:
-            show.note(f"[{number}] is no longer asked")
-        elif decided.by == "policy":
-            show.note(f"[{number}] nobody answered in time: {_in_words(decided.allow)}")
         else:
-            by = show.one_line(decided.by)
-            show.note(f"[{number}] was {_in_words(decided.allow)} by {by} first")
+            show.note(f"[{number}] {how_decided(decided)}")
 
     async def _answer(self, asked: Asked) -> str:
         if not self._as_json:
@@ -232,6 +169,7 @@ class Operator:
     async def _my_turn(self, message: Permission | Question) -> AsyncIterator[int]:
         self._in_hand += 1
         try:
+            await self.attached.wait()
             async with self._turn:
                 self._count += 1
                 self._numbers[message.ask_id or ""] = self._count
@@ -244,17 +182,17 @@ class Operator:
     # Showing.
 
     def _show_permission(self, number: int, message: Permission) -> None:
-        value = _readable(message.tool_input)
+        value = readable(message.tool_input)
         if self._as_json:
             _document("Permission", **_asker(number, message), tool=message.tool_name, input=value)
             return
         show.note(f"[{number}] {_who(message)} asks to use {show.one_line(message.tool_name)}:")
-        show.note(_indented(show.shortened(_as_text(value), SHOWN)))
+        show.note(_indented(show.shortened(as_text(value), SHOWN)))
         show.note(f"[{number}] allow? y or n{_time_left(message)}")
 
     def _show_questions(self, number: int, message: Question, questions: list[Asked]) -> None:
         if self._as_json:
-            _document("Question", **_asker(number, message), questions=_readable(message.questions))
+            _document("Question", **_asker(number, message), questions=readable(message.questions))
         else:
             what = "a question" if len(questions) == 1 else f"{len(questions)} questions"
             show.note(f"[{number}] {_who(message)} has {what}{_time_left(message)}:")
@@ -282,10 +220,6 @@ def _asker(number: int, message: Permission | Question) -> dict[str, Any]:
         "asker": message.agent_name,
         "timeout_ms": message.timeout_ms,
     }
-
-
-def _in_words(allow: bool | None) -> str:
-    return {True: "allowed", False: "denied", None: "answered"}[allow]
 
 
 def _who(message: Permission | Question) -> str:

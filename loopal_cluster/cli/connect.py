@@ -12,12 +12,27 @@ from typing import Annotated
 import typer
 
 from loopal_cluster.address import sanitize_name
-from loopal_cluster.cli.discovery import find_hub, local_hubs
+from loopal_cluster.agents.profiles import read_token
+from loopal_cluster.cli.discovery import find_hub, known_token
 from loopal_cluster.errors import ConfigError, Unauthorized
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.client import Adviser, Client, Judge, connect
 
-__all__ = ["AsJson", "Connect", "TokenFile", "default_name", "hub_of", "open_session"]
+__all__ = [
+    "NO_TOKEN",
+    "TOKEN_VARIABLE",
+    "AsJson",
+    "Connect",
+    "TokenFile",
+    "default_name",
+    "hub_of",
+    "open_session",
+]
+
+TOKEN_VARIABLE = "LOOPAL_META_HUB_TOKEN"
+
+NO_TOKEN = f"no token was given: set {TOKEN_VARIABLE}, or use --token-file"
+"""What to do about a refusal."""
 
 Connect = Annotated[
     str | None,
@@ -25,7 +40,7 @@ Connect = Annotated[
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option("--token-file", help="Holds its token, if LOOPAL_META_HUB_TOKEN does not."),
+    typer.Option("--token-file", metavar="FILE", help=f"A file with its token, instead of {TOKEN_VARIABLE}."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one document, or one a line.")]
 
@@ -63,8 +78,7 @@ async def open_session(
     except Unauthorized as error:
         if token:
             raise
-        hint = "no token was given: set LOOPAL_META_HUB_TOKEN, or use --token-file"
-        raise Unauthorized(f"{error.detail} ({hint})") from None
+        raise Unauthorized(f"{error.detail} ({NO_TOKEN})") from None
 
 
 def hub_of(client: Client) -> str | None:
@@ -81,28 +95,16 @@ def default_name() -> str:
 
 
 def _address_and_token(address: str | None, token_file: Path | None) -> tuple[str, str]:
-    given = None if token_file is None else _read_token(token_file)
+    given = None if token_file is None else read_token(token_file)
     if address is None:
         hub = find_hub()
         return hub.address, given or hub.token
     # A local hub's own file comes before the environment, whose token is most often the MetaHub's.
-    return address, given or _known_token(address) or os.environ.get("LOOPAL_META_HUB_TOKEN", "")
+    return address, given or _known_token(address) or os.environ.get(TOKEN_VARIABLE, "")
 
 
 def _known_token(address: str) -> str | None:
     try:
-        hubs = local_hubs()
+        return known_token(address)
     except ConfigError:
         return None  # a runtime directory that cannot be used does not concern an address that is given
-    return next((hub.token for hub in hubs if address in (hub.address, hub.tcp)), None)
-
-
-def _read_token(path: Path) -> str:
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(f"token file {path}: {reason}") from None
-    if not token:
-        raise ConfigError(f"token file {path} is empty")
-    return token

@@ -66,7 +66,8 @@ def register(app: typer.Typer) -> None:
     @async_command(app, "demo")
     async def demo(
         path: Annotated[
-            Path | None, typer.Argument(help="Files to work on. Default: the installed package.")
+            Path | None,
+            typer.Argument(metavar="PATH", help="Files to work on. [default: the installed package]"),
         ] = None,
         verbose: Annotated[
             bool, typer.Option("--verbose", "-v", help="Show what the processes log.")

@@ -23,7 +23,16 @@ from attrs import define, field, frozen
 
 from loopal_cluster.errors import ConfigError, ConnectionLost, NameTaken
 
-__all__ = ["Claim", "LocalHub", "claim_name", "find_hub", "known_token", "local_hubs", "runtime_directory"]
+__all__ = [
+    "Claim",
+    "LocalHub",
+    "claim_name",
+    "file_of",
+    "find_hub",
+    "known_token",
+    "local_hubs",
+    "runtime_directory",
+]
 
 
 @frozen
@@ -61,6 +70,11 @@ def find_hub() -> LocalHub:
         choices = ", ".join(f"{hub.hub} (--connect {hub.address})" for hub in hubs)
         raise ConfigError(f"several hubs run here: {choices}")
     return hubs[0]
+
+
+def file_of(hub: str) -> Path:
+    """The file by which a hub of ours is found."""
+    return _file(runtime_directory(), hub)
 
 
 def known_token(address: str) -> str | None:

@@ -20,15 +20,16 @@ from attrs import evolve, frozen
 from loopal_cluster.address import check_name, sanitize_name
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
 from loopal_cluster.agents.types import AgentType
-from loopal_cluster.cli.discovery import claim_name
+from loopal_cluster.cli.connect import NO_TOKEN, TOKEN_VARIABLE
+from loopal_cluster.cli.discovery import claim_name, file_of
 from loopal_cluster.cli.logs import Verbose, show_logs
-from loopal_cluster.cli.metahub import TOKEN_VARIABLE, given_token
+from loopal_cluster.cli.metahub import given_token
 from loopal_cluster.cli.run import DONE, INTERRUPTED, async_command, exit_status
 from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.cli.terminal import Root, converse, show_outcome
 from loopal_cluster.config import Timeouts
-from loopal_cluster.errors import ConfigError, NameTaken
+from loopal_cluster.errors import ConfigError, NameTaken, Unauthorized
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.runtime.hub import Hub, open_hub
 
@@ -46,7 +47,10 @@ def register(app: typer.Typer) -> None:
 async def hub(
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(help="What the root agent is to do. Without it, the first line typed is it."),
+        typer.Argument(
+            metavar="PROMPT",
+            help="What the root agent is to do. Without it, the first line typed is it.",
+        ),
     ] = None,
     join_hub: Annotated[
         str | None,
@@ -72,7 +76,8 @@ async def hub(
         str | None, typer.Option(metavar="HOST:PORT", help="Also listen there for clients.")
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help=f"A file with the MetaHub's token, instead of {TOKEN_VARIABLE}.")
+        Path | None,
+        typer.Option(metavar="FILE", help=f"A file with the MetaHub's token, instead of {TOKEN_VARIABLE}."),
     ] = None,
     verbose: Verbose = 0,
 ) -> int:
@@ -182,6 +187,10 @@ async def _open_hub(plan: Plan) -> AsyncIterator[Hub]:
                 if plan.table.name:
                     raise
                 continue
+            except Unauthorized as error:
+                if plan.meta_token:
+                    raise
+                raise Unauthorized(f"{error.detail} ({NO_TOKEN})") from None
             _announce(hub, plan)
             yield hub
             return
@@ -222,7 +231,13 @@ async def _try_open(stack: AsyncExitStack, name: str, plan: Plan) -> Hub:
 def _announce(hub: Hub, plan: Plan) -> None:
     where = f"joined {plan.table.join}" if plan.table.join else "alone"
     note(f"Hub '{hub.name}' ready ({where}), listening on {', '.join(hub.addresses)}")
-    if not plan.server and plan.root.prompt is None and plan.root.agent_type is not None:
+    if plan.table.listen:
+        note(f"Clients on other machines need the token in {file_of(hub.name)}")
+    if not plan.agents:
+        note("It runs no agents: --config FILE gives it some.")
+    elif not plan.server and plan.root.agent_type is None:
+        note(f"There is nobody to talk to: --agent names who it is (there are: {', '.join(plan.agents)}).")
+    elif not plan.server and plan.root.prompt is None:
         note(f"The first line you type is the prompt for an agent of type {plan.root.agent_type!r}.")
     if not plan.server and plan.root.persistent and sys.stdin.isatty():
         note("Ctrl-D ends.")

@@ -11,7 +11,10 @@ import typer
 __all__ = ["Verbose", "show_logs"]
 
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Say what happens; -vv: every frame.")
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, show_default=False, help="Say what happens; -vv: every frame."
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import trio
 import typer
 
 from loopal_cluster.agents.profiles import read_token
+from loopal_cluster.cli.connect import TOKEN_VARIABLE
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.cli.signals import open_stopper
@@ -18,9 +20,7 @@ from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 
-__all__ = ["TOKEN_VARIABLE", "given_token", "register"]
-
-TOKEN_VARIABLE = "LOOPAL_META_HUB_TOKEN"
+__all__ = ["given_token", "register"]
 
 DEFAULTS = Timeouts()
 
@@ -44,7 +44,8 @@ async def metahub(
         str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 is any.")
     ] = "127.0.0.1:9900",
     token_file: Annotated[
-        Path | None, typer.Option(help=f"A file with the cluster's token, instead of {TOKEN_VARIABLE}.")
+        Path | None,
+        typer.Option(metavar="FILE", help=f"A file with the cluster's token, instead of {TOKEN_VARIABLE}."),
     ] = None,
     heartbeat_interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between two heartbeats of a hub.")
@@ -79,9 +80,31 @@ def announce(meta_hub: MetaHub, *, generated: bool) -> None:
     lines = [f"MetaHub listening on {address}" for address in meta_hub.addresses]
     if generated:
         lines.append(f"Token: {meta_hub.token}")
+        lines.append(f"(new at every start; with one of your own in {TOKEN_VARIABLE}, hubs can rejoin)")
     token = meta_hub.token if generated else "..."
-    command = f"  {TOKEN_VARIABLE}={token} loopal-cluster hub --join-hub {meta_hub.address}"
+    command = f"  {TOKEN_VARIABLE}={token} loopal-cluster hub --join-hub {_from_elsewhere(meta_hub.address)}"
     lines += ["", "Connect a hub with:", command]
     # One write, so that whoever waits for the last line has it whole.
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
+
+
+_ANY = {
+    "0.0.0.0": (socket.AF_INET, "192.0.2.1", "{}"),
+    "[::]": (socket.AF_INET6, "2001:db8::1", "[{}]"),
+}
+"""Hosts that mean every address of this machine; where somebody else could be; how an address is written."""
+
+
+def _from_elsewhere(address: str) -> str:
+    """An address that other machines can dial, too: to them, 0.0.0.0 is their own."""
+    host, _, port = address.rpartition(":")
+    if host not in _ANY:
+        return address
+    family, elsewhere, form = _ANY[host]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # sends nothing: it asks for the address we would send from
+            return f"{form.format(probe.getsockname()[0])}:{port}"
+    except OSError:
+        return f"{socket.gethostname()}:{port}"  # without a network

@@ -83,6 +83,7 @@ async def converse(hub: Hub, root: Root) -> Outcome | None:
         role=Role.OPERATOR,
         on_permission=asker.on_permission,
         on_question=asker.on_question,
+        on_decided=asker.on_decided,
     ) as client:
         return await _Conversation(client, asker, root).run()
 

@@ -27,11 +27,11 @@ from loopal_cluster.core.effects import Disconnect, Effect, Joined, StartAgent, 
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
-from loopal_cluster.messages import Role
+from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
-from loopal_cluster.runtime.listeners import address_of, dial, open_listeners, serve_listeners
+from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["Hub", "open_hub"]
@@ -70,11 +70,19 @@ class Hub:
         role: Role = Role.CLIENT,
         on_permission: Judge | None = None,
         on_question: Adviser | None = None,
+        on_decided: Callable[[Decided], None] = lambda decided: None,
     ) -> AbstractAsyncContextManager[Client]:
         """Be a client of this hub, in its own process: spawn, send, wait, watch, decide."""
         ours, theirs = record_pair()
         self._nursery.start_soon(self._runtime.serve, theirs, Link.TRUSTED)
-        return open_client(ours, name=name, role=role, on_permission=on_permission, on_question=on_question)
+        return open_client(
+            ours,
+            name=name,
+            role=role,
+            on_permission=on_permission,
+            on_question=on_question,
+            on_decided=on_decided,
+        )
 
 
 Dial = Callable[[], Awaitable[FrameChannel]]
@@ -179,7 +187,7 @@ async def _open_hub(
         addresses = tuple(address_of(listener) for listener in listeners)
         hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery)
         serve = partial(runtime.serve, link=Link.ACCEPTED)
-        nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+        nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
         # Left in peace: end the agents and report their outcomes. If cancelled, they are ended without.
         with trio.move_on_after(3 * settings.timeouts.stop_grace):

@@ -17,7 +17,7 @@ import trio
 from loopal_cluster.errors import ConfigError, ConnectionLost
 from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
 
-__all__ = ["address_of", "dial", "open_listeners", "parse_host_port", "serve_listeners"]
+__all__ = ["accept_connections", "address_of", "dial", "open_listeners", "parse_host_port"]
 
 DIAL_TIMEOUT = 10.0
 """Seconds; as long as the one that is dialled gives us to register."""
@@ -87,7 +87,7 @@ def address_of(listener: trio.SocketListener) -> str:
     return f"{host}:{name[1]}"
 
 
-async def serve_listeners(
+async def accept_connections(
     listeners: Sequence[trio.SocketListener],
     serve: Callable[[FrameChannel], Awaitable[object]],
     nursery: trio.Nursery,

@@ -20,7 +20,7 @@ from loopal_cluster.messages import Role
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Client, open_client
-from loopal_cluster.runtime.listeners import address_of, open_listeners, serve_listeners
+from loopal_cluster.runtime.listeners import accept_connections, address_of, open_listeners
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["MetaHub", "open_meta_hub", "serve_meta_hub"]
@@ -88,7 +88,7 @@ async def open_meta_hub(
         open_background() as nursery,
     ):
         serve = partial(runtime.serve, link=Link.ACCEPTED)
-        nursery.start_soon(serve_listeners, listeners, serve, nursery, settings.limits.line_bytes)
+        nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         addresses = tuple(address_of(listener) for listener in listeners)
         yield MetaHub(addresses, settings.token, core, runtime, nursery)
 

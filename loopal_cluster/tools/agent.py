@@ -152,8 +152,8 @@ def _ended(agent: str, outcome: Outcome, *, agent_id: str | None = None) -> Tool
     how = {"timed_out": "timed out", "lost": "was lost", "cancelled": "was cancelled"}.get(
         outcome.kind, outcome.kind
     )
-    text = f"Tool error: agent '{agent}' {how}: {reason_of(outcome)}"
-    return ToolResult(text, data | {"error": reason_of(outcome)}, is_error=True)
+    reason = reason_of(outcome)
+    return ToolResult.error(f"agent '{agent}' {how}: {reason}", data | {"error": reason})
 
 
 def _status(agent: str, details: AgentDetails) -> ToolResult:

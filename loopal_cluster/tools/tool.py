@@ -35,6 +35,11 @@ class ToolResult:
     """The same for a program, as plain JSON values; empty for an error without more to say."""
     is_error: bool = False
 
+    @classmethod
+    def error(cls, text: str, data: Mapping[str, Any] | None = None) -> ToolResult:
+        """What went wrong, in words that a model cannot take for a result."""
+        return cls(f"Tool error: {text}", data or {}, is_error=True)
+
 
 @frozen
 class Tool:

@@ -64,16 +64,16 @@ class Toolbox:
         agent is cancelled, too.
         """
         if (tool := self.tools.get(name)) is None:
-            return _error(f"unknown tool {name[:80]!r}; the tools are: {', '.join(self.tools)}")
+            return ToolResult.error(f"unknown tool {name[:80]!r}; the tools are: {', '.join(self.tools)}")
         try:
             call = read_arguments(tool, arguments)
             if (denied := await self._denied(call)) is not None:
                 return denied
             return await call.run(self._client)
         except InvalidArguments as error:
-            return _error(f"invalid arguments for {name}: {error}")
+            return ToolResult.error(f"invalid arguments for {name}: {error}")
         except ClusterError as error:
-            return _error(f"{name}: {error}{_hint(error)}")
+            return ToolResult.error(f"{name}: {error}{_hint(error)}")
 
     async def _denied(self, call: Tool) -> ToolResult | None:
         if self._authorize is None or call.permission is PermissionLevel.READ_ONLY:
@@ -82,7 +82,7 @@ class Toolbox:
         if decision.allow:
             return None
         reason = f": {decision.reason}" if decision.reason else ""
-        return _error(f"{call.tool_name}: permission denied{reason}")
+        return ToolResult.error(f"{call.tool_name}: permission denied{reason}")
 
 
 def _given(call: Tool) -> dict[str, Any]:
@@ -92,7 +92,3 @@ def _given(call: Tool) -> dict[str, Any]:
 def _hint(error: ClusterError) -> str:
     hint = _HINTS.get(error.code) if isinstance(error, RemoteError) else None
     return f" ({hint})" if hint else ""
-
-
-def _error(text: str) -> ToolResult:
-    return ToolResult(f"Tool error: {text}", is_error=True)

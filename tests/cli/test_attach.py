@@ -13,9 +13,6 @@ import pytest
 import trio
 
 from loopal_cluster import Done, Role, Timeouts
-from loopal_cluster.cli.attach import Asked, read_answer, read_decision, read_questions
-from loopal_cluster.messages import Decision
-from loopal_cluster.wire.contents import dumps
 
 from .program import META_TOKEN, open_site
 
@@ -28,13 +25,14 @@ async def site(tmp_path, monkeypatch):
         yield site
 
 
-@pytest.mark.parametrize("where", ["local", "meta hub"])
+@pytest.mark.parametrize("where", ["local", "meta hub", "connect"])
 @pytest.mark.parametrize(("line", "result"), [
     ("y\n", "allowed by ann: None"),
     ("no not on my disk\n", "denied by ann: not on my disk"),
 ])  # fmt: skip
 async def test_a_permission_is_answered(where, line, result, site):
-    address = {"local": (), "meta hub": (site.meta_hub.address,)}[where]
+    meta_hub = site.meta_hub.address
+    address = {"local": (), "meta hub": (meta_hub,), "connect": ("--connect", meta_hub)}[where]
     async with site.start("attach", *address) as operator, site.a.open_client() as client:
         await operator.until("attached to")
         agent = await client.spawn("ask", "rm -rf /tmp/x", name="asker")
@@ -128,7 +126,7 @@ async def test_an_ask_that_nobody_answers_in_time_is_told_to_who_saw_it(tmp_path
         async with site.start("attach") as operator, site.a.open_client() as client:
             await operator.until("attached to")
             agent = await client.spawn("ask", "x")
-            await operator.until("nobody answered in time: denied")
+            await operator.until("was denied: nobody answered in time")
 
             assert await agent.result() == "denied by policy: no operator answered within 2 s"
 
@@ -208,6 +206,22 @@ async def test_a_terminal_is_asked_and_shown_nothing_that_it_obeys(site):
         os.close(main)
 
 
+async def test_what_waits_is_asked_after_the_greeting(site):
+    async with site.a.open_client() as client:
+        await client.spawn("ask", "x", name="asker")
+        await site.started("asker")
+        async with site.start("attach") as operator:
+            await operator.until("allow? y or n")
+
+            assert operator.text.startswith("attached to hub-a as ann")
+
+
+async def test_two_addresses_are_wrong_usage(site):
+    ran = await site.run("attach", site.meta_hub.address, "--connect", site.meta_hub.address)
+
+    assert (ran.status, ran.err) == (2, "error: ADDRESS and --connect are the same: give one of them\n")
+
+
 async def test_with_nobody_attached_an_observer_is_not_asked(site):
     async with site.meta_hub.open_client(role=Role.OBSERVER), site.a.open_client() as client:
         agent = await client.spawn("ask", "x", name="asker")
@@ -226,50 +240,3 @@ async def test_an_address_with_nobody_there_is_one_line_and_a_status(address, st
     assert (ran.status, ran.out) == (status, "")
     assert ran.err.startswith("error: ")
     assert subprocess.list2cmdline([address]) in ran.err
-
-
-# Without processes.
-
-
-@pytest.mark.parametrize(
-    ("line", "decision"),
-    [
-        ("y", Decision(allow=True)),
-        (" YES ", Decision(allow=True)),
-        ("n because I say so", Decision(allow=False, reason="because I say so")),
-        ("", None),
-        ("yn", None),
-        ("ok", None),
-    ],
-)
-def test_only_y_and_n_decide(line, decision):
-    assert read_decision(line) == decision
-
-
-@pytest.mark.parametrize(
-    ("several", "line", "answer"),
-    [
-        (False, "1", "red"),
-        (False, "3", None),
-        (False, "0", None),
-        (False, "1 2", None),
-        (True, "1, 2", "red, green"),
-        (True, "2 9", None),
-        (False, "mauve", "mauve"),
-        (False, "  ", None),
-    ],
-)
-def test_an_answer_is_a_number_there_is_or_words(several, line, answer):
-    assert read_answer(Asked("?", ("red", "green"), ("", ""), several), line) == answer
-
-
-def test_a_question_without_options_takes_a_number_as_words():
-    assert read_answer(Asked("How many?"), "42") == "42"
-
-
-@pytest.mark.parametrize("odd", ["what?", {"a": 1}, [1], [{"question": "?", "options": ["x"]}], [None]])
-def test_a_question_of_another_shape_is_shown_as_it_came(odd):
-    (asked,) = read_questions(dumps(odd))
-
-    assert asked.text
-    assert asked.labels == ()

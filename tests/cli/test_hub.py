@@ -329,6 +329,15 @@ async def test_a_wrong_token_is_refused(program):
     assert "wrong" not in done.stderr
 
 
+async def test_a_token_that_is_missing_is_refused_with_what_to_do(program):
+    async with open_meta_hub() as meta_hub:
+        done = await program.run("hub", "--server", "--join-hub", meta_hub.address)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.endswith("(no token was given: set LOOPAL_META_HUB_TOKEN, or use --token-file)\n")
+    assert done.stderr.count("\n") == 1
+
+
 async def test_a_meta_hub_that_is_not_there_is_status_4(program):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
@@ -349,6 +358,7 @@ async def test_it_listens_on_tcp_on_request_and_says_so_in_its_discovery_file(pr
         async with connect(found["tcp"], token=found["token"]) as client:
             assert (await client.status()).hub == "box"
         assert found["token"] not in hub.err
+        assert f"the token in {program.directory}/loopal-cluster/box.json" in hub.err
 
 
 async def test_a_port_in_use_is_one_line_and_leaves_nothing(program):

@@ -109,6 +109,24 @@ async def test_a_human_is_asked_and_only_what_is_typed_then_is_an_answer(termina
         assert "decided False" in human.screen
 
 
+async def test_a_human_is_told_who_was_first(terminal, program):
+    async with terminal("--ephemeral", "--agent", "careful", "rm x") as human:
+        await human.shows("allow? [y/n]")
+        async with program.start("attach", "--name", "bob") as bob:
+            await bob.says("allow? y or n")
+            await bob.types("y\n")
+            await human.shows("(it was allowed by bob first)")
+
+        assert await human.ends() == 0
+
+
+async def test_who_has_nobody_to_talk_to_is_told_how_to(terminal):
+    async with terminal() as human:
+        await human.shows(
+            "There is nobody to talk to: --agent names who it is (there are: talk, careful, wild)."
+        )
+
+
 async def test_a_result_that_was_streamed_is_not_shown_twice(terminal):
     async with terminal("--ephemeral", "--agent", "talk", "hot") as human:
         assert await human.ends() == 0

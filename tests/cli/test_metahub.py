@@ -15,6 +15,7 @@ from loopal_cluster.__main__ import main
 READY = re.compile(
     r"""MetaHub listening on (?P<address>127\.0\.0\.1:\d+)
 Token: (?P<token>\S+)
+\(new at every start; with one of your own in LOOPAL_META_HUB_TOKEN, hubs can rejoin\)
 
 Connect a hub with:
   LOOPAL_META_HUB_TOKEN=(?P=token) loopal-cluster hub --join-hub (?P=address)
@@ -54,6 +55,14 @@ async def test_a_token_that_was_given_is_used_and_never_shown(program, way):
         with pytest.raises(Unauthorized):
             async with connect(address, token="another"):
                 pass
+
+
+async def test_the_line_for_hubs_never_names_every_address_for_one(program):
+    async with program.start("metahub", "--bind", "0.0.0.0:0") as meta_hub:
+        said = await meta_hub.says("--join-hub")
+
+        assert said.startswith("MetaHub listening on 0.0.0.0:")
+        assert "--join-hub 0.0.0.0" not in said
 
 
 async def test_ctrl_c_ends_it_quietly(program):

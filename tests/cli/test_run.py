@@ -27,6 +27,7 @@ from loopal_cluster import (
     NameTaken,
     TimedOut,
     Unauthorized,
+    __version__,
 )
 from loopal_cluster.cli.run import exit_status, run_async
 
@@ -113,3 +114,9 @@ run_async(command)
 
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+async def test_it_says_its_version(program):
+    done = await program.run("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"loopal-cluster {__version__}\n", "")

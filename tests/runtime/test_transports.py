@@ -16,7 +16,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Notification, Rejected, Request
 from loopal_cluster.messages import Heartbeat, Status
 from loopal_cluster.runtime.channels import SocketChannel, StreamChannel
-from loopal_cluster.runtime.listeners import address_of, dial, open_listeners, serve_listeners
+from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.testing import byte_pair, record_pair
 
 LINE_BYTES = 1 << 20
@@ -302,7 +302,7 @@ async def listening(address):
         put.send_nowait(channel)
 
     async with open_listeners([address]) as listeners, trio.open_nursery() as nursery:
-        nursery.start_soon(serve_listeners, listeners, serve, nursery, LINE_BYTES)
+        nursery.start_soon(accept_connections, listeners, serve, nursery, LINE_BYTES)
         yield address_of(listeners[0]), accepted
         nursery.cancel_scope.cancel()
     put.close()

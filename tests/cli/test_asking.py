@@ -1,0 +1,88 @@
+"""What a human is asked, and what the lines mean that are typed."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from loopal_cluster.cli.asking import (
+    Asked,
+    Asker,
+    how_decided,
+    read_answer,
+    read_decision,
+    read_questions,
+)
+from loopal_cluster.messages import Decided, Decision, Permission
+from loopal_cluster.wire.contents import dumps
+
+
+@pytest.mark.parametrize(
+    ("line", "decision"),
+    [
+        ("y", Decision(allow=True)),
+        (" YES ", Decision(allow=True)),
+        ("n because I say so", Decision(allow=False, reason="because I say so")),
+        ("", None),
+        ("yn", None),
+        ("ok", None),
+    ],
+)
+def test_only_y_and_n_decide(line, decision):
+    assert read_decision(line) == decision
+
+
+@pytest.mark.parametrize(
+    ("several", "line", "answer"),
+    [
+        (False, "1", "red"),
+        (False, "3", None),
+        (False, "0", None),
+        (False, "1 2", None),
+        (True, "1, 2", "red, green"),
+        (True, "2 9", None),
+        (False, "mauve", "mauve"),
+        (False, "  ", None),
+    ],
+)
+def test_an_answer_is_a_number_there_is_or_words(several, line, answer):
+    assert read_answer(Asked("?", ("red", "green"), ("", ""), several), line) == answer
+
+
+def test_a_question_without_options_takes_a_number_as_words():
+    assert read_answer(Asked("How many?"), "42") == "42"
+
+
+@pytest.mark.parametrize("odd", ["what?", {"a": 1}, [1], [{"question": "?", "options": ["x"]}], [None]])
+def test_a_question_of_another_shape_is_shown_as_it_came(odd):
+    (asked,) = read_questions(dumps(odd))
+
+    assert asked.text
+    assert asked.labels == ()
+
+
+@pytest.mark.parametrize(
+    ("decided", "words"),
+    [
+        (Decided("1", None, None), "is no longer asked"),
+        (Decided("1", "policy", False), "was denied: nobody answered in time"),
+        (Decided("1", "bob", True), "was allowed by bob first"),
+        (Decided("1", "b\x1bb", None), "was answered by b\\x1bb first"),
+    ],
+)
+def test_what_has_become_of_an_ask_is_told(decided, words):
+    assert how_decided(decided) == words
+
+
+async def test_only_of_an_ask_that_was_shown_and_not_answered_here(nursery, capsys, autojump_clock):
+    asker = Asker()
+    for number in ("1", "2"):
+        nursery.start_soon(asker.on_permission, Permission("Bash", dumps({}), "call", ask_id=number))
+    await wait_all_tasks_blocked()
+    asker.offer("y")
+    await wait_all_tasks_blocked()
+    for number in ("1", "2", "3"):
+        asker.on_decided(Decided(number, "bob", True))
+    asker.offer("y")
+
+    assert capsys.readouterr().err.count("(it was allowed by bob first)") == 1
