@@ -17,6 +17,7 @@ from loopal_cluster.messages import (
     Completed,
     HubReconcile,
     Interrupt,
+    MetaComplete,
     MetaReconcile,
     MetaSpawn,
     Protocol,
@@ -174,10 +175,23 @@ def test_what_will_still_be_reported_is_not_gone(state):
     assert answer.result == Reconciled()
 
 
-def test_what_has_been_reported_is_gone():
+def test_what_is_missed_although_it_was_reported_is_reported_again():
     hub, _, up = in_cluster()
     hub.notify(for_remote(hub, up), Completed(result_text="42"))
     answer_all(hub, up, OK)
+
+    effects = hub.request(up, HubReconcile("there", owns=("s-1",)))
+
+    [report] = [message for message in requests(effects, up) if isinstance(message, MetaComplete)]
+    assert report.completion.outcome == Done("42")
+    assert [answer.result for answer in answers(effects, up)] == [Reconciled()]
+
+
+def test_what_has_ended_so_long_ago_that_nothing_is_known_of_it_is_gone():
+    hub, _, up = in_cluster()
+    hub.notify(for_remote(hub, up), Completed(result_text="42"))
+    answer_all(hub, up, OK)
+    heartbeats(hub, up, 240)
 
     [answer] = sent(hub.request(up, HubReconcile("there", owns=("s-1",))), up)
 
@@ -355,12 +369,13 @@ def test_without_a_meta_hub_for_too_long_nothing_is_left_running_for_others_or_w
     assert requests(effects, x) == []
 
 
-def test_a_detached_agent_outlives_the_lease():
-    hub, _, up = in_cluster()
+def test_a_detached_agent_outlives_the_lease_on_both_sides():
+    hub, _, up = with_shadow(detached=True)
     r = for_remote(hub, up, detached=True)
     hub.lose(up)
 
     assert sent(hub.advance(1000.0), r) == []
+    assert hub.core.agents.find(THERE) is not None
 
 
 def test_a_spawn_that_waits_has_a_deadline_of_its_own_and_not_the_lease():
