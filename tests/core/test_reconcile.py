@@ -29,7 +29,7 @@ from loopal_cluster.messages import (
     WaitAgent,
     Welcome,
 )
-from loopal_cluster.outcomes import Lost
+from loopal_cluster.outcomes import Done, Lost
 from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
