@@ -87,10 +87,31 @@ def test_an_id_is_not_used_again():
     assert calls.open(A, Status(), "second", 1.0).id == 2
 
 
+def test_calls_that_are_kept_stay_open_until_their_deadline():
+    calls: CallTable[str] = CallTable()
+    for then, deadline in (("keep", 2.0), ("drop", 1.0)):
+        calls.open(A, Status(), then, deadline)
+
+    assert [call.then for call in calls.settle_peer(A, lambda call: call.then == "keep")] == ["drop"]
+    assert calls.next_deadline() == 2.0
+    assert [call.then for call in calls.settle_due(2.0)] == ["keep"]
+    assert (calls._legs, calls._away) == ({}, set())
+
+
+def test_a_call_may_be_opened_to_a_peer_that_is_away_and_leaves_nothing_when_it_is_settled():
+    calls: CallTable[str] = CallTable()
+    request = calls.open(A, Status(), "then", 1.0)
+    calls.park(A)
+
+    assert calls.settle(A, request.id) is not None
+    assert (calls._legs, calls._away) == ({}, set())
+
+
 STEPS = st.lists(
     st.tuples(st.just("open"), st.sampled_from([A, B]), st.integers(0, 9))
     | st.tuples(st.just("settle"), st.sampled_from([A, B]), st.integers(1, 9))
     | st.tuples(st.just("lose"), st.sampled_from([A, B]))
+    | st.tuples(st.just("keep"), st.sampled_from([A, B]))
     | st.tuples(st.just("time"), st.integers(0, 9)),
     max_size=60,
 )
@@ -110,6 +131,8 @@ def test_whatever_happens_every_call_is_handed_out_exactly_once(steps):
                 settled += [call for call in [calls.settle(peer, call_id)] if call is not None]
             case ("lose", peer):
                 settled += calls.settle_peer(peer)
+            case ("keep", peer):
+                settled += calls.settle_peer(peer, lambda call: call.then % 2 == 0)
             case ("time", now):
                 settled += calls.settle_due(float(now))
         assert len(calls) + len(settled) == opened
