@@ -65,6 +65,10 @@ class Asks:
         ask = self._open[ask_id] = Ask(ask_id, origin, message, now + timeout, timeout)
         for judge in judges:
             self.show(ask, judge)
+        if not ask.calls:
+            what = f"a permission ({message.tool_name})" if isinstance(message, Permission) else "a question"
+            detail = f"{message.agent_name} asks {what}, and no operator is attached; it waits {timeout:g} s"
+            self._exchange.log("WARNING", detail)
         return ask
 
     def show_all(self, judge: Peer) -> None:

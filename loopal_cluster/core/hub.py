@@ -201,7 +201,7 @@ class HubCore:
         party = self._parties.get(peer)
         self._timers.discard(HandshakeDue(peer))
         if self.uplink.peer == peer and self.uplink.joined and not self._supervisor.closing:
-            self.exchange.log("WARNING", f"lost the MetaHub: {reason}")
+            self.exchange.log("WARNING", f"lost the MetaHub: {reason}; dialling again")
         self._retire(peer, f"connection lost: {reason}", now)
         if isinstance(party, AgentParty):
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)

@@ -317,7 +317,7 @@ class MetaRequests:
         if isinstance(message, Resolve):
             self._exchange.answer(origin, Found(found=bool(hubs), hub=hubs[0] if hubs else None))
         elif not hubs:
-            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any sub-hub")
+            raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{name}' not found on any hub of the cluster")
         else:
             self._send(origin, hubs[0], message, now)
 

@@ -159,7 +159,9 @@ class Uplink:
         self._timers.discard(LeaseDue())
         self._exchange.perform(Joined())
         kind = "" if self.protocol else " (base dialect)"
-        self._exchange.log("INFO", f"joined the cluster as '{self._settings.name}'{kind}")
+        # Louder the second time: the warning that the MetaHub was lost deserves its end.
+        level, again = ("INFO", "") if self._leg is None else ("WARNING", " again")
+        self._exchange.log(level, f"joined the cluster{again} as '{self._settings.name}'{kind}")
         self._announcing = False
         self._announce_whole = True
         old, self._leg = self._leg, self.peer

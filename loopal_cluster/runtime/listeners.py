@@ -124,6 +124,9 @@ def _first(error: BaseException) -> BaseException:
 def _why(error: BaseException) -> str:
     if getattr(error, "errno", None) == errno.EADDRINUSE:
         return "the port is in use (another one, or port 0 for any, would do)"
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)  # trio's text repeats the address; name look-ups have negative numbers
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -132,7 +132,9 @@ async def test_a_base_hub_is_told_whether_an_agent_of_ours_is_there(join_base):
 
                 found = await base.call("meta/resolve", {"agent_name": "worker"})
                 assert found == {"found": True, "hub": "ours"}
-                assert "not found on any sub-hub" in await base.call("meta/route", envelope("nobody"))
+                assert "not found on any hub of the cluster" in await base.call(
+                    "meta/route", envelope("nobody")
+                )
                 assert await base.call("meta/route", envelope("nosuch/x")) == "hub 'nosuch' not connected"
 
 

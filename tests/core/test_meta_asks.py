@@ -364,7 +364,7 @@ def test_an_operator_who_fails_has_not_answered():
 def test_an_operator_who_attaches_later_is_shown_what_is_asked():
     meta = open_meta()
     a = join(meta, "a")
-    assert meta.request(a, RM) == []
+    assert sent(meta.request(a, RM)) == []
 
     ann = meta.new_peer()
     assert attach(meta, "ann", Role.OPERATOR) == ann + 1
@@ -381,7 +381,7 @@ def test_only_operators_are_asked(role):
     a = join(meta, "a")
     attach(meta, role=role)
 
-    assert meta.request(a, RM) == []
+    assert sent(meta.request(a, RM)) == []
 
 
 def keep_alive(meta, a, seconds: float) -> list:

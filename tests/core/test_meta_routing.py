@@ -41,7 +41,7 @@ from loopal_cluster.testing import sent
 
 from .builders import answers, attach, envelope, join, join_base, notices, open_meta, requests, unlogged
 
-NOT_FOUND = "agent 'x' not found on any sub-hub"
+NOT_FOUND = "agent 'x' not found on any hub of the cluster"
 
 
 def delivered(sender: str, origin_hub: str) -> DeliverEnvelope:

@@ -117,7 +117,9 @@ def test_a_connection_that_ends_may_be_dialled_again_whenever_it_ends(stage):
 
     effects = hub.lose(up, "reset")
 
-    assert effects == ([Log("WARNING", "lost the MetaHub: reset")] if stage == "joined" else [])
+    assert effects == (
+        [Log("WARNING", "lost the MetaHub: reset; dialling again")] if stage == "joined" else []
+    )
     assert hub.core.next_deadline() == (
         hub.core.settings.timeouts.lease_timeout if stage == "joined" else None
     )
