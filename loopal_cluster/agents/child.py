@@ -4,7 +4,7 @@
 
     serve_agent(my_async_function)
 
-``python -m loopal_cluster.agents.child MODULE:NAME`` does the same for a function that is only named.
+``python -m loopal_cluster.agents MODULE:NAME`` does the same for a function that is only named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loopal_cluster.config import Limits
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.channels import StreamChannel
 
-__all__ = ["load_function", "serve_agent"]
+__all__ = ["load_function", "main", "serve_agent"]
 
 
 def serve_agent(function: AgentFunction) -> None:
@@ -63,16 +63,12 @@ def load_function(target: str) -> AgentFunction:
 
 
 def main() -> None:
-    """``python -m loopal_cluster.agents.child MODULE:NAME``."""
+    """``python -m loopal_cluster.agents MODULE:NAME``."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m loopal_cluster.agents.child MODULE:NAME")
+        sys.exit("usage: python -m loopal_cluster.agents MODULE:NAME")
     sys.path.insert(0, os.getcwd())
     try:
         function = load_function(sys.argv[1])
     except ConfigError as error:
         sys.exit(f"error: {error}")
     serve_agent(function)
-
-
-if __name__ == "__main__":
-    main()

@@ -76,7 +76,7 @@ class AgentContext(ClusterClient):
 
     def emit(self, payload: Payload) -> None:
         """Report something to whoever watches. It may be dropped under load."""
-        self._caller.notify(AgentEvent(None, payload))
+        self._caller.offer(AgentEvent(None, payload))
 
     def stream(self, text: str) -> None:
         """Report a piece of text as it is made."""

@@ -180,4 +180,4 @@ def python_agent(
     target: str, *, env: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> ProcessAgent:
     """The async function ``module:name``, as an agent in a Python process of its own."""
-    return ProcessAgent((sys.executable, "-m", "loopal_cluster.agents.child", target), env or {}, cwd)
+    return ProcessAgent((sys.executable, "-m", "loopal_cluster.agents", target), env or {}, cwd)

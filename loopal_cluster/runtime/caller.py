@@ -25,6 +25,9 @@ __all__ = ["Caller", "open_caller"]
 
 R = TypeVar("R")
 
+OFFERS = 4096
+"""Unsent frames above which what is only offered is dropped."""
+
 FLUSH_TIMEOUT = 1.0
 """Seconds that the other side has, at the end of the block, to take what is still to be sent."""
 
@@ -45,12 +48,11 @@ class Caller:
     def __init__(
         self,
         channel: FrameChannel,
-        nursery: trio.Nursery,
         on_request: OnRequest,
         on_notification: OnNotification,
     ) -> None:
         self._channel = channel
-        self._nursery = nursery
+        self._nursery: trio.Nursery  # while ``_run`` runs
         self._on_request = on_request
         self._on_notification = on_notification
         self._last_id = 0
@@ -98,6 +100,11 @@ class Caller:
         """Send a notification. It is dropped if the connection has ended."""
         self._send(Notification(message))
 
+    def offer(self, message: Message[None]) -> None:
+        """Send a notification that is worth less than a full queue: then it is dropped."""
+        if len(self._unsent) < OFFERS:
+            self.notify(message)
+
     async def flush(self) -> None:
         """Wait until everything has been handed to the transport, or the connection has ended."""
         while self._unsent and self._lost is None:
@@ -107,6 +114,21 @@ class Caller:
         if self._lost is None:
             self._unsent.append(frame)
             self._flush_wanted.unpark()
+
+    async def _run(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        """Read and write until the scope that we start with is cancelled, and by nothing else.
+
+        Shielded, because a block that is cancelled may still have something to say: that an agent it
+        was starting shall be stopped. Without a reader and a writer nobody would hear it or answer.
+        """
+        with trio.CancelScope(shield=True) as scope:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._flush_forever)
+                    self._nursery.start_soon(self._read_forever)
+                    task_status.started(scope)
+            finally:
+                self._end("closed on this side")
 
     async def _flush_forever(self) -> None:
         try:
@@ -203,14 +225,14 @@ async def open_caller(
     ``on_request`` runs in a task per request and returns the result record, or raises ``RemoteError``
     to refuse. ``on_notification`` is called in the reader's own step and must not block.
     """
-    async with open_background() as nursery:
-        caller = Caller(channel, nursery, on_request, on_notification)
-        nursery.start_soon(caller._flush_forever)
-        nursery.start_soon(caller._read_forever)
+    async with open_background() as background:
+        caller = Caller(channel, on_request, on_notification)
+        tasks = await background.start(caller._run)
         try:
             yield caller
         finally:
             with trio.move_on_after(FLUSH_TIMEOUT, shield=True):
                 await caller.flush()
+            tasks.cancel()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(channel)

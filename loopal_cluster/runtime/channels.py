@@ -106,6 +106,8 @@ class SocketChannel(FrameChannel):
 
     async def drained(self) -> None:
         while self._unsent:
+            if self._closed:
+                raise trio.ClosedResourceError  # closed before we came to wait: there is no socket to wait for
             await trio.lowlevel.wait_writable(self._sock)
             self._send_some()
 

@@ -94,3 +94,15 @@ async def test_cancelling_while_a_child_comes_up_leaves_no_child(autojump_clock)
 
         assert not cluster["hub-a"].core.agents
         assert not cluster["hub-b"].core.agents
+
+
+async def test_a_cancelled_connection_still_stops_what_it_was_starting(autojump_clock):
+    async with open_test_cluster(2, agents=AGENTS) as cluster:
+        with trio.move_on_after(5) as scope:
+            async with cluster["hub-a"].open_client() as client, client.open_agents() as agents:
+                await agents.spawn("idle", hub="hub-b")
+                await trio.sleep_forever()
+
+        assert scope.cancelled_caught
+        assert trio.current_time() - scope.deadline < 1.0
+        assert not cluster["hub-b"].core.agents
