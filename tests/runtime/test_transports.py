@@ -403,3 +403,15 @@ async def test_a_port_in_use_is_one_clear_line():
     async with listening("127.0.0.1:0") as (address, _):
         with pytest.raises(ConfigError, match="the port is in use"):
             await cannot_listen(address)
+
+
+async def test_a_socket_that_is_closed_with_something_unsent_says_so_to_whoever_waits_for_it():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = SocketChannel(ours, 4096)
+        while channel.send_nowait([Notification(Heartbeat(hub_name="x" * 65536))]):
+            pass
+        await channel.aclose()
+
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.drained()
