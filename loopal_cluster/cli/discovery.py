@@ -199,8 +199,6 @@ def _is_alive(pid: int) -> bool:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Be the only process that reads or changes the files; held for microseconds."""
-    if pid == os.getpid():
-        return False  # a hub before us had our number, as in a container that was started again
     with open(directory / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -121,14 +121,15 @@ class Caller:
         Shielded, because a block that is cancelled may still have something to say: that an agent it
         was starting shall be stopped. Without a reader and a writer nobody would hear it or answer.
         """
-        with trio.CancelScope(shield=True) as scope:
-            try:
-                async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._flush_forever)
-                    self._nursery.start_soon(self._read_forever)
-                    task_status.started(scope)
-            finally:
-                self._end("closed on this side")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                self._nursery = nursery
+                nursery.start_soon(self._flush_forever)
+                nursery.start_soon(self._read_forever)
+                task_status.started(nursery.cancel_scope)
+        finally:
+            self._end("closed on this side")
 
     async def _flush_forever(self) -> None:
         try:
