@@ -1,8 +1,9 @@
 """Decides what a hub does.
 
 A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
-and each is handed to the part that knows what to do: requests to ``HubRequests``, everything about an
-agent's life to ``Supervisor``, the MetaHub to ``Uplink``, humans to ``Asks``, watchers to ``Timeline``.
+and each is handed to the part that knows what to do: requests to ``HubRequests``, an agent's life to
+``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
+``Uplink`` and ``Reconciler``, humans to ``Asks``, watchers to ``Timeline``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import Effect, StopAgent
 from loopal_cluster.core.events import (
     AgentEnded,
@@ -42,6 +44,8 @@ from loopal_cluster.core.parties import (
     agree,
     is_token,
 )
+from loopal_cluster.core.reconciler import Reconciler
+from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
     Announcing,
@@ -75,6 +79,7 @@ from loopal_cluster.core.steps import (
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
+from loopal_cluster.core.waits import Waits
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
@@ -110,7 +115,11 @@ class HubCore:
     _timeline: Timeline = field(init=False)
     _asks: Asks = field(init=False)
     _results: Results = field(init=False)
+    _deliveries: Deliveries = field(init=False)
+    _waits: Waits = field(init=False)
+    _reports: Reports = field(init=False)
     _supervisor: Supervisor = field(init=False)
+    _reconciler: Reconciler = field(init=False)
     _requests: HubRequests = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
 
@@ -121,6 +130,9 @@ class HubCore:
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
         self._asks = Asks(self.exchange, Judging)
         self._results = Results(settings.limits.results)
+        self._deliveries = Deliveries(settings, self.exchange, self._timeline)
+        self._waits = Waits(self.exchange, self._timers)
+        self._reports = Reports(settings, self._timers, self.uplink, self._results, self.new_id, self.epoch)
         self._supervisor = Supervisor(
             settings,
             self.exchange,
@@ -132,6 +144,12 @@ class HubCore:
             self._retire,
             self.agents,
             self._results,
+            self._deliveries,
+            self._waits,
+            self._reports,
+        )
+        self._reconciler = Reconciler(
+            settings, self.uplink, self.agents, self._results, self._reports, self._supervisor
         )
         self._requests = HubRequests(
             settings,
@@ -142,7 +160,10 @@ class HubCore:
             self._asks,
             self.agents,
             self._results,
+            self._deliveries,
+            self._waits,
             self._supervisor,
+            self._reconciler,
             self.new_id,
             self._operators,
         )
@@ -177,14 +198,14 @@ class HubCore:
             self.exchange.calls.next_deadline(),
             self._timers.next(),
             self._results.next_deadline(),
-            self._supervisor.receipts.next_deadline(),
+            self._deliveries.receipts.next_deadline(),
         )
         return min((at for at in due if at is not None), default=None)
 
     @property
     def quiet(self) -> bool:
         """Whether no agent lives, and every outcome has been reported."""
-        return not self.agents and self._supervisor.all_reported
+        return not self.agents and not self._reports
 
     # Connections and agents, coming and going.
 
@@ -230,7 +251,7 @@ class HubCore:
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
         self._parties.pop(peer, None)
-        self._supervisor.forget_waits(peer)
+        self._waits.forget(peer)
         self._asks.withdraw(peer)
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
@@ -247,7 +268,7 @@ class HubCore:
             detail = f"no answer to {call.message.method} in time"
             self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
         self._results.expire(now)
-        self._supervisor.receipts.expire(now)
+        self._deliveries.receipts.expire(now)
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
 
@@ -265,13 +286,13 @@ class HubCore:
             case HeartbeatDue():
                 self.uplink.beat(now)
             case WaitDue(origin):
-                self._supervisor.on_wait_due(origin)
+                self._waits.on_due(origin)
             case AskDue(ask_id):
                 self._asks.expire(ask_id)
             case StartDue(agent_id):
                 self._supervisor.on_start_due(agent_id, now)
             case ReportDue(agent_id):
-                self._supervisor.on_report_due(agent_id, now)
+                self._reports.on_due(agent_id, now)
             case RetryDue():
                 self._retry(now)
             case LeaseDue():
@@ -360,12 +381,12 @@ class HubCore:
         if (target := self.agents.local(envelope.target.agent)) is None:
             return
         try:
-            self._supervisor.deliver(target, envelope, None, now)
+            self._deliveries.deliver(target, envelope, None, now)
         except Refused as refused:
             self.exchange.log("WARNING", f"dropped a message: {refused.detail}")
 
     def _on_cancelled(self, origin: Origin, now: float) -> None:
-        self._supervisor.forget_waits(origin.peer, origin.id)
+        self._waits.forget(origin.peer, origin.id)
         self._asks.withdraw(origin.peer, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
         self.exchange.withdraw(origin, Forwarding(origin))
@@ -377,7 +398,7 @@ class HubCore:
             case Forwarding(origin):
                 self.exchange.pass_on(origin, answer)
             case Delivering() as then:
-                self._supervisor.on_delivered(then, answer, now)
+                self._deliveries.on_delivered(then, answer, now)
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
             case Joining():
@@ -393,7 +414,7 @@ class HubCore:
             case SpawningRemotely(agent_id):
                 self._supervisor.on_spawned_there(agent_id, answer, now)
             case Reporting(agent_id):
-                self._supervisor.on_reported(agent_id, answer, now)
+                self._reports.on_answer(agent_id, answer, now, closing=self._supervisor.closing)
             case Stopping(agent_id):
                 self._supervisor.on_stop_asked(agent_id)
             case StoppingRemotely(agent_id):
@@ -401,7 +422,7 @@ class HubCore:
             case Revoking():
                 pass  # it is not there, or its hub is gone with it
             case Reconciling(hub):
-                self._supervisor.on_reconciled(hub, answer, now)
+                self._reconciler.on_answer(hub, answer, now)
             case unreachable:
                 assert_never(unreachable)
 
@@ -411,8 +432,8 @@ class HubCore:
         if self.uplink.refused:
             self._fail(self.uplink.give_up(), "the MetaHub does not take this hub any more", now)
         if joined:
-            self._supervisor.send_reports(now)
-            self._supervisor.reconcile(now)
+            self._reports.send_all(now)
+            self._reconciler.begin(now)
             self._escalate_lonely_asks()
 
     def _escalate_lonely_asks(self) -> None:

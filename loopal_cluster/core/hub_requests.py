@@ -1,12 +1,12 @@
 """What a hub answers: to its agents, its clients and its MetaHub.
 
-What is local is decided here or by the ``Supervisor``; everything else goes up the ``Uplink``, and
+What is local is decided here or by the parts of the hub; everything else goes up the ``Uplink``, and
 its answer is passed on. Every sender is stamped from its connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, evolve
@@ -18,16 +18,18 @@ from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
+from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import AskDue, Forwarding, HubThen, Timer
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
+from loopal_cluster.core.waits import Waits
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure
 from loopal_cluster.messages import (
     OK,
     Addressed,
@@ -91,7 +93,10 @@ class HubRequests:
     _asks: Asks
     _agents: AgentTree
     _results: Results
+    _deliveries: Deliveries
+    _waits: Waits
     _supervisor: Supervisor
+    _reconciler: Reconciler
     _new_id: Callable[[], str]
     _operators: Callable[[], list[Peer]]
 
@@ -139,7 +144,7 @@ class HubRequests:
                 self._supervisor.on_report(completion, now)
                 self._exchange.answer(origin, OK)
             case HubReconcile():
-                self._exchange.answer(origin, self._supervisor.on_reconcile(message, now))
+                self._exchange.answer(origin, self._reconciler.answer(message, now))
             case HubLost(hub, reason):
                 self._supervisor.on_hub_lost(hub, reason, now)
                 self._exchange.answer(origin, OK)
@@ -204,7 +209,7 @@ class HubRequests:
         target = self._own(envelope.target)
         record = self._agents.find(target)
         if record is not None and record.hub is None:
-            self._supervisor.deliver(record, evolve(envelope, target=target), origin, now)
+            self._deliveries.deliver(record, evolve(envelope, target=target), origin, now)
             return
         if self._is_own(envelope.target):
             raise self._not_found(target)
@@ -216,8 +221,7 @@ class HubRequests:
 
     def _deliver(self, origin: Origin, envelope: Envelope, now: float) -> None:
         receipt = (envelope.origin_hub, envelope.source, envelope.id)
-        if self._supervisor.receipts.knows(receipt):
-            self._repeat(origin, receipt)
+        if self._deliveries.repeat(origin, receipt):
             return
         if self._settle_base_report(origin, envelope, now):
             return
@@ -225,15 +229,7 @@ class HubRequests:
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
             raise self._not_found(target)
-        self._supervisor.deliver_once(record, evolve(envelope, target=target), origin, receipt, now)
-
-    def _repeat(self, origin: Origin, receipt: Hashable) -> None:
-        """A message that has been seen gets the answer of the first, and goes no further."""
-        answer = self._supervisor.receipts.repeat(receipt, origin)
-        if isinstance(answer, Failure):
-            self._exchange.refuse(origin, answer.code, answer.detail)
-        elif answer is not None:
-            self._exchange.answer(origin, answer)
+        self._deliveries.deliver_once(record, evolve(envelope, target=target), origin, receipt, now)
 
     def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:
         """Take an outcome in the base dialect for what it is.
@@ -318,7 +314,7 @@ class HubRequests:
     def _on_live_agent(self, origin: Origin, message: Addressed, record: AgentRecord, now: float) -> None:
         match message:
             case WaitAgent():
-                self._supervisor.wait(record, origin, self._time_for(message), now)
+                self._waits.park(record, origin, self._time_for(message), now)
             case AgentInfo():
                 node = record.node()
                 self._exchange.answer(
@@ -335,7 +331,7 @@ class HubRequests:
                     ),
                 )
             case CancelAgent(reason=reason):
-                self._supervisor.wait(record, origin, self._settings.timeouts.spawn_timeout, now)
+                self._waits.park(record, origin, self._settings.timeouts.spawn_timeout, now)
                 self._supervisor.stop(record, reason, now)
             case ShutdownAgent():
                 record.stoppers.append(origin)

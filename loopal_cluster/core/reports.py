@@ -1,19 +1,118 @@
-"""How an agent's outcome reaches a parent that only understands messages.
+"""How an agent's outcome reaches its parent's hub, and a parent that only understands messages.
 
-That is every parent of the base dialect, and every agent that did not wait. The base dialect knows
-only results, so the other outcomes are marked in words: ``[failed] ...``.
+The hub is told until it has answered. A parent that only understands messages is one of the base dialect,
+or one that did not wait. The base dialect knows only results, so the other outcomes are marked in words:
+``[failed] ...``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+
+from attrs import define, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import wrap_result
-from loopal_cluster.messages import Envelope, SystemSource, UserContent
+from loopal_cluster.config import HubSettings
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.exchange import Refused
+from loopal_cluster.core.results import FinishedAgent, Results
+from loopal_cluster.core.steps import ReportDue, Reporting, Timer
+from loopal_cluster.core.uplink import Uplink
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import (
+    Completion,
+    Envelope,
+    MetaComplete,
+    MetaRoute,
+    SystemSource,
+    UserContent,
+)
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
 
-__all__ = ["base_outcome", "completion_envelope"]
+__all__ = ["Reports", "base_outcome", "completion_envelope"]
+
+RETRYABLE = {
+    ErrorCode.CONNECTION_LOST,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.OVERLOADED,
+    ErrorCode.HUB_NOT_CONNECTED,
+}
+"""Refusals of a report that may pass: the parent's hub may only be away."""
+
+
+@define
+class Reports:
+    """Outcomes that a parent's hub has not acknowledged yet."""
+
+    _settings: HubSettings
+    _timers: DeadlineQueue[Timer]
+    _uplink: Uplink
+    _results: Results
+    _new_id: Callable[[], str]
+    _epoch: float
+    _reports: dict[str, Completion] = field(factory=dict, init=False)
+    """By agent id."""
+
+    def report(self, finished: FinishedAgent, now: float) -> None:
+        """Bring an outcome to the parent's hub, if it is another; repeated at every joining until answered."""
+        parent = finished.parent
+        if parent is None or parent.hub is None or finished.id in self._reports:
+            return
+        agent = finished.address.on(self._settings.name)
+        self._reports[finished.id] = Completion(finished.id, agent, parent, finished.outcome)
+        self._send(finished.id, now)
+
+    def send_all(self, now: float) -> None:
+        """The MetaHub is there (again): repeat what has not been acknowledged."""
+        for agent_id in list(self._reports):
+            self._send(agent_id, now)
+
+    def _send(self, agent_id: str, now: float) -> None:
+        if not self._uplink.joined:
+            # Sent when we join again. Should we never, it is forgotten with the result.
+            self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.result_ttl)
+            return
+        self._timers.discard(ReportDue(agent_id))
+        completion = self._reports[agent_id]
+        message: MetaComplete | MetaRoute = MetaComplete(completion)
+        if not self._uplink.speaks("complete"):
+            # A real Loopal hub, or one of ours behind a real MetaHub, knows only this form.
+            name, outcome, parent = completion.agent.agent, completion.outcome, completion.parent
+            message = MetaRoute(completion_envelope(self._new_id(), name, outcome, parent, self._epoch + now))
+        deadline = now + self._settings.timeouts.call_timeout
+        try:
+            self._uplink.call(message, Reporting(agent_id), deadline)
+        except Refused as refused:
+            self.on_answer(agent_id, Failure(0, refused.code, refused.detail), now)
+
+    def on_answer(
+        self, agent_id: str, answer: Response | Failure, now: float, *, closing: bool = False
+    ) -> None:
+        """The parent's hub knows, or there is nobody who would want to."""
+        final = closing and isinstance(answer, Failure) and answer.code is ErrorCode.HUB_NOT_CONNECTED
+        if isinstance(answer, Failure) and answer.code in RETRYABLE and not final:
+            self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.report_interval)
+        else:
+            self._reports.pop(agent_id, None)
+
+    def on_due(self, agent_id: str, now: float) -> None:
+        """Try once more, for as long as the outcome is kept at all."""
+        report = self._reports.get(agent_id)
+        if report is not None and self._results.find(report.agent, agent_id) is None:
+            del self._reports[agent_id]
+        elif report is not None:
+            self._send(agent_id, now)
+
+    def forget_hub(self, hub: str) -> None:
+        """There is nobody left to tell."""
+        for agent_id in [key for key, report in self._reports.items() if report.parent.hub == hub]:
+            del self._reports[agent_id]
+
+    def __len__(self) -> int:
+        return len(self._reports)
 
 
 def completion_envelope(

@@ -190,7 +190,7 @@ def test_all_who_have_sent_a_message_learn_that_its_agent_never_came_up():
         (1, ErrorCode.AGENT_NOT_FOUND),
         (2, ErrorCode.AGENT_NOT_FOUND),
     ]
-    assert not hub.core._supervisor.receipts._seen
+    assert not hub.core._deliveries.receipts._seen
 
 
 @pytest.mark.parametrize(
@@ -238,5 +238,5 @@ def test_a_hub_at_rest_forgets_its_messages_and_has_nothing_left_to_do_for_them(
 
     hub.advance(10_000.0)
 
-    assert not hub.core._supervisor.receipts._seen
+    assert not hub.core._deliveries.receipts._seen
     assert hub.core.next_deadline() is None

@@ -484,10 +484,10 @@ def test_an_outcome_is_reported_to_the_hub_of_the_parent_and_forgotten_when_ackn
     r = for_remote(hub, up)
 
     assert reports(hub.notify(r, Completed(result_text="42"))) == [outcome_report(Done("42"))]
-    assert not hub.core._supervisor.all_reported
+    assert hub.core._reports
     answer_all(hub, up, OK)
 
-    assert hub.core._supervisor.all_reported
+    assert not hub.core._reports
     assert reports(hub.advance(10.0)) == []
 
 
@@ -518,7 +518,7 @@ def test_a_report_that_is_refused_for_good_is_not_repeated():
     hub.receive(up, Failure(call_of(hub, MetaComplete), ErrorCode.INVALID_REQUEST, "no"))
 
     assert reports(hub.advance(10.0)) == []
-    assert hub.core._supervisor.all_reported
+    assert not hub.core._reports
 
 
 @pytest.mark.parametrize("ended", ["before", "after"])
@@ -544,7 +544,7 @@ def test_a_report_is_forgotten_with_its_result():
     hub.notify(r, Completed(result_text="42"))
     hub.advance(3600.0)
 
-    assert hub.core._supervisor.all_reported
+    assert not hub.core._reports
     assert hub.core.next_deadline() is None
 
 
@@ -554,7 +554,7 @@ def test_nobody_wants_the_report_when_the_hub_of_the_parent_is_lost():
     hub.notify(r, Completed(result_text="42"))
     hub.request(up, HubLost("there", "silent"))
 
-    assert hub.core._supervisor.all_reported
+    assert not hub.core._reports
     hub.receive(up, Failure(call_of(hub, MetaComplete), ErrorCode.HUB_NOT_CONNECTED, "gone"))
     assert reports(hub.advance(5.0)) == []
 

@@ -22,10 +22,13 @@ from loopal_cluster.core import (
     routes,
     supervisor,
     uplink,
+    waits,
 )
 from loopal_cluster.core.agents import AgentTree
+from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StopAgent
 from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.messages import OK, Decision, Permission
 from loopal_cluster.outcomes import Done
@@ -33,7 +36,7 @@ from loopal_cluster.testing.simulation import CHECKERS, Simulation, Weather
 
 SEEDS = 500
 
-Supervisor, Uplink, Exchange = supervisor.Supervisor, uplink.Uplink, exchange.Exchange
+Supervisor, Uplink, Exchange, Waits = supervisor.Supervisor, uplink.Uplink, exchange.Exchange, waits.Waits
 
 
 @frozen
@@ -80,7 +83,7 @@ def a_call_without_a_deadline(patch):
 @defect("one outcome")
 def an_answer_settled_twice(patch):
     patch.setattr(Exchange, "_close", lambda self, origin: origin.peer in self._requests)
-    intact = Supervisor._settle
+    intact = Supervisor.settle
 
     def settle(self, record, outcome, now):
         waiters = list(record.waiters)
@@ -90,12 +93,12 @@ def an_answer_settled_twice(patch):
                 origin, results.FinishedAgent("x", record.address, None, None, outcome, 0).waited()
             )
 
-    patch.setattr(Supervisor, "_settle", settle)
+    patch.setattr(Supervisor, "settle", settle)
 
 
 @defect("one outcome")
 def a_wait_that_never_times_out(patch):
-    patch.setattr(Supervisor, "on_wait_due", nothing)
+    patch.setattr(Waits, "on_due", nothing)
 
 
 @defect("one outcome")
@@ -108,7 +111,7 @@ def a_backlog_that_is_lost(patch):
     intact = Supervisor._begin
 
     def begin(self, record, now):
-        self._backlog.pop(record.id, None)
+        self._deliveries._backlog.pop(record.id, None)
         intact(self, record, now)
 
     patch.setattr(Supervisor, "_begin", begin)
@@ -156,7 +159,7 @@ def a_forged_completion_that_is_accepted(patch):
     def on_report(self, completion, now):
         if (record := self.agents.get(completion.spawn_id)) is not None:
             self._up(record)
-            self._settle(record, completion.outcome, now)
+            self.settle(record, completion.outcome, now)
 
     patch.setattr(Supervisor, "on_report", on_report)
 
@@ -171,25 +174,25 @@ def a_failure_reported_as_an_empty_success(patch):
 
 @defect("delivered once")
 def a_message_acknowledged_before_it_was_taken(patch):
-    intact = Supervisor.deliver
+    intact = Deliveries.deliver
 
-    def deliver(self, record, envelope, origin, now):
-        intact(self, record, envelope, origin, now)
+    def deliver(self, record, envelope, origin, now, receipt=None):
+        intact(self, record, envelope, origin, now, receipt)
         if origin is not None:
             self._exchange.answer(origin, OK)
 
-    patch.setattr(Supervisor, "deliver", deliver)
+    patch.setattr(Deliveries, "deliver", deliver)
 
 
 @defect("delivered once")
 def a_message_delivered_twice(patch):
-    intact = Supervisor.deliver
+    intact = Deliveries.deliver
 
-    def deliver(self, record, envelope, origin, now):
+    def deliver(self, record, envelope, origin, now, receipt=None):
         intact(self, record, envelope, None, now)
-        intact(self, record, envelope, origin, now)
+        intact(self, record, envelope, origin, now, receipt)
 
-    patch.setattr(Supervisor, "deliver", deliver)
+    patch.setattr(Deliveries, "deliver", deliver)
 
 
 @defect("delivered once")
@@ -202,7 +205,7 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
         record = next((record for record in self._agents.here() if record.peer is not None), None)
         if record is None:
             raise self._not_found(envelope.target)
-        self._supervisor.deliver(record, envelope, origin, now)
+        self._deliveries.deliver(record, envelope, origin, now)
 
     patch.setattr(meta_requests.MetaRequests, "_find", find)
     patch.setattr(HubRequests, "_deliver", deliver)
@@ -262,7 +265,7 @@ def a_withdrawn_spawn_that_runs_on(patch):
 
 @defect("parent is told")
 def a_parent_that_is_told_twice(patch):
-    intact = Supervisor._settle
+    intact = Supervisor.settle
 
     def settle(self, record, outcome, now):
         parent = self.agents.parent_of(record)
@@ -270,7 +273,7 @@ def a_parent_that_is_told_twice(patch):
             self._tell_parent(parent, record, outcome, now)
         intact(self, record, outcome, now)
 
-    patch.setattr(Supervisor, "_settle", settle)
+    patch.setattr(Supervisor, "settle", settle)
 
 
 @defect("parent is told")
@@ -280,10 +283,11 @@ def a_parent_that_is_not_told(patch):
 
 @defect("parent is told", "tables empty when quiet", weather=Weather.ROUGH)
 def an_outcome_that_is_not_repeated(patch):
-    patch.setattr(
-        Supervisor, "on_reported", lambda self, agent_id, answer, now: self._reports.pop(agent_id, None)
-    )
-    patch.setattr(Supervisor, "send_reports", nothing)
+    def on_answer(self, agent_id, answer, now, *, closing=False):
+        self._reports.pop(agent_id, None)
+
+    patch.setattr(Reports, "on_answer", on_answer)
+    patch.setattr(Reports, "send_all", nothing)
 
 
 @defect("no orphans")
@@ -292,7 +296,7 @@ def a_cancel_that_stops_at_the_first_hub(patch):
 
     def stop_there(self, record, reason, now):
         if "parent" in reason:
-            self._settle(record, supervisor.Cancelled(reason), now)
+            self.settle(record, supervisor.Cancelled(reason), now)
         else:
             intact(self, record, reason, now)
 
@@ -311,20 +315,20 @@ def a_stop_that_is_asked_for_and_not_enforced(patch):
 
 @defect("no stop without cause")
 def a_wait_whose_end_stops_the_agent(patch):
-    intact = Supervisor.on_wait_due
+    intact = Waits.on_due
 
-    def on_wait_due(self, origin):
+    def on_due(self, origin):
         record = self._waits.get(origin)
         intact(self, origin)
         if record is not None and record.hub is None:
             self._exchange.perform(StopAgent(record.id))
 
-    patch.setattr(Supervisor, "on_wait_due", on_wait_due)
+    patch.setattr(Waits, "on_due", on_due)
 
 
 @defect("no stop without cause", "true outcomes")
 def a_detached_agent_that_is_stopped_with_its_sibling(patch):
-    intact = Supervisor._settle
+    intact = Supervisor.settle
 
     def settle(self, record, outcome, now):
         parent = self.agents.parent_of(record)
@@ -332,7 +336,7 @@ def a_detached_agent_that_is_stopped_with_its_sibling(patch):
         if parent is not None:
             self._stop_children(parent, "a sibling ended", now)
 
-    patch.setattr(Supervisor, "_settle", settle)
+    patch.setattr(Supervisor, "settle", settle)
 
 
 # Humans.
@@ -432,15 +436,15 @@ def a_directory_that_keeps_what_is_gone(patch):
 
 @defect("tables empty when quiet")
 def a_wait_that_is_kept_when_its_caller_is_gone(patch):
-    def forget_waits(self, peer, request_id=None):
+    def forget(self, peer, request_id=None):
         for origin in [origin for origin in self._waits if origin.peer == peer]:
-            self._timers.discard(supervisor.WaitDue(origin))
+            self._timers.discard(waits.WaitDue(origin))
 
-    def pop_waiters(self, record):
+    def take(self, record):
         return record.waiters
 
-    patch.setattr(Supervisor, "forget_waits", forget_waits)
-    patch.setattr(Supervisor, "_pop_waiters", pop_waiters)
+    patch.setattr(Waits, "forget", forget)
+    patch.setattr(Waits, "take", take)
 
 
 @defect("no core raises", weather=Weather.ROUGH)

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from loopal_cluster.core.supervisor import Supervisor
+from loopal_cluster.core.waits import Waits
 from loopal_cluster.testing import Simulation, Weather
 from loopal_cluster.testing.__main__ import main
 from loopal_cluster.testing.simulation.shrink import shrink
@@ -109,7 +110,7 @@ def test_the_command_says_how_many_runs_kept_every_promise(capsys):
 
 
 def test_the_command_shows_the_seed_the_script_and_the_transcript_of_a_finding(monkeypatch, capsys):
-    monkeypatch.setattr(Supervisor, "on_wait_due", lambda *_: None)
+    monkeypatch.setattr(Waits, "on_due", lambda *_: None)
 
     status = main(["--seeds", "50", "--seed", "0", "--weather", "calm"])
 

@@ -1,0 +1,58 @@
+"""Waits for an agent's end: any number, each until its own time."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from loopal_cluster.core.agents import AgentRecord
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.events import Peer
+from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.steps import HubThen, Timer, WaitDue
+from loopal_cluster.messages import Waited
+
+__all__ = ["Waits"]
+
+
+@define
+class Waits:
+    """Who waits for which agent. The agent's record knows the same, in ``waiters``."""
+
+    _exchange: Exchange[HubThen]
+    _timers: DeadlineQueue[Timer]
+    _waits: dict[Origin, AgentRecord] = field(factory=dict, init=False)
+
+    def park(self, record: AgentRecord, origin: Origin, timeout: float, now: float) -> None:
+        """``origin`` is answered when the agent has ended, or after ``timeout`` seconds."""
+        record.waiters[origin] = None
+        self._waits[origin] = record
+        self._timers.set(WaitDue(origin), now + timeout)
+
+    def on_due(self, origin: Origin) -> None:
+        """The wait is over, the agent is not."""
+        record = self._waits.pop(origin, None)
+        if record is not None:
+            del record.waiters[origin]
+            waited = Waited(
+                output="(agent timed out)", timed_out=True, agent=str(record.address), agent_id=record.id
+            )
+            self._exchange.answer(origin, waited)
+
+    def forget(self, peer: Peer, request_id: int | None = None) -> None:
+        """A waiter is gone, or no longer waits for this request."""
+        if request_id is None:
+            gone = [origin for origin in self._waits if origin.peer == peer]
+        else:
+            gone = [origin] if (origin := Origin(peer, request_id)) in self._waits else []
+        for origin in gone:
+            del self._waits.pop(origin).waiters[origin]
+            self._timers.discard(WaitDue(origin))
+
+    def take(self, record: AgentRecord) -> list[Origin]:
+        """The agent has ended: hand out who waits for it, to be told."""
+        waiters, record.waiters = list(record.waiters), {}
+        for origin in waiters:
+            self._waits.pop(origin, None)
+            self._timers.discard(WaitDue(origin))
+        return waiters
