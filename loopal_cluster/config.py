@@ -61,6 +61,8 @@ class Timeouts:
     """For how long such an answer is believed."""
     wait_timeout: float = field(default=600.0, validator=_positive)
     """For a wait that brings no time of its own."""
+    ask_timeout: float = field(default=600.0, validator=_positive)
+    """For an agent to answer an ask that brings no time of its own."""
     permission_timeout: float = field(default=300.0, validator=_positive)
     """For an operator to decide."""
     stop_grace: float = field(default=5.0, validator=_positive)

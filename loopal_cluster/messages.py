@@ -30,6 +30,7 @@ __all__ = [
     "Announce",
     "Announced",
     "Answers",
+    "Ask",
     "CancelAgent",
     "CancelRequest",
     "ChannelSource",
@@ -41,6 +42,7 @@ __all__ = [
     "ControlAgent",
     "Decision",
     "Decided",
+    "DeliverAsk",
     "DeliverEnvelope",
     "Envelope",
     "Found",
@@ -60,6 +62,7 @@ __all__ = [
     "ListAgents",
     "ListHubs",
     "Message",
+    "MetaAsk",
     "MetaComplete",
     "MetaReconcile",
     "MetaRoute",
@@ -68,11 +71,13 @@ __all__ = [
     "Ok",
     "Opaque",
     "Permission",
+    "Progress",
     "Protocol",
     "Question",
     "Reconciled",
     "Register",
     "RegisterHub",
+    "Reply",
     "Resolve",
     "Role",
     "Route",
@@ -224,6 +229,10 @@ class Envelope:
     """RFC 3339, UTC."""
     origin_hub: str | None = extension()
     """The hub the message comes from, stamped by the MetaHub."""
+    timeout_ms: int | None = extension()
+    """Of an ask: the time left for the answer. The hub it starts from fills it in."""
+    extend: bool = extension(False)
+    """Of an ask: with each ``Progress`` that time begins anew."""
 
 
 @frozen
@@ -250,7 +259,11 @@ class SpawnSpec:
     notify_parent: bool | None = extension()
     """False: the parent never gets the outcome as a message. Otherwise it does, unless it is waiting."""
     detached: bool = extension(False)
-    """True: it outlives its parent."""
+    """True: it outlives its parent, or the client that spawned it."""
+    timeout_ms: int | None = extension()
+    """The time it may take. Then it is stopped, and its outcome is ``timed_out``."""
+    idle_timeout_ms: int | None = extension()
+    """The time it may report nothing, to the hub that runs it; with the same consequence."""
     extra: Mapping[str, Opaque] = Factory(dict)
     """Keys this version does not know, passed on."""
 
@@ -363,6 +376,13 @@ class Waited:
 
 
 @frozen
+class Reply:
+    """What an agent made of an ask: ``done`` with its answer, ``failed`` or ``cancelled``."""
+
+    outcome: Outcome
+
+
+@frozen
 class AgentNames:
     """The names of a hub's agents; those that run elsewhere are qualified."""
 
@@ -401,6 +421,8 @@ class StatusInfo:
     hub: str | None = extension()
     agent_types: tuple[str, ...] = extension(())
     capabilities: tuple[str, ...] = extension(())
+    late_answers: int = extension(0)
+    """Answers that came when nobody waited any more, and were dropped."""
 
 
 @frozen
@@ -499,6 +521,16 @@ class Route(Message[Ok]):
 
     method: ClassVar = "hub/route"
     result: ClassVar = Ok
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
+class Ask(Message[Reply]):
+    """Deliver a message to an agent, wherever it is, and wait for what it replies."""
+
+    method: ClassVar = "hub/ask"
+    result: ClassVar = Reply
     inline: ClassVar = "envelope"
     envelope: Envelope
 
@@ -672,6 +704,16 @@ class DeliverEnvelope(Message[Ok]):
 
 
 @frozen
+class DeliverAsk(Message[Reply]):
+    """An ask for the receiver, or for an agent of the receiving hub."""
+
+    method: ClassVar = "agent/ask"
+    result: ClassVar = Reply
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
 class Control(Message[Ok]):
     """A control command for the receiving agent."""
 
@@ -798,6 +840,16 @@ class MetaRoute(Message[Ok]):
 
     method: ClassVar = "meta/route"
     result: ClassVar = Ok
+    inline: ClassVar = "envelope"
+    envelope: Envelope
+
+
+@frozen
+class MetaAsk(Message[Reply]):
+    """Ask an agent on another hub."""
+
+    method: ClassVar = "meta/ask"
+    result: ClassVar = Reply
     inline: ClassVar = "envelope"
     envelope: Envelope
 
@@ -931,6 +983,15 @@ class CancelRequest(Message[None]):
     """I no longer wait for the answer to my request with this id."""
 
     method: ClassVar = "$/cancelRequest"
+    result: ClassVar = None
+    id: int
+
+
+@frozen
+class Progress(Message[None]):
+    """I am still working on your request with this id."""
+
+    method: ClassVar = "$/progress"
     result: ClassVar = None
     id: int
 

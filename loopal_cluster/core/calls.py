@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
@@ -82,6 +82,12 @@ class CallTable(Generic[N]):
             self._deadlines.discard((peer, call_id))
             self._tidy(peer)
         return call
+
+    def extend(self, call: Call[N], deadline: float) -> None:
+        """Give an open call more time."""
+        if self.find(call.peer, call.id) is call:
+            self._legs[call.peer].calls[call.id] = evolve(call, deadline=deadline)
+            self._deadlines.set((call.peer, call.id), deadline)
 
     def settle_due(self, now: float) -> Iterator[Call[N]]:
         """Settle, earliest first, the calls whose deadline has come."""

@@ -1,40 +1,64 @@
-"""Messages on their way to an agent of this hub.
+"""Messages and asks on their way to an agent of this hub.
 
-A message is accepted or refused by the agent's program, and whoever sent it learns which. While the agent
-comes up, messages wait for it. One from another hub may come again, and is delivered once (``Receipts``).
+A message is accepted or refused by the agent's program, and whoever sent it learns which; an ask is
+answered, in the time that it brings. While the agent comes up, both wait for it. One from another hub may
+come again, and is delivered once (``Receipts``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, Lifecycle
-from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
-from loopal_cluster.core.receipts import Receipts
+from loopal_cluster.core.receipts import Answer, Receipts
 from loopal_cluster.core.steps import Delivering, HubThen
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
-from loopal_cluster.messages import OK, AgentSource, DeliverEnvelope, Envelope, Ok, SystemSource
+from loopal_cluster.messages import (
+    AgentSource,
+    DeliverAsk,
+    DeliverEnvelope,
+    Envelope,
+    Ok,
+    Progress,
+    SystemSource,
+)
 from loopal_cluster.payloads import MessageRouted
 
 __all__ = ["Deliveries"]
 
+Delivered = DeliverEnvelope | DeliverAsk
+
+
+@frozen
+class _Waiting:
+    """One that waits for its agent to come up."""
+
+    message: Delivered
+    origin: Origin | None
+    receipt: Hashable
+    deadline: float
+
 
 @define
 class Deliveries:
-    """Hands messages to agents, each once."""
+    """Hands messages and asks to agents, each once."""
 
     _settings: HubSettings
     _exchange: Exchange[HubThen]
     _timeline: Timeline
     receipts: Receipts = field(init=False)
-    _backlog: dict[str, list[tuple[Origin | None, Envelope, Hashable]]] = field(factory=dict, init=False)
-    """Messages for agents that are not up yet, by agent id."""
+    _backlog: dict[str, list[_Waiting]] = field(factory=dict, init=False)
+    """By agent id."""
+    _asked: dict[Hashable, tuple[Peer, int]] = field(factory=dict, init=False)
+    """The calls of open asks from other hubs, by receipt."""
 
     def __attrs_post_init__(self) -> None:
         timeouts = self._settings.timeouts
@@ -44,39 +68,53 @@ class Deliveries:
     def deliver(
         self,
         record: AgentRecord,
-        envelope: Envelope,
+        message: Delivered,
         origin: Origin | None,
         now: float,
         receipt: Hashable = None,
     ) -> None:
-        """Hand a message to an agent of this hub; ``origin`` learns whether it was accepted.
+        """Hand a message to an agent of this hub; ``origin`` gets its answer.
 
         Raises:
             Refused: the agent has too many undelivered messages.
         """
+        deadline = now + self._time_for(message)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
             backlog = self._backlog.setdefault(record.id, [])
             if len(backlog) >= self._settings.limits.inbox:
                 raise Refused(ErrorCode.OVERLOADED, f"agent '{record.name}' has too many messages waiting")
-            backlog.append((origin, envelope, receipt))
-            return
-        then = Delivering(origin, source_label(envelope), record.name, envelope.content, receipt)
-        deadline = now + self._settings.timeouts.call_timeout
-        self._exchange.call(record.peer, DeliverEnvelope(envelope), then, deadline)
+            backlog.append(_Waiting(message, origin, receipt, deadline))
+        else:
+            self._send(record, record.peer, _Waiting(message, origin, receipt, deadline))
+
+    def _time_for(self, message: Delivered) -> float:
+        if isinstance(message, DeliverEnvelope):
+            return self._settings.timeouts.call_timeout
+        timeout = message.envelope.timeout_ms
+        return self._settings.timeouts.ask_timeout if timeout is None else timeout / 1000
+
+    def _send(self, record: AgentRecord, peer: Peer, waiting: _Waiting) -> None:
+        envelope = waiting.message.envelope
+        then = Delivering(
+            waiting.origin, source_label(envelope), record.name, envelope.content, waiting.receipt
+        )
+        call_id = self._exchange.call(peer, waiting.message, then, waiting.deadline)
+        if waiting.receipt is not None and isinstance(waiting.message, DeliverAsk):
+            self._asked[waiting.receipt] = (peer, call_id)
 
     def deliver_once(
-        self, record: AgentRecord, envelope: Envelope, origin: Origin, receipt: Hashable, now: float
+        self, record: AgentRecord, message: Delivered, origin: Origin, receipt: Hashable, now: float
     ) -> None:
         """``deliver``, for a message from another hub, which may come again.
 
         Raises:
             Refused: the agent has too many undelivered messages.
         """
-        self.receipts.begin(receipt, now)
+        self.receipts.begin(receipt)
         try:
-            self.deliver(record, envelope, origin, now, receipt)
+            self.deliver(record, message, origin, now, receipt)
         except Refused as refused:
-            self.receipts.settle(receipt, Failure(0, refused.code, refused.detail))
+            self.receipts.settle(receipt, Failure(0, refused.code, refused.detail), now)
             raise
 
     def repeat(self, origin: Origin, receipt: Hashable) -> bool:
@@ -84,46 +122,61 @@ class Deliveries:
         if not self.receipts.knows(receipt):
             return False
         if (answer := self.receipts.repeat(receipt, origin)) is not None:
-            self._answer(origin, answer)
+            self._exchange.pass_on(origin, answer)
+        elif (call := self._asked.get(receipt)) is not None:
+            self._exchange.join(origin, *call)  # whoever asks again may withdraw it, too
         return True
 
     def flush(self, record: AgentRecord, now: float) -> None:
         """The agent is up: hand it what has waited."""
-        for origin, envelope, receipt in self._backlog.pop(record.id, ()):
+        for waiting in self._backlog.pop(record.id, ()):
+            assert record.peer is not None
             try:
-                self.deliver(record, envelope, origin, now, receipt)
+                self._send(record, record.peer, waiting)
             except Refused as refused:
-                self._settle(origin, receipt, Failure(0, refused.code, refused.detail))
+                self._settle(waiting.origin, waiting.receipt, Failure(0, refused.code, refused.detail), now)
 
-    def drop(self, record: AgentRecord) -> None:
+    def drop(self, record: AgentRecord, now: float) -> None:
         """The agent will never be up: refuse what has waited."""
         ended = Failure(0, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
-        for origin, _, receipt in self._backlog.pop(record.id, ()):
-            self._settle(origin, receipt, ended)
+        for waiting in self._backlog.pop(record.id, ()):
+            self._settle(waiting.origin, waiting.receipt, ended, now)
 
-    def on_delivered(self, then: Delivering, answer: Response | Failure, now: float) -> None:
-        """The agent has accepted a message, or not."""
-        if isinstance(answer, Response) and answer.result.ok is True:
+    def on_answer(self, then: Delivering, answer: Response | Failure, now: float) -> None:
+        """The agent has accepted a message, or answered an ask, or neither."""
+        if isinstance(answer, Response) and answer.result == Ok(ok=False):
+            answer = Failure(0, ErrorCode.DELIVERY_FAILED, "the agent refused the message")
+        if isinstance(answer, Failure):
+            answer = evolve(answer, detail=f"delivery to '{then.target}' failed: {answer.detail}")
+        else:
             routed = MessageRouted(source=then.source, target=then.target, content_preview=then.content)
             self._timeline.publish(self._settings.name, None, routed, now)
-            self._settle(then.origin, then.receipt, OK)
-            return
-        detail = answer.detail if isinstance(answer, Failure) else "the agent refused the message"
-        code = answer.code if isinstance(answer, Failure) else ErrorCode.DELIVERY_FAILED
-        failure = Failure(0, code, f"delivery to '{then.target}' failed: {detail}")
-        self._settle(then.origin, then.receipt, failure)
+        self._settle(then.origin, then.receipt, answer, now)
 
-    def _settle(self, first: Origin | None, receipt: Hashable, answer: Ok | Failure) -> None:
+    def on_progress(self, call: Call[HubThen], then: Delivering, ask: DeliverAsk, now: float) -> None:
+        """The agent is still working on an ask: if that may take longer for it, everybody shall know."""
+        if ask.envelope.extend:
+            self._exchange.calls.extend(call, now + self._time_for(ask))
+            for origin in (then.origin, *self.receipts.waiting(then.receipt)):
+                if origin is not None:
+                    self._exchange.notify(origin.peer, Progress(origin.id))
+
+    def withdraw(self, origin: Origin, now: float) -> None:
+        """Whoever asked no longer waits: an agent that comes up need not begin."""
+        cancelled = Failure(0, ErrorCode.CANCELLED, "its caller no longer waits")
+        for backlog in self._backlog.values():
+            for waiting in [*backlog]:
+                askers = (waiting.origin, *self.receipts.waiting(waiting.receipt))
+                if isinstance(waiting.message, DeliverAsk) and origin in askers:
+                    backlog.remove(waiting)
+                    self._settle(waiting.origin, waiting.receipt, cancelled, now)
+
+    def _settle(self, first: Origin | None, receipt: Hashable, answer: Answer, now: float) -> None:
         """Tell whoever sent the message, and whoever repeated it."""
-        for origin in (first, *self.receipts.settle(receipt, answer)):
+        self._asked.pop(receipt, None)
+        for origin in (first, *self.receipts.settle(receipt, answer, now)):
             if origin is not None:
-                self._answer(origin, answer)
-
-    def _answer(self, origin: Origin, answer: Ok | Failure) -> None:
-        if isinstance(answer, Failure):
-            self._exchange.refuse(origin, answer.code, answer.detail)
-        else:
-            self._exchange.answer(origin, answer)
+                self._exchange.pass_on(origin, answer)
 
 
 def source_label(envelope: Envelope) -> str:

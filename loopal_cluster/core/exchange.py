@@ -7,10 +7,10 @@ and a request is open until it is answered or its peer is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.core.calls import Call, CallTable, Origin
@@ -18,11 +18,18 @@ from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
-from loopal_cluster.messages import CancelRequest, Message
+from loopal_cluster.messages import Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
 
-__all__ = ["Exchange", "Refused"]
+__all__ = ["LEG", "Exchange", "Refused"]
+
+LEG = 1.0
+"""Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
 
 N = TypeVar("N")
+
+
+IDLE_ALONE = (DeliverAsk, MetaAsk, WaitAgent)
+"""Requests that are all about the answer: if nobody waits for that, whoever works on it may stop."""
 
 
 class Refused(Exception):
@@ -46,6 +53,8 @@ class Exchange(Generic[N]):
     _requests: dict[Peer, dict[int, tuple[Peer, int] | None]] = field(factory=dict, init=False)
     """Open requests by peer and id, each with the call that is made on its behalf, if one is."""
     _effects: list[Effect] = field(factory=list, init=False)
+    late_answers: int = field(default=0, init=False)
+    """Answers that came when nobody waited any more, and were dropped."""
 
     def admit(self, peer: Peer) -> None:
         """Begin to talk with a peer."""
@@ -63,10 +72,10 @@ class Exchange(Generic[N]):
         self._requests.pop(peer, None)
         return self.calls.settle_peer(peer, keep)
 
-    def resume(self, old: Peer, new: Peer) -> None:
+    def resume(self, old: Peer, new: Peer, now: float) -> None:
         """A peer is back on another connection: ask it again what it has not answered."""
         for call in self.calls.settle_peer(old):
-            self._ask(new, call.message, call.then, call.deadline)
+            self._ask(new, with_time_left(call.message, call.deadline - now), call.then, call.deadline)
 
     def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
@@ -120,26 +129,59 @@ class Exchange(Generic[N]):
     def _ask(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
         request = self.calls.open(peer, message, then, deadline)
         origin: Origin | None = getattr(then, "origin", None)
-        if origin is not None and origin.id in self._requests.get(origin.peer, ()):
-            self._requests[origin.peer][origin.id] = (peer, request.id)
+        if origin is not None:
+            self.join(origin, peer, request.id)
         if peer in self._requests:
             self._effects.append(Send(peer, request))
         else:
             self.calls.park(peer)
         return request.id
 
+    def join(self, origin: Origin, peer: Peer, call_id: int) -> None:
+        """A request is answered by this call of ours."""
+        if origin.id in self._requests.get(origin.peer, ()):
+            self._requests[origin.peer][origin.id] = (peer, call_id)
+
+    def call_for(self, origin: Origin) -> Call[N] | None:
+        """The open call that is made on behalf of a request."""
+        asked = self._requests.get(origin.peer, {}).get(origin.id)
+        return None if asked is None else self.calls.find(*asked)
+
+    def idle_for(self, peer: Peer) -> list[Call[N]]:
+        """Open calls on behalf of a peer whose answers nobody needs if that peer is gone."""
+        asked = [call for call in self._requests.get(peer, {}).values() if call is not None]
+        calls = [call for where in asked if (call := self.calls.find(*where)) is not None]
+        return [call for call in calls if isinstance(call.message, IDLE_ALONE)]
+
+    def take_answer(self, peer: Peer, answer: Response | Failure) -> Call[N] | None:
+        """The call that is answered; None if it has come too late: nobody waits any more."""
+        call = self.calls.settle(peer, answer.id)
+        self.late_answers += call is None
+        return call
+
+    def take_due(self, now: float) -> Iterator[tuple[Call[N], Failure]]:
+        """The calls whose time is over, and the answer they have instead of one."""
+        for call in self.calls.settle_due(now):
+            if isinstance(call.message, IDLE_ALONE):
+                self.notify(call.peer, CancelRequest(call.id))
+            detail = f"no answer to {call.message.method} in time"
+            yield call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail)
+
+    def give_up(self, call: Call[N]) -> None:
+        """Wait no longer for an answer, and say so to whoever was to give it."""
+        self.calls.settle(call.peer, call.id)
+        self.notify(call.peer, CancelRequest(call.id))
+
     def withdraw(self, origin: Origin, then: N) -> Call[N] | None:
         """The caller of a request no longer waits: say so to whoever we asked on its behalf.
 
         Return that call, if there is one; its answer, should it still come, is ignored.
         """
-        asked = self._requests.get(origin.peer, {}).get(origin.id)
+        call = self.call_for(origin)
         self.refuse(origin, ErrorCode.CANCELLED, "cancelled by its caller")
-        call = None if asked is None else self.calls.find(*asked)
         if call is None or call.then != then:
             return None
-        self.calls.settle(call.peer, call.id)
-        self.notify(call.peer, CancelRequest(call.id))
+        self.give_up(call)
         return call
 
     def notify(self, peer: Peer, message: Message[None]) -> None:
@@ -169,3 +211,18 @@ class Exchange(Generic[N]):
 
     def _fail(self, peer: Peer, request_id: int, code: ErrorCode, detail: str) -> None:
         self._effects.append(Send(peer, Failure(request_id, code, detail)))
+
+
+def with_time_left(message: Message[Any], seconds: float) -> Message[Any]:
+    """A request that is repeated, with no more time in it than is left."""
+    left = max(1, int(seconds * 1000))
+    match message:
+        case Ask(envelope) | MetaAsk(envelope) | DeliverAsk(envelope):
+            if envelope.timeout_ms is not None and envelope.timeout_ms > left:
+                return type(message)(evolve(envelope, timeout_ms=left))
+        case WaitAgent(timeout_ms=timeout):
+            # The hub that is asked is to say itself that the time is over, and we wait a little longer for it.
+            left = max(1, left - int(2 * LEG * 1000))
+            if timeout is None or timeout > left:
+                return evolve(message, timeout_ms=left)
+    return message

@@ -34,7 +34,7 @@ from loopal_cluster.core.events import (
     PeerConnected,
     PeerLost,
 )
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import HubRequests
 from loopal_cluster.core.parties import (
     AgentParty,
@@ -86,9 +86,12 @@ from loopal_cluster.messages import (
     AgentEvent,
     CancelRequest,
     Completed,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     Message,
+    MetaAsk,
+    Progress,
     Register,
     Role,
     Welcome,
@@ -250,6 +253,7 @@ class HubCore:
 
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
+        idle = [] if self.uplink.peer == peer else self.exchange.idle_for(peer)  # the MetaHub may ask again
         self._parties.pop(peer, None)
         self._waits.forget(peer)
         self._asks.withdraw(peer)
@@ -257,6 +261,8 @@ class HubCore:
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
             self.uplink.lost(now)
+        for call in idle:
+            self._give_up(call, now)
         self._fail(calls, reason, now)
 
     def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
@@ -264,9 +270,8 @@ class HubCore:
             self._on_answer(call, Failure(call.id, ErrorCode.CONNECTION_LOST, reason), now)
 
     def _on_deadline(self, now: float) -> None:
-        for call in self.exchange.calls.settle_due(now):
-            detail = f"no answer to {call.message.method} in time"
-            self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
+        for call, failure in self.exchange.take_due(now):
+            self._on_answer(call, failure, now)
         self._results.expire(now)
         self._deliveries.receipts.expire(now)
         while (timer := self._timers.pop_due(now)) is not None:
@@ -312,7 +317,7 @@ class HubCore:
             case Notification(message):
                 self._on_notification(peer, message, now)
             case Response() | Failure():
-                if (call := self.exchange.calls.settle(peer, frame.id)) is not None:
+                if (call := self.exchange.take_answer(peer, frame)) is not None:
                     self._on_answer(call, frame, now)
             case unreachable:
                 assert_never(unreachable)
@@ -371,6 +376,8 @@ class HubCore:
                 self._retire(peer, f"agent '{record.name}' ended", now)
             case CancelRequest(request_id), _:
                 self._on_cancelled(Origin(peer, request_id), now)
+            case Progress(call_id), AgentParty() | MetaHubParty():
+                self._on_progress(peer, call_id, now)
             case DeliverEnvelope(envelope), MetaHubParty():
                 self._on_unanswered_message(envelope, now)
             case _:
@@ -381,7 +388,7 @@ class HubCore:
         if (target := self.agents.local(envelope.target.agent)) is None:
             return
         try:
-            self._deliveries.deliver(target, envelope, None, now)
+            self._deliveries.deliver(target, DeliverEnvelope(envelope), None, now)
         except Refused as refused:
             self.exchange.log("WARNING", f"dropped a message: {refused.detail}")
 
@@ -389,7 +396,30 @@ class HubCore:
         self._waits.forget(origin.peer, origin.id)
         self._asks.withdraw(origin.peer, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
+        self._deliveries.withdraw(origin, now)
+        call = self.exchange.call_for(origin)
+        if call is not None and isinstance(call.message, DeliverAsk):
+            self._give_up(call, now)
         self.exchange.withdraw(origin, Forwarding(origin))
+
+    def _give_up(self, call: Call[HubThen], now: float) -> None:
+        """Nobody waits any more for what we have asked somebody."""
+        self.exchange.give_up(call)
+        if isinstance(call.then, Delivering):
+            answer = Failure(call.id, ErrorCode.CANCELLED, "its caller no longer waits")
+            self._deliveries.on_answer(call.then, answer, now)
+
+    def _on_progress(self, peer: Peer, call_id: int, now: float) -> None:
+        """Somebody is still working on what we have asked: it may take longer, if its caller allows that."""
+        call = self.exchange.calls.find(peer, call_id)
+        match call:
+            case Call(then=Delivering() as then, message=DeliverAsk() as ask):
+                self._deliveries.on_progress(call, then, ask, now)
+            case Call(then=Forwarding(origin), message=MetaAsk(envelope)) if envelope.extend:
+                self.exchange.calls.extend(call, now + (envelope.timeout_ms or 0) / 1000 + 2 * LEG)
+                self.exchange.notify(origin.peer, Progress(origin.id))
+            case _:
+                pass
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
         if self.uplink.doubts(call, answer, now):
@@ -398,7 +428,7 @@ class HubCore:
             case Forwarding(origin):
                 self.exchange.pass_on(origin, answer)
             case Delivering() as then:
-                self._deliveries.on_delivered(then, answer, now)
+                self._deliveries.on_answer(then, answer, now)
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
             case Joining():

@@ -20,7 +20,7 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.results import Results
@@ -37,11 +37,13 @@ from loopal_cluster.messages import (
     AgentInfo,
     AgentNames,
     AgentSource,
+    Ask,
     CancelAgent,
     ChannelSource,
     Control,
     ControlAgent,
     Decision,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     Found,
@@ -55,6 +57,7 @@ from loopal_cluster.messages import (
     ListAgents,
     ListHubs,
     Message,
+    MetaAsk,
     MetaRoute,
     MetaSpawn,
     MetaTopology,
@@ -75,10 +78,7 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 
-__all__ = ["LEG", "HubRequests"]
-
-LEG = 1.0
-"""Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
+__all__ = ["HubRequests"]
 
 
 @define
@@ -106,6 +106,8 @@ class HubRequests:
         match message:
             case Route(envelope) | MetaRoute(envelope):
                 self._route(origin, evolve(envelope, source=AgentSource(record.name)), now)
+            case Ask(envelope) | MetaAsk(envelope):
+                self._ask_agent(origin, evolve(envelope, source=AgentSource(record.name)), now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 own = Address(record.name)
                 self._spawn(origin, spec, caller=own, parent=own, depth=record.depth + 1, now=now)
@@ -121,9 +123,9 @@ class HubRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
-                if not isinstance(envelope.source, ChannelSource | ScheduledSource):
-                    envelope = evolve(envelope, source=HumanSource())
-                self._route(origin, envelope, now)
+                self._route(origin, from_client(envelope), now)
+            case Ask(envelope) | MetaAsk(envelope):
+                self._ask_agent(origin, from_client(envelope), now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 # Not a parent, even if an agent has the same name.
                 self._spawn(origin, spec, caller=Address(party.name), parent=None, depth=0, now=now)
@@ -133,8 +135,8 @@ class HubRequests:
     def on_meta_hub_request(self, origin: Origin, message: Message[Any], now: float) -> None:
         """The MetaHub asks, mostly for another hub. Nothing of this may go up again."""
         match message:
-            case DeliverEnvelope(envelope):
-                self._deliver(origin, envelope, now)
+            case DeliverEnvelope() | DeliverAsk():
+                self._deliver(origin, message, now)
             case SpawnAgent(spec):
                 self._spawn_for_remote(origin, spec, now)
             case Resolve(name):
@@ -195,6 +197,7 @@ class HubRequests:
             hub=self._settings.name,
             agent_types=self._settings.agent_types,
             capabilities=self._settings.capabilities,
+            late_answers=self._exchange.late_answers,
         )
 
     def _escalate(
@@ -206,30 +209,56 @@ class HubRequests:
     # Messages.
 
     def _route(self, origin: Origin, envelope: Envelope, now: float) -> None:
-        target = self._own(envelope.target)
+        record, target = self._locate(envelope.target)
+        envelope = evolve(envelope, target=target)
+        if record is not None:
+            self._deliveries.deliver(record, DeliverEnvelope(envelope), origin, now)
+        else:
+            self._escalate(origin, MetaRoute(envelope), now)
+
+    def _ask_agent(self, origin: Origin, envelope: Envelope, now: float) -> None:
+        record, target = self._locate(envelope.target)
+        timeout = self._settings.timeouts.ask_timeout
+        if envelope.timeout_ms is not None:
+            timeout = max(0, envelope.timeout_ms) / 1000
+        envelope = evolve(envelope, target=target, timeout_ms=int(timeout * 1000))
+        if record is not None:
+            self._deliveries.deliver(record, DeliverAsk(envelope), origin, now)
+        elif self._uplink.joined and not self._uplink.speaks("ask"):
+            raise Refused(ErrorCode.METHOD_NOT_FOUND, "the MetaHub can pass messages on, but no asks")
+        else:
+            self._escalate(origin, MetaAsk(envelope), now, timeout=timeout)
+
+    def _locate(self, address: Address) -> tuple[AgentRecord | None, Address]:
+        """The agent if it is here; None if the MetaHub is to be asked, and the name to ask for.
+
+        Raises:
+            Refused: it is not here, and nobody else can have it.
+        """
+        target = self._own(address)
         record = self._agents.find(target)
         if record is not None and record.hub is None:
-            self._deliveries.deliver(record, evolve(envelope, target=target), origin, now)
-            return
-        if self._is_own(envelope.target):
+            return record, target
+        if self._is_own(address):
             raise self._not_found(target)
         if not self._uplink.expected:
             detail = f"agent '{target}' not found locally and no MetaHub uplink configured"
             raise Refused(ErrorCode.AGENT_NOT_FOUND, detail)
-        target = target if record is None else record.address
-        self._escalate(origin, MetaRoute(evolve(envelope, target=target)), now)
+        return None, target if record is None else record.address
 
-    def _deliver(self, origin: Origin, envelope: Envelope, now: float) -> None:
+    def _deliver(self, origin: Origin, message: DeliverEnvelope | DeliverAsk, now: float) -> None:
+        envelope = message.envelope
         receipt = (envelope.origin_hub, envelope.source, envelope.id)
         if self._deliveries.repeat(origin, receipt):
             return
-        if self._settle_base_report(origin, envelope, now):
+        if isinstance(message, DeliverEnvelope) and self._settle_base_report(origin, envelope, now):
             return
         target = self._own(envelope.target)
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
             raise self._not_found(target)
-        self._deliveries.deliver_once(record, evolve(envelope, target=target), origin, receipt, now)
+        message = type(message)(evolve(envelope, target=target))
+        self._deliveries.deliver_once(record, message, origin, receipt, now)
 
     def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:
         """Take an outcome in the base dialect for what it is.
@@ -386,6 +415,13 @@ class HubRequests:
 
     def _not_found(self, address: Address) -> Refused:
         return Refused(ErrorCode.AGENT_NOT_FOUND, f"no agent '{address}' on hub '{self._settings.name}'")
+
+
+def from_client(envelope: Envelope) -> Envelope:
+    """What a client sends comes from a human, unless it says that it brings something else."""
+    if isinstance(envelope.source, ChannelSource | ScheduledSource):
+        return envelope
+    return evolve(envelope, source=HumanSource())
 
 
 def unknown(message: Message[Any]) -> Refused:

@@ -61,6 +61,7 @@ from loopal_cluster.messages import (
     HubLost,
     Message,
     Ok,
+    Progress,
     Register,
     RegisterHub,
     Role,
@@ -152,7 +153,7 @@ class MetaHubCore:
             case Notification(message):
                 self._on_notification(peer, party, message, now)
             case Response() | Failure():
-                if (call := self.exchange.calls.settle(peer, frame.id)) is not None:
+                if (call := self.exchange.take_answer(peer, frame)) is not None:
                     self._on_answer(call, frame, now)
             case unreachable:
                 assert_never(unreachable)
@@ -180,12 +181,15 @@ class MetaHubCore:
             case AgentEvent(name, payload), HubParty(record):
                 self._timeline.publish(record.name, name, payload, now)
             case CancelRequest(request_id), _:
-                origin = Origin(peer, request_id)
                 self._asks.withdraw(peer, request_id)
                 self._requests.withdraw(peer, request_id)
+                origin = Origin(peer, request_id)
                 call = self.exchange.withdraw(origin, Forwarding(origin))
                 if call is not None and isinstance(call.message, SpawnAgent):
                     self._requests.revoke(call.message.spec, call.peer, now)
+            case Progress(call_id), HubParty():
+                if (call := self.exchange.calls.find(peer, call_id)) is not None:
+                    self._requests.on_progress(call, now)
             case _:
                 pass  # strangers are not listened to, and a base peer may say more than we need
 
@@ -285,7 +289,7 @@ class MetaHubCore:
         self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
         self.exchange.answer(origin, self._welcome_hub(record))
         if old is not None:
-            self.exchange.resume(old, origin.peer)
+            self.exchange.resume(old, origin.peer, now)
         self._requests.revoke_again(record, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
@@ -343,10 +347,13 @@ class MetaHubCore:
         self._timeline.forget(peer)
         self._asks.withdraw(peer)
         self._requests.withdraw(peer)
+        idle = self.exchange.idle_for(peer) if isinstance(party, ClientParty) else []
         keeps = isinstance(party, HubParty) and party.record.instance is not None
         self._fail(
             self.exchange.forget(peer, may_repeat if keeps else never), f"connection lost: {reason}", now
         )
+        for call in idle:
+            self.exchange.give_up(call)
         if isinstance(party, HubParty) and party.record.peer == peer:
             self._on_hub_away(party.record, reason, now)
 
@@ -369,6 +376,7 @@ class MetaHubCore:
         """Forget a hub, and tell every other hub that what it ran is gone."""
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
+        self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
         self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' was lost: {reason}", now)
@@ -395,9 +403,8 @@ class MetaHubCore:
 
     def _on_deadline(self, now: float) -> None:
         self._forgive(now)
-        for call in self.exchange.calls.settle_due(now):
-            detail = f"no answer to {call.message.method} in time"
-            self._on_answer(call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail), now)
+        for call, failure in self.exchange.take_due(now):
+            self._on_answer(call, failure, now)
         while (timer := self._timers.pop_due(now)) is not None:
             match timer:
                 case HandshakeDue(peer):

@@ -19,8 +19,8 @@ from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
-from loopal_cluster.core.hub_requests import LEG, unknown
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.hub_requests import from_client, unknown
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, check_may
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -46,11 +46,12 @@ from loopal_cluster.messages import (
     AgentInfo,
     AgentSource,
     Announce,
+    Ask,
     CancelAgent,
-    ChannelSource,
     ClusterTopology,
     Completion,
     ControlAgent,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     Found,
@@ -58,20 +59,20 @@ from loopal_cluster.messages import (
     HubList,
     HubLost,
     HubReconcile,
-    HumanSource,
     InterruptAgent,
     ListHubs,
     Message,
+    MetaAsk,
     MetaComplete,
     MetaReconcile,
     MetaRoute,
     MetaSpawn,
     MetaTopology,
     Permission,
+    Progress,
     Question,
     Resolve,
     Route,
-    ScheduledSource,
     ShutdownAgent,
     Source,
     SpawnAgent,
@@ -88,6 +89,7 @@ __all__ = ["REPEATABLE", "MetaRequests"]
 
 REPEATABLE = (
     DeliverEnvelope,
+    DeliverAsk,
     SpawnAgent,
     HubComplete,
     HubReconcile,
@@ -148,8 +150,9 @@ class MetaRequests:
         """A hub asks, mostly for one of its agents."""
         match message:
             case MetaRoute(envelope):
-                stamped = evolve(envelope, source=qualified(envelope, hub.name), origin_hub=hub.name)
-                self._route(origin, stamped, hub.name, now)
+                self._deliver(origin, DeliverEnvelope(stamped(envelope, hub.name)), hub.name, now)
+            case MetaAsk(envelope):
+                self._deliver(origin, DeliverAsk(stamped(envelope, hub.name)), hub.name, now)
             case MetaSpawn(spec):
                 parent = None if spec.parent is None else Address(spec.parent.rpartition("/")[2], hub.name)
                 self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
@@ -175,16 +178,22 @@ class MetaRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
-                if not isinstance(envelope.source, ChannelSource | ScheduledSource):
-                    envelope = evolve(envelope, source=HumanSource())
-                self._route(origin, evolve(envelope, origin_hub=None), None, now)
+                envelope = evolve(from_client(envelope), origin_hub=None)
+                self._deliver(origin, DeliverEnvelope(envelope), None, now)
+            case Ask(envelope) | MetaAsk(envelope):
+                timeout = envelope.timeout_ms
+                if timeout is None:
+                    timeout = int(self._settings.timeouts.ask_timeout * 1000)
+                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout)
+                self._deliver(origin, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 self._spawn(origin, evolve(spec, parent=None, depth=0), now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
             case Status():
                 count = sum(record.agent_count for record in self._hubs)
-                self._exchange.answer(origin, StatusInfo(agent_count=count, uplink=None))
+                late = self._exchange.late_answers
+                self._exchange.answer(origin, StatusInfo(agent_count=count, uplink=None, late_answers=late))
             case _:
                 self._on_common_request(origin, message, None, now)
 
@@ -214,9 +223,11 @@ class MetaRequests:
 
     # To the hub that has the agent.
 
-    def _route(self, origin: Origin, envelope: Envelope, sender: str | None, now: float) -> None:
-        target = envelope.target
-        message = DeliverEnvelope(evolve(envelope, target=target.on(None)))
+    def _deliver(
+        self, origin: Origin, message: DeliverEnvelope | DeliverAsk, sender: str | None, now: float
+    ) -> None:
+        target = message.envelope.target
+        message = type(message)(evolve(message.envelope, target=target.on(None)))
         self._pass_on(origin, target, message, sender, now)
 
     def _pass_on(
@@ -237,7 +248,7 @@ class MetaRequests:
             if isinstance(message, WaitAgent):
                 # It handles our requests one after the other: nothing else would get through to it.
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
-            if isinstance(message, HubReconcile):
+            if isinstance(message, HubReconcile | DeliverAsk):
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
             if isinstance(message, CancelAgent):
                 message, then = ShutdownAgent(message.agent), StoppingBase(origin)
@@ -254,6 +265,8 @@ class MetaRequests:
         match message:
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
+            case DeliverAsk(envelope):
+                return timeouts.ask_timeout if envelope.timeout_ms is None else envelope.timeout_ms / 1000
             case SpawnAgent() | ShutdownAgent() | CancelAgent():
                 return timeouts.spawn_timeout - 2 * LEG
             case _:
@@ -330,12 +343,27 @@ class MetaRequests:
                 if origin.peer != peer or request_id not in (None, origin.id)
             ]
 
+    def on_progress(self, call: Call[MetaHubThen], now: float) -> None:
+        """A hub's agent is still working on an ask: it may take longer, if its caller allows that."""
+        match call:
+            case Call(then=Forwarding(origin), message=DeliverAsk(envelope)) if envelope.extend:
+                self._exchange.calls.extend(call, now + self._time_for(call.message) + LEG)
+                self._exchange.notify(origin.peer, Progress(origin.id))
+            case _:
+                pass
+
+    def give_up_asks(self, hub: str) -> None:
+        """A hub is gone, and nobody waits any more for what its agents have asked."""
+        for call in [*self._exchange.calls]:
+            if isinstance(call.message, DeliverAsk) and call.message.envelope.origin_hub == hub:
+                self._exchange.give_up(call)
+
     def on_failed(self, call: Call[MetaHubThen], answer: Failure, now: float) -> None:
         """A hub did not do what it was asked: where we believed the agent to be may be wrong."""
         message = call.message
         if isinstance(message, SpawnAgent) and answer.code in UNCERTAIN:
             self.revoke(message.spec, call.peer, now)
-        elif isinstance(message, DeliverEnvelope):
+        elif isinstance(message, DeliverEnvelope | DeliverAsk):
             self._cache.drop(message.envelope.target.agent)
         elif isinstance(message, Addressed):
             self._cache.drop(message.agent.agent)
@@ -454,6 +482,11 @@ class MetaRequests:
         ask_id = self._new_id()
         self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
         self._timers.set(AskDue(ask_id), now + timeout)
+
+
+def stamped(envelope: Envelope, hub: str) -> Envelope:
+    """An envelope that says which hub it comes from, whatever it said before."""
+    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub)
 
 
 def qualified(envelope: Envelope, hub: str) -> Source:

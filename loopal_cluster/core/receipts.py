@@ -1,4 +1,4 @@
-"""Messages from other hubs that have been seen, so that each is delivered once.
+"""Messages and asks from other hubs that have been seen, so that each is delivered once.
 
 A hub that lost its connection repeats what was not answered. What it repeats may have arrived: then the
 repetition gets the answer of the first, now or when there is one, be it yes or "nobody knows". A message
@@ -14,8 +14,7 @@ from attrs import define, field
 
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure
-from loopal_cluster.messages import Ok
+from loopal_cluster.frames import Failure, Response
 
 __all__ = ["UNCERTAIN", "Receipts"]
 
@@ -23,12 +22,8 @@ UNCERTAIN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED}
 """Refusals that do not say whether it was done."""
 
 
-@define
-class _Receipt:
-    expires_at: float
-    waiting: list[Origin]
-    """Who is told once there is an answer."""
-    answer: Ok | Failure | None = None
+Answer = Response | Failure
+"""Its ``id`` means nothing here."""
 
 
 @define
@@ -37,43 +32,47 @@ class Receipts:
 
     _limit: int
     _ttl: float
-    """Seconds; longer than anybody repeats a message."""
-    _seen: OrderedDict[Hashable, _Receipt] = field(factory=OrderedDict, init=False)
-    """Oldest first, which is also the order in which they expire."""
+    """Seconds; longer than anybody repeats a message that has been answered."""
+    _waiting: dict[Hashable, list[Origin]] = field(factory=dict, init=False)
+    """Of those on their way: whoever is told, besides the first, once there is an answer."""
+    _answered: OrderedDict[Hashable, tuple[Answer, float]] = field(factory=OrderedDict, init=False)
+    """The answers, and when to forget them, the oldest first."""
 
     def knows(self, message_id: Hashable) -> bool:
         """Whether it has been seen, and not certainly failed."""
-        return message_id in self._seen
+        return message_id in self._waiting or message_id in self._answered
 
-    def repeat(self, message_id: Hashable, origin: Origin) -> Ok | Failure | None:
+    def repeat(self, message_id: Hashable, origin: Origin) -> Answer | None:
         """The answer to one that was seen; None if ``origin`` will get it with the first."""
-        receipt = self._seen[message_id]
-        if receipt.answer is None:
-            receipt.waiting.append(origin)
-        return receipt.answer
+        if (answered := self._answered.get(message_id)) is not None:
+            return answered[0]
+        self._waiting[message_id].append(origin)
+        return None
 
-    def begin(self, message_id: Hashable, now: float) -> None:
+    def waiting(self, message_id: Hashable) -> list[Origin]:
+        """Who has repeated one that is on its way."""
+        return self._waiting.get(message_id, [])
+
+    def begin(self, message_id: Hashable) -> None:
         """Remember one that is on its way to the agent."""
-        self._seen[message_id] = _Receipt(now + self._ttl, [])
-        if len(self._seen) > self._limit:
-            self._seen.popitem(last=False)
+        self._waiting[message_id] = []
 
-    def settle(self, message_id: Hashable, answer: Ok | Failure) -> list[Origin]:
+    def settle(self, message_id: Hashable, answer: Answer, now: float) -> list[Origin]:
         """There is an answer; return who waits for it besides the first."""
-        if isinstance(answer, Failure) and answer.code not in UNCERTAIN:
-            receipt = self._seen.pop(message_id, None)
-        else:
-            receipt = self._seen.get(message_id)
-        if receipt is None:
-            return []
-        waiting, receipt.waiting, receipt.answer = receipt.waiting, [], answer
+        if message_id not in self._waiting:
+            return []  # it did not come from another hub
+        waiting = self._waiting.pop(message_id)
+        if isinstance(answer, Response) or answer.code in UNCERTAIN:
+            self._answered[message_id] = (answer, now + self._ttl)
+            if len(self._answered) > self._limit:
+                self._answered.popitem(last=False)
         return waiting
 
     def expire(self, now: float) -> None:
         """Forget what nobody repeats any more."""
-        while self._seen and next(iter(self._seen.values())).expires_at <= now:
-            self._seen.popitem(last=False)
+        while self._answered and next(iter(self._answered.values()))[1] <= now:
+            self._answered.popitem(last=False)
 
     def next_deadline(self) -> float | None:
         """When the oldest expires."""
-        return next(iter(self._seen.values())).expires_at if self._seen else None
+        return next(iter(self._answered.values()))[1] if self._answered else None

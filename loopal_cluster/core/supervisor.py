@@ -48,6 +48,7 @@ from loopal_cluster.messages import (
     CancelAgent,
     Completed,
     Completion,
+    DeliverEnvelope,
     Initialize,
     Interrupt,
     MetaSpawn,
@@ -334,7 +335,7 @@ class Supervisor:
             self.settle(record, Cancelled(record.stop_reason), now)  # those who stopped it wait for that
             return
         self._timers.discard(StartDue(record.id))
-        self._remove(record)
+        self._remove(record, now)
         if record.spawner is not None:
             self._exchange.refuse(record.spawner, code, detail)
         for origin in self._waits.take(record):
@@ -479,7 +480,7 @@ class Supervisor:
             return
         parent = self.agents.parent_of(record)
         was_up = record.lifecycle is Lifecycle.RUNNING
-        self._remove(record)
+        self._remove(record, now)
         self._timers.discard(StartDue(record.id))
         if not was_up:
             detail = f"spawn failed: {reason_of(outcome)}"
@@ -516,9 +517,9 @@ class Supervisor:
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
 
-    def _remove(self, record: AgentRecord) -> None:
+    def _remove(self, record: AgentRecord, now: float) -> None:
         self.agents.remove(record)
-        self._deliveries.drop(record)
+        self._deliveries.drop(record, now)
 
     def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
         if origin is not None:
@@ -532,7 +533,7 @@ class Supervisor:
             self._new_id(), record.name, outcome, Address(parent.name), self._epoch + now
         )
         try:
-            self._deliveries.deliver(parent, envelope, None, now)
+            self._deliveries.deliver(parent, DeliverEnvelope(envelope), None, now)
         except Refused as refused:
             self._exchange.log("WARNING", f"result of '{record.name}' for '{parent.name}': {refused.detail}")
 

@@ -42,6 +42,7 @@ from loopal_cluster.messages import (
     Heartbeat,
     ListHubs,
     Message,
+    MetaAsk,
     MetaReconcile,
     MetaRoute,
     MetaSpawn,
@@ -58,6 +59,7 @@ __all__ = ["Uplink"]
 
 REPEATABLE = (
     MetaRoute,
+    MetaAsk,
     MetaSpawn,
     MetaReconcile,
     MetaTopology,
@@ -167,7 +169,7 @@ class Uplink:
         old, self._leg = self._leg, self.peer
         self.beat(now)
         if old is not None:
-            self._exchange.resume(old, self.peer)
+            self._exchange.resume(old, self.peer, now)
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""

@@ -181,9 +181,8 @@ class Runtime:
         if isinstance(frame, Response) and isinstance(frame.result, Opaque):
             # The call table knows what was asked, hence what the answer should look like.
             call = self._core.exchange.calls.find(connection.peer, frame.id)
-            if call is None:
-                return
-            frame = decode_result(frame, call.message.result)
+            if call is not None:  # else it has come too late, and the core counts it
+                frame = decode_result(frame, call.message.result)
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug("%d> %s", connection.peer, brief(frame))
         self.dispatch(FrameReceived(connection.peer, frame))

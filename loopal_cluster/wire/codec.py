@@ -31,9 +31,12 @@ from loopal_cluster.messages import (
     METHODS,
     OK,
     AgentSource,
+    Ask,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     Message,
+    MetaAsk,
     MetaRoute,
     Ok,
     Opaque,
@@ -55,6 +58,7 @@ _BY_NUMBER: Final = {number: code for code, number in _NUMBERS.items()}
 _PLAIN: Final = frozenset({*_NUMBERS, ErrorCode.REFUSED})
 
 _OK_JSON: Final = b'{"ok":true}'
+_ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
 
 
 # Encoding.
@@ -77,7 +81,7 @@ def encode(frame: Frame | Rejected) -> bytes:
 
 
 def _encode_params(message: Message[Any]) -> bytes:
-    if isinstance(message, DeliverEnvelope | MetaRoute | Route):
+    if isinstance(message, _ENVELOPES):
         return _encode_envelope(message.envelope)
     return dump(CONVERTER.unstructure(message))
 
@@ -251,15 +255,17 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``messages.Envelope`` from an agent, its keys in ascending order, as they are written."""
 
     content: Raw
+    extend: bool = False
     id: str
     origin_hub: str | None = None
     source: _Agent
     target: str
+    timeout_ms: _Id | None = None
     timestamp: str
 
 
 class _EnvelopeLine(Struct, frozen=True):
-    method: Literal["agent/message", "hub/route", "meta/route"]
+    method: Literal["agent/ask", "agent/message", "hub/ask", "hub/route", "meta/ask", "meta/route"]
     params: _Envelope
     id: _Id | None = None
 
@@ -289,6 +295,8 @@ def _decode_envelope(line: bytes) -> Frame | None:
         Opaque(bytes(params.content)),
         params.timestamp,
         params.origin_hub,
+        params.timeout_ms,
+        params.extend,
     )
     message = cast(Any, METHODS[head.method])(envelope)
     return Notification(message) if head.id is None else Request(head.id, message)
@@ -301,10 +309,12 @@ def _encode_envelope(envelope: Envelope) -> bytes:
     return _dump_envelope(
         _Envelope(
             content=Raw(content.json if isinstance(content, Opaque) else dumps(content).json),
+            extend=envelope.extend,
             id=envelope.id,
             origin_hub=envelope.origin_hub,
             source=_Agent(envelope.source.name),
             target=str(envelope.target),
+            timeout_ms=envelope.timeout_ms,
             timestamp=envelope.timestamp,
         )
     )

@@ -26,6 +26,7 @@ from loopal_cluster.testing import CoreDriver
 from .builders import answer_all, answers, attach, call_of, come_up, envelope, in_cluster, requests, start
 
 SECOND, THIRD = Origin(Peer(9), 2), Origin(Peer(9), 3)
+YES = Response(0, OK)
 NO = Failure(0, ErrorCode.OVERLOADED, "the inbox is full")
 UNKNOWN = Failure(0, ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
 
@@ -37,35 +38,35 @@ def test_a_message_is_known_once_it_has_begun():
     receipts = Receipts(10, 60.0)
 
     assert not receipts.knows("m")
-    receipts.begin("m", 0.0)
+    receipts.begin("m")
 
     assert receipts.knows("m")
 
 
 def test_whoever_repeats_a_message_on_its_way_waits_for_its_answer():
     receipts = Receipts(10, 60.0)
-    receipts.begin("m", 0.0)
+    receipts.begin("m")
 
     assert [receipts.repeat("m", origin) for origin in (SECOND, THIRD)] == [None, None]
-    assert receipts.settle("m", OK) == [SECOND, THIRD]
-    assert receipts.settle("m", OK) == []
+    assert receipts.settle("m", YES, 0.0) == [SECOND, THIRD]
+    assert receipts.settle("m", YES, 0.0) == []
 
 
-@pytest.mark.parametrize("answer", [OK, UNKNOWN])
+@pytest.mark.parametrize("answer", [YES, UNKNOWN])
 def test_whoever_repeats_an_answered_message_gets_that_answer_even_if_it_was_that_nobody_knows(answer):
     receipts = Receipts(10, 60.0)
-    receipts.begin("m", 0.0)
-    receipts.settle("m", answer)
+    receipts.begin("m")
+    receipts.settle("m", answer, 0.0)
 
     assert receipts.repeat("m", SECOND) == answer
 
 
 def test_what_was_certainly_not_done_may_be_tried_again():
     receipts = Receipts(10, 60.0)
-    receipts.begin("m", 0.0)
+    receipts.begin("m")
     receipts.repeat("m", SECOND)
 
-    assert receipts.settle("m", NO) == [SECOND]
+    assert receipts.settle("m", NO, 0.0) == [SECOND]
     assert not receipts.knows("m")
 
 
@@ -73,21 +74,23 @@ def test_the_oldest_is_forgotten_when_there_are_too_many():
     receipts = Receipts(2, 60.0)
 
     for message_id in "abc":
-        receipts.begin(message_id, 0.0)
+        receipts.begin(message_id)
+        receipts.settle(message_id, YES, 0.0)
 
     assert [receipts.knows(message_id) for message_id in "abc"] == [False, True, True]
-    assert receipts.settle("a", OK) == []
 
 
 def test_a_message_is_forgotten_when_nobody_repeats_it_any_more():
     receipts = Receipts(10, 60.0)
-    receipts.begin("a", 0.0)
-    receipts.begin("b", 1.0)
+    for now, message_id in enumerate("ab"):
+        receipts.begin(message_id)
+        receipts.settle(message_id, YES, now)
+    receipts.begin("on its way")
 
     assert receipts.next_deadline() == 60.0
     receipts.expire(60.0)
 
-    assert [receipts.knows(message_id) for message_id in "ab"] == [False, True]
+    assert [receipts.knows(message_id) for message_id in ("a", "b", "on its way")] == [False, True, True]
     assert receipts.next_deadline() == 61.0
 
 
@@ -190,7 +193,7 @@ def test_all_who_have_sent_a_message_learn_that_its_agent_never_came_up():
         (1, ErrorCode.AGENT_NOT_FOUND),
         (2, ErrorCode.AGENT_NOT_FOUND),
     ]
-    assert not hub.core._deliveries.receipts._seen
+    assert not hub.core._deliveries.receipts._answered
 
 
 @pytest.mark.parametrize(
@@ -238,5 +241,5 @@ def test_a_hub_at_rest_forgets_its_messages_and_has_nothing_left_to_do_for_them(
 
     hub.advance(10_000.0)
 
-    assert not hub.core._deliveries.receipts._seen
+    assert not hub.core._deliveries.receipts._answered
     assert hub.core.next_deadline() is None

@@ -86,7 +86,7 @@ def asked(effects: list[Effect], peer: Peer, kind: type) -> list[Request]:
 
 MAY_REPEAT = [
     Route(envelope("there/x")),
-    WaitAgent(X_THERE),
+    WaitAgent(X_THERE, timeout_ms=5000),
     AgentInfo(X_THERE),
     CancelAgent(X_THERE),
     ShutdownAgent(X_THERE),

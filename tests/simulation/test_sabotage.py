@@ -176,8 +176,8 @@ def a_failure_reported_as_an_empty_success(patch):
 def a_message_acknowledged_before_it_was_taken(patch):
     intact = Deliveries.deliver
 
-    def deliver(self, record, envelope, origin, now, receipt=None):
-        intact(self, record, envelope, origin, now, receipt)
+    def deliver(self, record, message, origin, now, receipt=None):
+        intact(self, record, message, origin, now, receipt)
         if origin is not None:
             self._exchange.answer(origin, OK)
 
@@ -188,9 +188,9 @@ def a_message_acknowledged_before_it_was_taken(patch):
 def a_message_delivered_twice(patch):
     intact = Deliveries.deliver
 
-    def deliver(self, record, envelope, origin, now, receipt=None):
-        intact(self, record, envelope, None, now)
-        intact(self, record, envelope, origin, now, receipt)
+    def deliver(self, record, message, origin, now, receipt=None):
+        intact(self, record, message, None, now)
+        intact(self, record, message, origin, now, receipt)
 
     patch.setattr(Deliveries, "deliver", deliver)
 
@@ -201,11 +201,11 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
         hub = next(iter(self._hubs)).name
         self._send(origin, hub, message, now)
 
-    def deliver(self, origin, envelope, now):
+    def deliver(self, origin, message, now):
         record = next((record for record in self._agents.here() if record.peer is not None), None)
         if record is None:
-            raise self._not_found(envelope.target)
-        self._deliveries.deliver(record, envelope, origin, now)
+            raise self._not_found(message.envelope.target)
+        self._deliveries.deliver(record, message, origin, now)
 
     patch.setattr(meta_requests.MetaRequests, "_find", find)
     patch.setattr(HubRequests, "_deliver", deliver)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from loopal_cluster.config import Timeouts
-from loopal_cluster.core.hub_requests import LEG
+from loopal_cluster.core.exchange import LEG
 from loopal_cluster.messages import (
     CancelAgent,
     Message,
