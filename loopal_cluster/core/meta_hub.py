@@ -374,12 +374,14 @@ class MetaHubCore:
 
     def _lose(self, record: HubRecord, reason: str, now: float) -> None:
         """Forget a hub, and tell every other hub that what it ran is gone."""
+        record.health = Health.AWAY
+        # While it is still listed: a spawn that fails now is owed its end, should the hub come back.
+        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' was lost: {reason}", now)
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
-        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' was lost: {reason}", now)
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
         self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
         deadline = now + self.settings.timeouts.call_timeout

@@ -393,7 +393,8 @@ class MetaRequests:
         self._owed.setdefault(record.name, {})[spec.spawn_id] = message
         owed = OwedDue(record.name, spec.spawn_id)
         self._timers.set(owed, now + self._settings.timeouts.result_ttl)
-        self._revoke(record, message, now)
+        if record.health is not Health.AWAY:  # else it hears of it when it joins again
+            self._revoke(record, message, now)
 
     def _revoke(self, hub: HubRecord, message: CancelAgent, now: float) -> None:
         deadline = now + self._settings.timeouts.lease_timeout

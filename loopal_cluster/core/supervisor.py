@@ -300,12 +300,15 @@ class Supervisor:
         record = self.agents.get(agent_id)
         if record is None:
             return
-        if isinstance(answer, Failure):
+        if isinstance(answer, Response):
+            self._up(record)
+        elif record.stop_reason is not None:
+            # How it ended says the answer to the stop, and to all alike. Its spawner need not wait for that.
+            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, f"spawn failed: {record.stop_reason}")
+        else:
             if answer.code in UNCERTAIN:
                 self._revoke(record, now)
             self._roll_back(record, answer.code, answer.detail, now)
-        else:
-            self._up(record)
 
     def _up(self, record: AgentRecord) -> None:
         """It is up, or has been: its spawner learns so, once."""
@@ -398,10 +401,9 @@ class Supervisor:
         record = self.agents.get(agent_id)
         if record is None:
             return
-        if isinstance(answer, Failure):
-            self.settle(record, Lost(f"hub '{record.hub}' did not stop it: {answer.detail}"), now)
-        elif answer.result.outcome is not None:
-            self.settle(record, answer.result.outcome, now)
+        outcome = stopped_outcome(record, answer)
+        if outcome is not None:
+            self.settle(record, outcome, now)
 
     def _stop_children(self, record: AgentRecord, reason: str, now: float) -> None:
         for child in list(record.children.values()):
@@ -536,6 +538,17 @@ class Supervisor:
             self._deliveries.deliver(parent, DeliverEnvelope(envelope), None, now)
         except Refused as refused:
             self._exchange.log("WARNING", f"result of '{record.name}' for '{parent.name}': {refused.detail}")
+
+
+def stopped_outcome(record: AgentRecord, answer: Response | Failure) -> Outcome | None:
+    """What another hub's answer to a stop says of our agent there; None: only that it was asked to stop."""
+    was_up = record.lifecycle is Lifecycle.RUNNING
+    if isinstance(answer, Failure) and (was_up or answer.code is not ErrorCode.AGENT_NOT_FOUND):
+        return Lost(f"hub '{record.hub}' did not stop it: {answer.detail}")
+    outcome: Outcome | None = None if isinstance(answer, Failure) else answer.result.outcome
+    if outcome is None and not was_up:
+        return Cancelled(record.stop_reason or "")  # it has never come up, and will not
+    return outcome
 
 
 def completed_outcome(message: Completed) -> Outcome:

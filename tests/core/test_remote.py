@@ -362,12 +362,34 @@ def test_a_spawn_that_is_cancelled_and_then_refused_is_cancelled_for_who_cancell
     hub, x, up = with_shadow(up=False)
     hub.request(x, CancelAgent(THERE, reason="enough"))
 
-    effects = hub.receive(up, Failure(call_of(hub, MetaSpawn), ErrorCode.SPAWN_FAILED, "stopped"))
+    refused = hub.receive(up, Failure(call_of(hub, MetaSpawn), ErrorCode.SPAWN_FAILED, "stopped"))
+    stopped = hub.receive(up, Failure(call_of(hub, CancelAgent), ErrorCode.AGENT_NOT_FOUND, "no agent"))
 
-    assert answers(effects, x) == [
-        Failure(1, ErrorCode.SPAWN_FAILED, "spawn failed: enough"),
-        Response(2, waited(Cancelled("enough"), "enough")),
-    ]
+    assert answers(refused, x) == [Failure(1, ErrorCode.SPAWN_FAILED, "spawn failed: enough")]
+    assert answers(stopped, x) == [Response(2, waited(Cancelled("enough"), "enough"))]
+
+
+def test_an_agent_that_two_have_stopped_was_stopped_for_the_reason_its_own_hub_gives():
+    hub, x, up = with_shadow(up=False)
+    hub.request(x, CancelAgent(THERE, reason="enough"))
+
+    refused = hub.receive(up, Failure(call_of(hub, MetaSpawn), ErrorCode.SPAWN_FAILED, "shutdown"))
+    first = waited(Cancelled("shutdown"), "shutdown")
+    stopped = hub.receive(up, Response(call_of(hub, CancelAgent), first))
+
+    assert answers(refused, x) == [Failure(1, ErrorCode.SPAWN_FAILED, "spawn failed: enough")]
+    assert answers(stopped, x) == [Response(2, first)]
+
+
+def test_a_spawn_that_fails_while_its_stop_is_on_the_way_leaves_nothing_behind():
+    hub, x, up = with_shadow(up=False)
+    hub.request(x, CancelAgent(THERE, reason="enough"))
+    hub.receive(up, Failure(call_of(hub, MetaSpawn), ErrorCode.SPAWN_FAILED, "stopped"))
+
+    effects = hub.receive(up, Response(call_of(hub, CancelAgent), Waited("asked", timed_out=True)))
+
+    assert answers(effects, x) == [Response(2, waited(Cancelled("enough"), "enough"))]
+    assert [str(record.address) for record in hub.core.agents] == ["x"]
 
 
 # The loss of a hub.

@@ -73,6 +73,11 @@ def rejoin(hub: CoreDriver, cluster: str = "c") -> tuple[Peer, list[Effect]]:
     return up, hub.receive(up, Response(1, Welcome(protocol=PROTOCOL, cluster=cluster)))
 
 
+def told(driver: CoreDriver, peer: Peer) -> list[str]:
+    """The lines of the transcript that say what a peer was told."""
+    return [line for line in driver.transcript if f"-> Send(peer={peer}, " in line]
+
+
 def asked(effects: list[Effect], peer: Peer, kind: type) -> list[Request]:
     """The requests of a kind among some effects."""
     return [
@@ -413,7 +418,7 @@ def test_a_hub_that_comes_back_is_asked_what_it_has_not_answered_after_its_welco
         assert meta.request(a, message) == []
 
     again = join(meta, "b")
-    welcome, request = [line for line in meta.transcript if f"-> Send(peer={again}, " in line]
+    welcome, request = told(meta, again)
     answered = meta.receive(again, Response(1, OK))
 
     assert "Welcome" in welcome
@@ -680,6 +685,21 @@ def test_a_spawn_that_is_given_up_while_the_meta_hub_is_away_is_revoked_when_it_
     assert [frame.code for frame in answers(refused, x)] == [ErrorCode.DEADLINE_EXCEEDED]
     assert asked(effects, again, MetaSpawn) == []
     assert len(asked(effects, again, CancelAgent)) == 1
+
+
+def test_a_clients_spawn_on_a_hub_that_was_lost_meanwhile_is_revoked_when_that_is_back():
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+    [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+    meta.lose(b)
+    [failure] = answers(meta.advance(0.75), client)
+
+    again = join(meta, "b")
+
+    [revoked] = [message for message in told(meta, again) if "CancelAgent" in message]
+    assert failure.code is ErrorCode.CONNECTION_LOST
+    assert start.message.spec.spawn_id in revoked
+    assert meta.core.exchange.calls.count(b) == 0
 
 
 def test_a_revoked_agent_that_comes_up_all_the_same_is_stopped_by_its_hub():

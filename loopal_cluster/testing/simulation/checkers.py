@@ -189,18 +189,14 @@ class TrueOutcomes:
             return None
         if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
             return None  # a frozen hub was told to stop it before it could see that it had ended
-        if (
-            isinstance(outcome, Cancelled)
-            and life.said is None
-            and op.ended_at - (life.ended_at or 0.0) < SLACK
-        ):
-            return None  # it died by itself while the word to stop it was on its way
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
 
     def _successor(self, life: AgentLife, op: Op, history: History) -> bool:
-        """Whether the address meant somebody else when it was asked for."""
+        """Whether the address meant somebody else when it was asked for, and the asked hub could know."""
+        if history.troubled((life.ended_at or 0.0) - RECOVERY, op.at, op.hub, life.hub, META):
+            return False  # the report of the first's end may still be on its way to the hub that spawned it
         return life.ended_at is not None and any(
             other.address == life.address
             and other.began_at is not None

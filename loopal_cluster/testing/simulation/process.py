@@ -330,7 +330,8 @@ class HubProcess(Process):
                 self.world.on_refused(self, reason)
                 super()._perform(effect)
             case Send(peer, Request(_, Shutdown())):
-                if (host := self._host_of(self._ends.get(peer))) is not None:
+                # Also when its end has come and the core has not heard of it yet.
+                if (host := self._host_with(peer)) is not None:
                     host.want_stop()
                 super()._perform(effect)
             case _:
@@ -338,8 +339,12 @@ class HubProcess(Process):
 
     # Agents.
 
-    def _host_of(self, end: End | None) -> _AgentHost | None:
-        return next((host for host in self._hosts.values() if end is not None and host.end is end), None)
+    def _host_of(self, end: End) -> _AgentHost | None:
+        return next((host for host in self._hosts.values() if host.end is end), None)
+
+    def _host_with(self, peer: Peer) -> _AgentHost | None:
+        ends = ((host, host.end) for host in self._hosts.values())
+        return next((host for host, end in ends if end is not None and end.peer == peer), None)
 
     def forget(self, agent_id: str) -> None:
         """An agent is gone."""
