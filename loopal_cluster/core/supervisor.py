@@ -333,10 +333,7 @@ class Supervisor:
             self._uplink.call(message, Revoking(record.id, record.hub or ""), deadline)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
-        """Remove an agent that never was; nobody has its outcome, everybody its refusal."""
-        if record.stop_reason is not None:
-            self.settle(record, Cancelled(record.stop_reason), now)  # those who stopped it wait for that
-            return
+        """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""
         self._timers.discard(StartDue(record.id))
         self._remove(record, now)
         if record.spawner is not None:
