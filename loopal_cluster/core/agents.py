@@ -18,6 +18,7 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentNode, SpawnSpec
+from loopal_cluster.outcomes import Cancelled, TimedOut
 
 __all__ = ["AgentRecord", "AgentTree", "Lifecycle"]
 
@@ -51,8 +52,12 @@ class AgentRecord:
     """In the order they came; a dict, so that thousands may leave at once."""
     stoppers: list[Origin] = field(factory=list)
     """Requests to answer when it is gone."""
-    stop_reason: str | None = None
-    """Set once somebody wants it stopped."""
+    ending: Cancelled | TimedOut | None = None
+    """Its outcome as soon as it is gone, once somebody or its deadline has it stopped."""
+    heard_at: float = 0.0
+    """When it has last reported something."""
+    owner: Peer | str | None = None
+    """The client that spawned it, or the cluster if that is a client of the MetaHub. With its owner it ends."""
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
 
-__all__ = ["LEG", "Exchange", "Refused"]
+__all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused"]
 
 LEG = 1.0
 """Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
@@ -147,11 +147,10 @@ class Exchange(Generic[N]):
         asked = self._requests.get(origin.peer, {}).get(origin.id)
         return None if asked is None else self.calls.find(*asked)
 
-    def idle_for(self, peer: Peer) -> list[Call[N]]:
-        """Open calls on behalf of a peer whose answers nobody needs if that peer is gone."""
+    def calls_for(self, peer: Peer) -> list[Call[N]]:
+        """The open calls that are made on behalf of a peer."""
         asked = [call for call in self._requests.get(peer, {}).values() if call is not None]
-        calls = [call for where in asked if (call := self.calls.find(*where)) is not None]
-        return [call for call in calls if isinstance(call.message, IDLE_ALONE)]
+        return [call for where in asked if (call := self.calls.find(*where)) is not None]
 
     def take_answer(self, peer: Peer, answer: Response | Failure) -> Call[N] | None:
         """The call that is answered; None if it has come too late: nobody waits any more."""

@@ -34,7 +34,7 @@ from loopal_cluster.core.events import (
     PeerConnected,
     PeerLost,
 )
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import HubRequests
 from loopal_cluster.core.parties import (
     AgentParty,
@@ -48,6 +48,7 @@ from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
+    AgentDue,
     Announcing,
     AskDue,
     Delivering,
@@ -56,6 +57,7 @@ from loopal_cluster.core.steps import (
     HealthDue,
     HeartbeatDue,
     HubThen,
+    IdleDue,
     Initializing,
     Joining,
     Judging,
@@ -229,12 +231,14 @@ class HubCore:
         self._retire(peer, f"connection lost: {reason}", now)
         if isinstance(party, AgentParty):
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
+        elif isinstance(party, ClientParty):
+            self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
         self._escalate_lonely_asks()
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
         record = self._supervisor.on_started(agent_id, peer, now)
-        if record is None or record.stop_reason is not None:
+        if record is None or record.ending is not None:
             self.exchange.forget(peer)
             self.exchange.perform(StopAgent(agent_id))
         else:
@@ -253,7 +257,7 @@ class HubCore:
 
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
-        idle = [] if self.uplink.peer == peer else self.exchange.idle_for(peer)  # the MetaHub may ask again
+        asked = [] if self.uplink.peer == peer else self.exchange.calls_for(peer)  # the MetaHub may ask again
         self._parties.pop(peer, None)
         self._waits.forget(peer)
         self._asks.withdraw(peer)
@@ -261,8 +265,9 @@ class HubCore:
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
             self.uplink.lost(now)
-        for call in idle:
-            self._give_up(call, now)
+        for call in asked:
+            if isinstance(call.message, IDLE_ALONE):
+                self._give_up(call, now)
         self._fail(calls, reason, now)
 
     def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
@@ -294,6 +299,10 @@ class HubCore:
                 self._waits.on_due(origin)
             case AskDue(ask_id):
                 self._asks.expire(ask_id)
+            case AgentDue(agent_id):
+                self._supervisor.on_due(agent_id, now)
+            case IdleDue(agent_id):
+                self._supervisor.on_idle_due(agent_id, now)
             case StartDue(agent_id):
                 self._supervisor.on_start_due(agent_id, now)
             case ReportDue(agent_id):
@@ -370,6 +379,7 @@ class HubCore:
         party = self._parties[peer]
         match message, party:
             case AgentEvent(payload=payload), AgentParty(record):
+                record.heard_at = now
                 self._timeline.publish(self.settings.name, record.name, payload, now)
             case Completed(), AgentParty(record):
                 self._supervisor.on_completed(record, message, now)
@@ -432,7 +442,11 @@ class HubCore:
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
             case Joining():
+                before = self.uplink.cluster
                 self._on_joined(self.uplink.on_registered(answer, now), now)
+                if before is not None and before != self.uplink.cluster:
+                    reason = "the MetaHub of its client was started anew"
+                    self._supervisor.on_owner_lost(before, reason, now)
             case Probing():
                 self._on_joined(self.uplink.on_probed(answer, now), now)
             case Announcing():

@@ -128,7 +128,8 @@ class HubRequests:
                 self._ask_agent(origin, from_client(envelope), now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 # Not a parent, even if an agent has the same name.
-                self._spawn(origin, spec, caller=Address(party.name), parent=None, depth=0, now=now)
+                own = Address(party.name)
+                self._spawn(origin, spec, caller=own, parent=None, depth=0, now=now, owner=origin.peer)
             case _:
                 self._on_common_request(origin, message, now)
 
@@ -289,18 +290,22 @@ class HubRequests:
         parent: Address | None,
         depth: int,
         now: float,
+        owner: Peer | None = None,
     ) -> None:
         if spec.target_hub is None or spec.target_hub == self._settings.name:
             spec = evolve(spec, target_hub=None)
-            self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now)
+            self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
         else:
-            self._supervisor.spawn_there(spec, origin, parent=parent, caller=caller, depth=depth, now=now)
+            self._supervisor.spawn_there(
+                spec, origin, parent=parent, caller=caller, depth=depth, now=now, owner=owner
+            )
 
     def _spawn_for_remote(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
         parent = None if spec.parent is None else Address.parse(spec.parent)
         # The caller's working directory means nothing here.
         spec = evolve(spec, cwd=None, target_hub=None)
-        self._supervisor.spawn_here(spec, origin, parent=parent, depth=spec.depth, now=now)
+        owner = self._uplink.cluster if parent is None else None
+        self._supervisor.spawn_here(spec, origin, parent=parent, depth=spec.depth, now=now, owner=owner)
 
     def _addressed(self, origin: Origin, message: Addressed, now: float, *, may_escalate: bool) -> None:
         """Anything about one agent: here if it is here, else up, and down to the hub that has it."""

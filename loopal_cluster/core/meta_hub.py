@@ -29,7 +29,7 @@ from loopal_cluster.core.events import (
     PeerConnected,
     PeerLost,
 )
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import IDLE_ALONE, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token
@@ -66,6 +66,7 @@ from loopal_cluster.messages import (
     RegisterHub,
     Role,
     SpawnAgent,
+    SpawnSpec,
     Waited,
     Welcome,
 )
@@ -186,7 +187,7 @@ class MetaHubCore:
                 origin = Origin(peer, request_id)
                 call = self.exchange.withdraw(origin, Forwarding(origin))
                 if call is not None and isinstance(call.message, SpawnAgent):
-                    self._requests.revoke(call.message.spec, call.peer, now)
+                    self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
             case Progress(call_id), HubParty():
                 if (call := self.exchange.calls.find(peer, call_id)) is not None:
                     self._requests.on_progress(call, now)
@@ -202,6 +203,8 @@ class MetaHubCore:
                     answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, detail)
                 if isinstance(answer, Failure):
                     self._requests.on_failed(call, answer, now)
+                elif isinstance(call.message, SpawnAgent):
+                    self._on_spawned(origin.peer, call.message.spec, call.peer)
                 elif isinstance(answer.result, Waited | AgentDetails):
                     answer = Response(answer.id, self._qualified(answer.result, call.peer))
                 self.exchange.pass_on(origin, answer)
@@ -222,6 +225,10 @@ class MetaHubCore:
                     self.exchange.log("WARNING", f"hub '{hub}' did not take the news: {answer.detail}")
             case unreachable:
                 assert_never(unreachable)
+
+    def _on_spawned(self, spawner: Peer, spec: SpawnSpec, hub: Peer) -> None:
+        if isinstance(self._parties.get(spawner), ClientParty):
+            self._requests.on_spawned(spawner, spec, hub)
 
     def _qualified(self, result: Waited | AgentDetails, peer: Peer) -> Waited | AgentDetails:
         """An answer about an agent, with the hub that its bare names are on."""
@@ -347,15 +354,28 @@ class MetaHubCore:
         self._timeline.forget(peer)
         self._asks.withdraw(peer)
         self._requests.withdraw(peer)
-        idle = self.exchange.idle_for(peer) if isinstance(party, ClientParty) else []
+        asked = self.exchange.calls_for(peer)
         keeps = isinstance(party, HubParty) and party.record.instance is not None
         self._fail(
             self.exchange.forget(peer, may_repeat if keeps else never), f"connection lost: {reason}", now
         )
-        for call in idle:
-            self.exchange.give_up(call)
+        if isinstance(party, ClientParty):
+            self._on_client_lost(peer, party, asked, now)
         if isinstance(party, HubParty) and party.record.peer == peer:
             self._on_hub_away(party.record, reason, now)
+
+    def _on_client_lost(
+        self, peer: Peer, party: ClientParty, asked: list[Call[MetaHubThen]], now: float
+    ) -> None:
+        """Nobody waits for what it has asked, and its agents end with it."""
+        reason = f"client '{party.name}' has gone"
+        for call in asked:
+            if isinstance(call.message, SpawnAgent) and not call.message.spec.detached:
+                self.exchange.give_up(call)
+                self._requests.revoke(call.message.spec, call.peer, reason, now)
+            elif isinstance(call.message, IDLE_ALONE):
+                self.exchange.give_up(call)
+        self._requests.on_client_lost(peer, reason, now)
 
     def _fail(self, calls: list[Call[MetaHubThen]], reason: str, now: float) -> None:
         for call in calls:

@@ -141,6 +141,8 @@ class MetaRequests:
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
     _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
     """Spawns that were given up and that their hub may not know of, by hub and agent id."""
+    _owned: dict[tuple[str, str], tuple[Peer, SpawnSpec]] = field(factory=dict, init=False)
+    """The agents of our clients that are not detached, by hub and name."""
     _last_gather: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -157,7 +159,8 @@ class MetaRequests:
                 parent = None if spec.parent is None else Address(spec.parent.rpartition("/")[2], hub.name)
                 self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
             case Announce():
-                self._directory.update(hub.name, message)
+                for name in self._directory.update(hub.name, message):
+                    self._owned.pop((hub.name, name), None)
                 hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
                 self._exchange.answer(origin, OK)
             case MetaComplete(completion):
@@ -362,7 +365,7 @@ class MetaRequests:
         """A hub did not do what it was asked: where we believed the agent to be may be wrong."""
         message = call.message
         if isinstance(message, SpawnAgent) and answer.code in UNCERTAIN:
-            self.revoke(message.spec, call.peer, now)
+            self.revoke(message.spec, call.peer, "its spawn was given up", now)
         elif isinstance(message, DeliverEnvelope | DeliverAsk):
             self._cache.drop(message.envelope.target.agent)
         elif isinstance(message, Addressed):
@@ -370,7 +373,8 @@ class MetaRequests:
 
     def forget_hub(self, hub: str) -> None:
         """A hub is gone, and with it what we knew of its agents."""
-        self._directory.forget(hub)
+        for name in self._directory.forget(hub):
+            self._owned.pop((hub, name), None)
         self._cache.forget(hub)
 
     # Spawning and outcomes.
@@ -383,13 +387,30 @@ class MetaRequests:
         message = SpawnAgent(evolve(spec, target_hub=None, spawn_id=spawn_id))
         self._send(origin, spec.target_hub, message, now)
 
-    def revoke(self, spec: SpawnSpec, peer: Peer, now: float) -> None:
-        """Nobody waits for this spawn any more, whatever the hub makes of it: it must not run."""
-        record = next((record for record in self._hubs if record.peer == peer), None)
+    def on_spawned(self, client: Peer, spec: SpawnSpec, hub: Peer) -> None:
+        """A client's agent is up: it ends with the client."""
+        record = self._hub_of(hub)
+        if not spec.detached and record is not None:
+            self._owned[record.name, spec.name] = (client, spec)
+
+    def on_client_lost(self, client: Peer, reason: str, now: float) -> None:
+        """What a client has spawned, or is still spawning, ends with it."""
+        for (hub, name), (owner, spec) in [*self._owned.items()]:
+            record = self._hubs.get(hub)
+            if owner == client and record is not None:
+                del self._owned[hub, name]
+                self.revoke(spec, record.peer, reason, now)
+
+    def _hub_of(self, peer: Peer) -> HubRecord | None:
+        return next((record for record in self._hubs if record.peer == peer), None)
+
+    def revoke(self, spec: SpawnSpec, peer: Peer, reason: str, now: float) -> None:
+        """Nobody wants what was spawned there any more, if it was: it must not run."""
+        record = self._hub_of(peer)
         if record is None or record.protocol is None:
             return
         assert spec.spawn_id is not None
-        message = CancelAgent(Address(spec.name), agent_id=spec.spawn_id, reason="its spawn was given up")
+        message = CancelAgent(Address(spec.name), agent_id=spec.spawn_id, reason=reason)
         self._owed.setdefault(record.name, {})[spec.spawn_id] = message
         owed = OwedDue(record.name, spec.spawn_id)
         self._timers.set(owed, now + self._settings.timeouts.result_ttl)

@@ -22,10 +22,11 @@ class Directory:
     _by_name: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
     _by_hub: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
 
-    def update(self, hub: str, announce: Announce) -> None:
-        """Take in what a hub says it runs now."""
+    def update(self, hub: str, announce: Announce) -> set[str]:
+        """Take in what a hub says it runs now; return the names that it ran before and does not any more."""
+        gone = {*announce.ended}
         if announce.whole:
-            self.forget(hub)
+            gone |= self.forget(hub)
         known = self._by_hub.setdefault(hub, {})
         for name in announce.ended:
             if known.pop(name, None) is not None:
@@ -33,11 +34,14 @@ class Directory:
         for entry in announce.started:
             known[entry.name] = entry
             self._by_name.setdefault(entry.name, {})[hub] = entry
+        return gone - known.keys()
 
-    def forget(self, hub: str) -> None:
-        """Forget a hub's agents."""
-        for name in self._by_hub.pop(hub, ()):
+    def forget(self, hub: str) -> set[str]:
+        """Forget a hub's agents; return their names."""
+        names = {*self._by_hub.pop(hub, ())}
+        for name in names:
             self._drop(name, hub)
+        return names
 
     def hubs_of(self, agent: str) -> list[str]:
         """The hubs that run an agent of this name."""

@@ -15,6 +15,7 @@ from loopal_cluster.messages import Opaque, UserContent
 
 __all__ = [
     "Announcing",
+    "AgentDue",
     "AskDue",
     "Delivering",
     "Forwarding",
@@ -23,6 +24,7 @@ __all__ = [
     "HealthDue",
     "HeartbeatDue",
     "HubThen",
+    "IdleDue",
     "Initializing",
     "Joining",
     "Judging",
@@ -235,6 +237,20 @@ class StartDue:
 
 
 @frozen
+class AgentDue:
+    """An agent has had all the time that its spawn gave it."""
+
+    agent_id: str
+
+
+@frozen
+class IdleDue:
+    """See whether an agent has reported nothing for too long."""
+
+    agent_id: str
+
+
+@frozen
 class ReportDue:
     """Try again to bring an outcome to the parent's hub."""
 
@@ -279,6 +295,8 @@ Timer = (
     | WaitDue
     | AskDue
     | StartDue
+    | AgentDue
+    | IdleDue
     | ReportDue
     | RetryDue
     | LeaseDue

@@ -22,12 +22,14 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
+    AgentDue,
     HubThen,
+    IdleDue,
     Initializing,
     Revoking,
     SpawningRemotely,
@@ -56,7 +58,7 @@ from loopal_cluster.messages import (
     Spawned,
     SpawnSpec,
 )
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, reason_of
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
 from loopal_cluster.payloads import Ended, SubAgentSpawned
 
 __all__ = ["Supervisor"]
@@ -88,7 +90,14 @@ class Supervisor:
     # Spawning.
 
     def spawn_here(
-        self, spec: SpawnSpec, origin: Origin, *, parent: Address | None, depth: int, now: float
+        self,
+        spec: SpawnSpec,
+        origin: Origin,
+        *,
+        parent: Address | None,
+        depth: int,
+        now: float,
+        owner: Peer | str | None = None,
     ) -> None:
         """Start an agent on this hub; ``origin`` is answered when it is up.
 
@@ -107,9 +116,11 @@ class Supervisor:
             parent=parent,
             depth=depth,
             spawner=origin,
+            owner=None if spec.detached else owner,
         )
         self.agents.add(record)
         self._timers.set(StartDue(record.id), now + self._settings.timeouts.start_timeout)
+        self._limit_time(record, now)
         cwd = spec.cwd or self._settings.cwd
         self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
 
@@ -147,6 +158,7 @@ class Supervisor:
         caller: Address,
         depth: int,
         now: float,
+        owner: Peer | str | None = None,
     ) -> None:
         """Start an agent on another hub: its shadow exists before the request leaves.
 
@@ -166,18 +178,30 @@ class Supervisor:
             hub=spec.target_hub,
             depth=depth,
             spawner=origin,
+            owner=None if spec.detached else owner,
         )
         self.agents.add(record)
         outgoing = evolve(spec, parent=str(caller.on(self._settings.name)), depth=depth, spawn_id=record.id)
         deadline = now + self._settings.timeouts.spawn_timeout
+        # Its own hub ends it in time. We see to it only if we cannot hear of that.
+        self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * LEG)
         try:
             self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline)
         except Refused as refused:
+            self._forget_times(record)
             self.agents.remove(record)
             if refused.code is ErrorCode.NOT_IN_CLUSTER:
                 detail = "target_hub specified but no MetaHub uplink"
                 raise Refused(ErrorCode.NOT_IN_CLUSTER, detail) from None
             raise
+
+    def _limit_time(self, record: AgentRecord, now: float, patience: float = 0.0) -> None:
+        if (timeout := record.spec.timeout_ms) is not None:
+            self._timers.set(AgentDue(record.id), now + max(0, timeout) / 1000 + patience)
+
+    def _forget_times(self, record: AgentRecord) -> None:
+        for timer in (StartDue(record.id), AgentDue(record.id), IdleDue(record.id)):
+            self._timers.discard(timer)
 
     def register_external(self, name: str, peer: Peer, now: float) -> AgentRecord:
         """Add an agent that runs elsewhere and has connected to us.
@@ -221,7 +245,7 @@ class Supervisor:
         if record is None:
             return None
         record.peer = peer
-        if record.stop_reason is not None:
+        if record.ending is not None:
             return record
         deadline = now + self._settings.timeouts.start_timeout
         self._exchange.call(peer, Initialize(), Initializing(agent_id), deadline)
@@ -235,7 +259,7 @@ class Supervisor:
         if isinstance(answer, Failure):
             self._start_failed(record, f"agent initialize failed: {answer.detail}", now)
             return
-        if record.stop_reason is not None:
+        if record.ending is not None:
             return
         spec = record.spec
         start = AgentStart(
@@ -275,6 +299,9 @@ class Supervisor:
 
     def _begin(self, record: AgentRecord, now: float) -> None:
         self._timers.discard(StartDue(record.id))
+        record.heard_at = now
+        if (idle := record.spec.idle_timeout_ms) is not None:
+            self._timers.set(IdleDue(record.id), now + idle / 1000)
         self._up(record)
         self._uplink.agent_started(record, now)
         self._deliveries.flush(record, now)
@@ -284,8 +311,8 @@ class Supervisor:
         record = self.agents.get(agent_id)
         if record is None:
             return
-        if record.stop_reason is not None:
-            self.settle(record, Cancelled(record.stop_reason), now)
+        if record.ending is not None:
+            self.settle(record, record.ending, now)
         else:
             self._start_failed(record, reason, now)
 
@@ -302,9 +329,9 @@ class Supervisor:
             return
         if isinstance(answer, Response):
             self._up(record)
-        elif record.stop_reason is not None:
+        elif record.ending is not None:
             # How it ended says the answer to the stop, and to all alike. Its spawner need not wait for that.
-            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, f"spawn failed: {record.stop_reason}")
+            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, f"spawn failed: {record.ending.reason}")
         else:
             if answer.code in UNCERTAIN:
                 self._revoke(record, now)
@@ -319,7 +346,7 @@ class Supervisor:
 
     def _start_failed(self, record: AgentRecord, reason: str, now: float) -> None:
         self._exchange.perform(StopAgent(record.id))
-        if record.stop_reason is not None:
+        if record.ending is not None:
             return  # it is settled when it is gone
         self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
         if record.peer is not None:
@@ -334,7 +361,6 @@ class Supervisor:
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""
-        self._timers.discard(StartDue(record.id))
         self._remove(record, now)
         if record.spawner is not None:
             self._exchange.refuse(record.spawner, code, detail)
@@ -347,9 +373,12 @@ class Supervisor:
 
     def stop(self, record: AgentRecord, reason: str, now: float) -> None:
         """Have an agent, and all it spawned, end. Asking twice changes nothing."""
-        if record.stop_reason is not None:
+        self._stop(record, Cancelled(reason), now)
+
+    def _stop(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
+        if record.ending is not None:
             return
-        record.stop_reason = reason
+        record.ending, reason = ending, ending.reason
         if record.hub is not None:
             self._stop_there(record, reason, now)
         elif record.peer is None:
@@ -362,6 +391,30 @@ class Supervisor:
             except Refused:  # it does not answer anything: nothing to wait for
                 self.on_stop_asked(record.id)
         self._stop_children(record, f"its parent '{record.name}' was stopped", now)
+
+    def on_due(self, agent_id: str, now: float) -> None:
+        """It has had all its time."""
+        record = self.agents.get(agent_id)
+        if record is not None:
+            timeout = (record.spec.timeout_ms or 0) / 1000
+            self._stop(record, TimedOut(f"it had {timeout:g} s and has not ended"), now)
+
+    def on_idle_due(self, agent_id: str, now: float) -> None:
+        """It has reported nothing for as long as it may, or has since."""
+        record = self.agents.get(agent_id)
+        if record is None:
+            return
+        timeout = (record.spec.idle_timeout_ms or 0) / 1000
+        if now < record.heard_at + timeout:
+            self._timers.set(IdleDue(agent_id), record.heard_at + timeout)
+        else:
+            self._stop(record, TimedOut(f"it has reported nothing for {timeout:g} s"), now)
+
+    def on_owner_lost(self, owner: Peer | str, reason: str, now: float) -> None:
+        """The client is gone for which we have spawned agents."""
+        for record in self.agents:
+            if record.owner == owner:
+                self.stop(record, reason, now)
 
     def on_stop_asked(self, agent_id: str) -> None:
         """It has answered the shutdown, or has had its time to: now see to it."""
@@ -414,18 +467,18 @@ class Supervisor:
         if record.lifecycle is Lifecycle.SPAWNING:
             self._begin(record, now)
         self.on_stop_asked(record.id)
-        if record.stop_reason is None:
+        if record.ending is None:
             self.settle(record, completed_outcome(message), now)
         elif record.type == EXTERNAL:
-            self.settle(record, Cancelled(record.stop_reason), now)
+            self.settle(record, record.ending, now)
 
     def on_ended(self, agent_id: str, reason: str, now: float) -> None:
         """It is gone."""
         record = self.agents.get(agent_id)
         if record is None:
             return
-        if record.stop_reason is not None:
-            self.settle(record, Cancelled(record.stop_reason), now)
+        if record.ending is not None:
+            self.settle(record, record.ending, now)
         elif record.lifecycle is Lifecycle.SPAWNING:
             self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
         else:
@@ -434,7 +487,7 @@ class Supervisor:
     def on_external_lost(self, record: AgentRecord, reason: str, now: float) -> None:
         """An agent that had connected to us has gone."""
         if self.agents.get(record.id) is record:
-            outcome = Cancelled(record.stop_reason) if record.stop_reason else Lost(reason)
+            outcome = record.ending or Lost(reason)
             self.settle(record, outcome, now)
 
     def on_report(self, completion: Completion, now: float) -> None:
@@ -470,7 +523,9 @@ class Supervisor:
                 continue  # it may go on; or its spawn has a deadline of its own
             if record.hub is not None:
                 self.settle(record, Lost(reason), now)
-            elif record.parent is not None and record.parent.hub is not None:
+            elif (record.parent is not None and record.parent.hub is not None) or isinstance(
+                record.owner, str
+            ):
                 self.stop(record, reason, now)
 
     def settle(self, record: AgentRecord, outcome: Outcome, now: float) -> None:
@@ -518,6 +573,7 @@ class Supervisor:
 
     def _remove(self, record: AgentRecord, now: float) -> None:
         self.agents.remove(record)
+        self._forget_times(record)
         self._deliveries.drop(record, now)
 
     def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
@@ -526,7 +582,7 @@ class Supervisor:
 
     def _tell_parent(self, parent: AgentRecord, record: AgentRecord, outcome: Outcome, now: float) -> None:
         """Bring the outcome to a parent that is not waiting for it."""
-        if record.spec.notify_parent is False or parent.stop_reason is not None:
+        if record.spec.notify_parent is False or parent.ending is not None:
             return
         envelope = completion_envelope(
             self._new_id(), record.name, outcome, Address(parent.name), self._epoch + now
@@ -544,7 +600,9 @@ def stopped_outcome(record: AgentRecord, answer: Response | Failure) -> Outcome 
         return Lost(f"hub '{record.hub}' did not stop it: {answer.detail}")
     outcome: Outcome | None = None if isinstance(answer, Failure) else answer.result.outcome
     if outcome is None and not was_up:
-        return Cancelled(record.stop_reason or "")  # it has never come up, and will not
+        return record.ending or Cancelled("")  # it has never come up, and will not
+    if isinstance(outcome, Cancelled) and isinstance(record.ending, TimedOut):
+        return record.ending  # that hub was only told to stop it
     return outcome
 
 
