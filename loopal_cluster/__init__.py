@@ -25,7 +25,8 @@ protocol.
 
 from loopal_cluster.address import Address
 from loopal_cluster.agents.child import serve_agent
-from loopal_cluster.agents.context import AgentContext, AgentFunction, Received
+from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.agents.inbox import Received
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
 from loopal_cluster.config import Limits, Policy, Timeouts
 from loopal_cluster.errors import (

@@ -1,6 +1,6 @@
-"""The base dialect's way to say that an agent has ended: a message with a wrapped text.
+"""The base dialect's ways to say that an agent has ended: ``agent/completed``, and a wrapped text.
 
-Both the cores and the codec use it. The wrapper's shape is fixed: a Loopal hub recognises a completion
+The cores, the codec and agents use it. The wrapper's shape is fixed: a Loopal hub recognises a completion
 by it and by nothing else.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from loopal_cluster.messages import SystemSource
+from loopal_cluster.messages import Completed, SystemSource
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
-__all__ = ["AGENT_COMPLETED", "unwrap_result", "wrap_result"]
+__all__ = ["AGENT_COMPLETED", "completed_outcome", "unwrap_result", "wrap_result"]
 
 AGENT_COMPLETED: Final = SystemSource("agent-completed")
 """Who such a message is from."""
@@ -37,3 +38,15 @@ def unwrap_result(text: str) -> tuple[str, str] | None:
         return None
     output, closed, _ = body.rpartition(_CLOSE)
     return name, (output if closed else body).removeprefix("\n").removesuffix("\n")
+
+
+def completed_outcome(message: Completed) -> Outcome:
+    """What ``agent/completed`` says. A base agent's reason is always ``goal`` or ``shutdown``."""
+    text = message.result_text or ""
+    match message.reason:
+        case "error":
+            return Failed(text or "the agent failed and did not say why", message.traceback)
+        case "aborted":
+            return Cancelled(text or "the agent was interrupted")
+        case _:
+            return Done(text)

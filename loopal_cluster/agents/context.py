@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
-from attrs import frozen
 
+from loopal_cluster.agents.inbox import Answerer, Inbox, Received
 from loopal_cluster.messages import (
     AgentEvent,
-    AgentSource,
     AgentStart,
     Decision,
-    Envelope,
     Permission,
     Question,
-    Source,
 )
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.toolbox import Toolbox
-from loopal_cluster.wire.contents import dumps, user_content
+from loopal_cluster.wire.contents import dumps
 
-__all__ = ["AgentContext", "AgentFunction", "Received"]
-
-
-@frozen
-class Received:
-    """A message from the inbox."""
-
-    text: str
-    sender: str | None
-    """The address to answer to; None if it does not come from an agent."""
-    source: Source
-    """Who wrote it: an agent, a human, a hub (``SystemSource``), ..."""
-    envelope: Envelope
+__all__ = ["AgentContext", "AgentFunction"]
 
 
 class AgentContext(ClusterClient):
     """An agent's view. Everything ``ClusterClient`` has is asked of the agent's own hub."""
 
-    def __init__(self, caller: Caller, start: AgentStart, inbox: trio.MemoryReceiveChannel[Envelope]) -> None:
+    def __init__(self, caller: Caller, start: AgentStart, inbox: Inbox) -> None:
         super().__init__(caller)
         self._inbox = inbox
         self._asks = 0
@@ -84,14 +69,26 @@ class AgentContext(ClusterClient):
 
     async def receive(self) -> Received:
         """The next message of the inbox; waits for one."""
-        return _received(await self._inbox.receive())
+        return await self._inbox.get()
 
     def receive_nowait(self) -> Received | None:
         """The next message of the inbox, or None if it is empty."""
-        try:
-            return _received(self._inbox.receive_nowait())
-        except trio.WouldBlock:
-            return None
+        return self._inbox.get_nowait()
+
+    async def serve(self, answerer: Answerer) -> NoReturn:
+        """Answer everything that arrives, many at a time, until cancelled.
+
+        An ask gets what ``answerer`` returns as its reply, or the exception that it raises; work on one
+        that nobody waits for any more is cancelled. What it returns for a plain message is dropped, and
+        an exception ends us all.
+        """
+        async with trio.open_nursery() as nursery:
+            while True:
+                received = await self.receive()
+                if received.wants_reply:
+                    nursery.start_soon(received.answer, answerer)
+                else:
+                    nursery.start_soon(answerer, received)
 
     async def ask_permission(
         self, tool_name: str, tool_input: Any = None, *, tool_call_id: str | None = None
@@ -106,14 +103,14 @@ class AgentContext(ClusterClient):
             )
         )
 
-    async def ask(
+    async def ask_human(
         self,
         question: str,
         options: Sequence[str] | Mapping[str, str] = (),
         *,
         allow_multiple: bool = False,
     ) -> tuple[str, ...]:
-        """Ask a human. ``options`` are labels, or labels with a description each.
+        """Ask whoever operates the hub. ``options`` are labels, or labels with a description each.
 
         Raises:
             NoOperator: nobody answered in the time that the hub's policy gives.
@@ -129,13 +126,3 @@ class AgentContext(ClusterClient):
 
 AgentFunction = Callable[[AgentContext, str], Awaitable[object]]
 """``async def agent(ctx, prompt)``: returns its result, text or something JSON can express."""
-
-
-def _received(envelope: Envelope) -> Received:
-    source = envelope.source
-    return Received(
-        text=user_content(envelope.content).text,
-        sender=source.name if isinstance(source, AgentSource) else None,
-        source=source,
-        envelope=envelope,
-    )

@@ -7,19 +7,19 @@ persistent one runs it for its prompt and then for every message, and ends when 
 
 from __future__ import annotations
 
-import traceback
+import math
 from typing import Any
 
 import trio
-from attrs import evolve
 
 from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
+from loopal_cluster.completions import completed_outcome
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import (
     ErrorCode,
     InvalidRequest,
     MethodNotFound,
-    Overloaded,
     ProtocolError,
     RemoteError,
 )
@@ -29,6 +29,7 @@ from loopal_cluster.messages import (
     AgentStart,
     Completed,
     Control,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     Initialize,
@@ -36,6 +37,8 @@ from loopal_cluster.messages import (
     Interrupt,
     Message,
     Opaque,
+    Progress,
+    Reply,
     Shutdown,
     Started,
 )
@@ -43,7 +46,7 @@ from loopal_cluster.payloads import AwaitingInput, Error, Finished, Interrupted,
 from loopal_cluster.payloads import Started as StartedEvent
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.wire.contents import dumps, loads, user_content
+from loopal_cluster.wire.contents import loads
 
 __all__ = ["serve_session"]
 
@@ -68,10 +71,9 @@ class _Session:
 
     def __init__(self, function: AgentFunction, inbox_limit: int) -> None:
         self._function = function
-        self._inbox_limit = inbox_limit
         self._start: AgentStart | None = None
         self._started = trio.Event()
-        self._put, self._inbox = trio.open_memory_channel[Envelope](inbox_limit)
+        self._inbox = Inbox(inbox_limit)
         self._turn = trio.CancelScope()
         self._context: AgentContext | None = None
         self._stopping = False
@@ -79,14 +81,17 @@ class _Session:
 
     # What the hub asks.
 
-    async def on_request(self, message: Message[Any]) -> Any:
+    async def on_request(self, message: Message[Any], request_id: int) -> Any:
         match message:
             case Initialize():
                 return Initialized()
             case AgentStart():
                 return self._begin(message)
             case DeliverEnvelope(envelope):
-                return self._deliver(envelope)
+                self._deliver(envelope)
+                return OK
+            case DeliverAsk(envelope):
+                return await self._answer(envelope, request_id)
             case Control(command):
                 return self._control(command)
             case Shutdown():
@@ -120,18 +125,26 @@ class _Session:
         self._started.set()
         return Started(session_id=start.agent_id or "session")
 
-    def _deliver(self, envelope: Envelope) -> Any:
+    def _deliver(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
         if self._start is None:
             raise MethodNotFound("expected agent/start")
         try:
-            # Read here, where its sender can still be told that it is unreadable.
-            content = user_content(envelope.content)
-            self._put.send_nowait(evolve(envelope, content=content))
+            return self._inbox.put(envelope, pending)
         except ProtocolError as error:
             raise InvalidRequest(str(error)) from None
-        except trio.WouldBlock:
-            raise Overloaded(f"the inbox is full ({self._inbox_limit} messages)") from None
-        return OK
+
+    async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
+        """Wait for what the agent makes of an ask, and let it know if nobody waits any more."""
+        timeout = math.inf if envelope.timeout_ms is None else envelope.timeout_ms / 1000
+        pending = PendingReply(lambda: self.caller.notify(Progress(request_id)), timeout, envelope.extend)
+        number = self._deliver(envelope, pending)
+        try:
+            await pending.settled.wait()
+        finally:
+            self._inbox.remove(number)
+            pending.scope.cancel()
+        assert pending.outcome is not None
+        return Reply(pending.outcome)
 
     def _control(self, command: Opaque) -> Any:
         if self._context is None:
@@ -174,22 +187,35 @@ class _Session:
         self.ended.set()
 
     async def _run_turns(self, context: AgentContext) -> Completed:
-        prompt = self._start.prompt if self._start else None
+        if self._start is not None and self._start.prompt is not None:
+            self._show(await self._run_turn(context, self._start.prompt))
         while not self._stopping:
-            if prompt is not None:
-                turn = await self._run_turn(context, prompt)
-                if turn.reason == "error":
-                    self._emit(Error(message=turn.result_text or ""))
-                elif turn.reason == "goal" and turn.result_text:
-                    self._emit(Stream(text=turn.result_text))
             self._emit(AwaitingInput())
+            received: Received | None = None
             with trio.CancelScope() as self._turn:
                 if self._stopping:
                     break
-                prompt = user_content((await self._inbox.receive()).content).text
-            if self._turn.cancelled_caught:
-                prompt = None  # an interrupt while idle has nothing to interrupt
+                received = await self._inbox.get()
+            if received is not None:  # an interrupt while idle has nothing to interrupt
+                await self._run_turn_for(context, received)
         return Completed(reason="shutdown")
+
+    async def _run_turn_for(self, context: AgentContext, received: Received) -> None:
+        """A message is the prompt of a turn; the reply to an ask is what comes of it."""
+        if not received.wants_reply:
+            self._show(await self._run_turn(context, received.text))
+            return
+        turn = Completed(reason="aborted", result_text="its sender no longer waits")
+        with received.scope:
+            turn = await self._run_turn(context, received.text)
+        received.settle(completed_outcome(turn))
+        self._show(turn)
+
+    def _show(self, turn: Completed) -> None:
+        if turn.reason == "error":
+            self._emit(Error(message=turn.result_text or ""))
+        elif turn.reason == "goal" and turn.result_text:
+            self._emit(Stream(text=turn.result_text))
 
     async def _run_turn(self, context: AgentContext, prompt: str) -> Completed:
         """Run the function once; whatever comes of it becomes an outcome."""
@@ -198,36 +224,17 @@ class _Session:
             with trio.CancelScope() as self._turn:
                 if self._stopping:
                     self._turn.cancel()
-                completed = Completed(reason="goal", result_text=_text(await self._function(context, prompt)))
+                completed = Completed(
+                    reason="goal", result_text=text_of(await self._function(context, prompt))
+                )
         # Its author's errors are outcomes, whatever they are: also those beside a cancellation, which
         # goes on its way, and ``sys.exit``, which must not end a hub.
         except* (Exception, SystemExit) as group:
-            completed = _failed(group)
+            error = failed(group)
+            completed = Completed(reason="error", result_text=error.error, traceback=error.traceback)
         if self._turn.cancelled_caught:
             self._emit(Interrupted())
         return completed
 
     def _emit(self, payload: Payload) -> None:
         self.caller.notify(AgentEvent(None, payload))
-
-
-def _failed(group: BaseExceptionGroup[BaseException]) -> Completed:
-    error: BaseException = group
-    if not group.message and len(group.exceptions) == 1:
-        error = group.exceptions[0]  # ``except*`` has wrapped an exception that was no group
-    trace = "".join(traceback.format_exception(error))
-    return Completed(reason="error", result_text=describe(error), traceback=trace)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line, an exception group by what is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(describe(inner) for inner in error.exceptions)
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _text(result: object) -> str:
-    if result is None:
-        return ""
-    return result if isinstance(result, str) else dumps(result).json.decode()

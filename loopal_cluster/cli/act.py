@@ -1,4 +1,4 @@
-"""Commands that act: ``send``, ``spawn``, ``wait``, ``interrupt``, ``shutdown``, ``cancel``."""
+"""Commands that act: ``send``, ``ask``, ``spawn``, ``wait``, ``interrupt``, ``shutdown``, ``cancel``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from loopal_cluster.cli import show
 from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
-from loopal_cluster.errors import ConfigError
+from loopal_cluster.errors import AgentCancelled, AgentError, AgentFailed, AgentLost, ConfigError
 from loopal_cluster.messages import Role
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, TimedOut, reason_of
-from loopal_cluster.runtime.client import AgentHandle
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
+from loopal_cluster.runtime.client import AgentHandle, Client
 
 __all__ = ["register"]
 
 CANCEL_TIMEOUT = 20.0
 """Seconds that an agent which is given up has to be gone; its hub has killed it long before."""
+
+OUTCOMES: dict[type[AgentError], type[Failed | Cancelled | Lost]] = {
+    AgentFailed: Failed,
+    AgentCancelled: Cancelled,
+    AgentLost: Lost,
+}
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="AGENT or HUB/AGENT.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, metavar="S", help="Seconds to wait.")]
@@ -43,6 +49,21 @@ def register(app: typer.Typer) -> None:
         async with open_session(connect, token_file, Role.CLIENT) as client:
             await client.send(target, text)
         _report(as_json, {"sent": True, "target": target}, f"sent to {target}")
+
+    @async_command(app, "ask")
+    async def ask(
+        target: Agent,
+        text: Annotated[str, typer.Argument(metavar="TEXT")],
+        timeout: Timeout = None,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Send a message to an agent and show its reply; if interrupted, it need not go on with that."""
+        async with open_session(connect, token_file, Role.CLIENT) as client:
+            outcome = await _reply_of(client, target, text, timeout)
+        address = Address.parse(target)
+        return _show_outcome(as_json, address.agent, address.hub, None, outcome)
 
     @async_command(app, "spawn")
     async def spawn(
@@ -65,7 +86,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Start an agent and show its address, or with --wait its result.
 
-        With --wait the agent belongs to this command: an interrupt or the end of --timeout cancels it.
+        With --wait the agent belongs to this command: an interrupt, its end or the end of --timeout
+        cancels it. Without, the agent belongs to nobody, and goes on.
         """
         if timeout is not None and not wait:
             raise ConfigError("--timeout needs --wait")
@@ -73,7 +95,9 @@ def register(app: typer.Typer) -> None:
         async with open_stopper() as stopper, open_session(connect, token_file, Role.CLIENT) as client:
             if hub is None and hub_of(client) is None:
                 raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
-            handle = await client.spawn(agent_type, prompt, hub=hub, name=name, persistent=persistent)
+            handle = await client.spawn(
+                agent_type, prompt, hub=hub, name=name, persistent=persistent, detached=not wait
+            )
             where = hub or hub_of(client)
             if not wait:
                 _show_spawned(as_json, handle, where)
@@ -140,6 +164,16 @@ def register(app: typer.Typer) -> None:
             outcome = TimedOut("it was told to stop, and was not gone when its hub gave up waiting")
         _show_outcome(as_json, address.agent, address.hub, None, outcome)
         return exit_status(outcome) if isinstance(outcome, TimedOut) else 0
+
+
+async def _reply_of(client: Client, target: str, text: str, timeout: float | None) -> Outcome:
+    """How an ask ended. One that could not be made is an error instead."""
+    try:
+        return Done(await client.ask(target, text, timeout=timeout))
+    except trio.TooSlowError as error:
+        return TimedOut(str(error))
+    except AgentError as error:
+        return OUTCOMES[type(error)](error.reason)
 
 
 def _check_names(name: str | None, hub: str | None) -> None:

@@ -14,8 +14,8 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import Opaque, UserContent
 
 __all__ = [
-    "Announcing",
     "AgentDue",
+    "Announcing",
     "AskDue",
     "Delivering",
     "Forwarding",

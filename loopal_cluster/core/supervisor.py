@@ -15,6 +15,7 @@ from contextlib import suppress
 from attrs import define, evolve, field
 
 from loopal_cluster.address import Address, check_name
+from loopal_cluster.completions import completed_outcome
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.calls import Origin
@@ -58,7 +59,7 @@ from loopal_cluster.messages import (
     Spawned,
     SpawnSpec,
 )
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
+from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome, TimedOut, reason_of
 from loopal_cluster.payloads import Ended, SubAgentSpawned
 
 __all__ = ["Supervisor"]
@@ -604,15 +605,3 @@ def stopped_outcome(record: AgentRecord, answer: Response | Failure) -> Outcome 
     if isinstance(outcome, Cancelled) and isinstance(record.ending, TimedOut):
         return record.ending  # that hub was only told to stop it
     return outcome
-
-
-def completed_outcome(message: Completed) -> Outcome:
-    """What ``agent/completed`` says. A base agent's reason is always ``goal`` or ``shutdown``."""
-    text = message.result_text or ""
-    match message.reason:
-        case "error":
-            return Failed(text or "the agent failed and did not say why", message.traceback)
-        case "aborted":
-            return Cancelled(text or "the agent was interrupted")
-        case _:
-            return Done(text)

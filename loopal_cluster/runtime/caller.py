@@ -16,7 +16,7 @@ from attrs import define, field
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
-from loopal_cluster.messages import CancelRequest, Message
+from loopal_cluster.messages import CancelRequest, Message, Progress
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.wire.codec import decode_result
@@ -31,13 +31,14 @@ OFFERS = 4096
 FLUSH_TIMEOUT = 1.0
 """Seconds that the other side has, at the end of the block, to take what is still to be sent."""
 
-OnRequest = Callable[[Message[Any]], Awaitable[Any]]
+OnRequest = Callable[[Message[Any], int], Awaitable[Any]]
 OnNotification = Callable[[Message[Any]], None]
 
 
 @define(eq=False)
 class _Pending:
     message: Message[Any]
+    on_progress: Callable[[], None]
     answered: trio.Event = field(factory=trio.Event)
     answer: Response | Failure | None = None
 
@@ -67,8 +68,8 @@ class Caller:
         self.closed = trio.Event()
         """Set when the connection has ended."""
 
-    async def call(self, message: Message[R]) -> R:
-        """Send a request and wait for its answer.
+    async def call(self, message: Message[R], on_progress: Callable[[], None] = lambda: None) -> R:
+        """Send a request and wait for its answer; ``on_progress`` is called when that is said to be near.
 
         There is no timeout of our own: use ``trio.fail_after``. If cancelled, the other side is told
         that nobody waits any more; it may still carry the request out.
@@ -81,7 +82,7 @@ class Caller:
             raise ConnectionLost(self._lost)
         self._last_id += 1
         request_id = self._last_id
-        pending = self._pending[request_id] = _Pending(message)
+        pending = self._pending[request_id] = _Pending(message, on_progress)
         self._send(Request(request_id, message))
         try:
             await pending.answered.wait()
@@ -178,6 +179,9 @@ class Caller:
             case Notification(CancelRequest(request_id)):
                 if request_id in self._answering:
                     self._answering[request_id].cancel()
+            case Notification(Progress(request_id)):
+                if request_id in self._pending:
+                    self._pending[request_id].on_progress()
             case Notification(message):
                 self._on_notification(message)
             case Response() | Failure():
@@ -209,7 +213,7 @@ class Caller:
         answer: Response | Failure = Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller")
         try:
             with scope:
-                answer = Response(request_id, await self._on_request(message))
+                answer = Response(request_id, await self._on_request(message, request_id))
         except RemoteError as error:
             answer = Failure(request_id, error.code, error.detail)
         finally:
@@ -223,8 +227,8 @@ async def open_caller(
 ) -> AsyncIterator[Caller]:
     """Talk over a channel for the length of the block, then close it.
 
-    ``on_request`` runs in a task per request and returns the result record, or raises ``RemoteError``
-    to refuse. ``on_notification`` is called in the reader's own step and must not block.
+    ``on_request`` runs in a task per request, which it gets with its id, and returns the result record, or
+    raises ``RemoteError`` to refuse. ``on_notification`` is called in the reader's own step and must not block.
     """
     async with open_background() as background:
         caller = Caller(channel, on_request, on_notification)

@@ -6,10 +6,12 @@ agents and, through its MetaHub, for everybody else's.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import trio
@@ -17,12 +19,22 @@ from attrs import define, evolve, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits
-from loopal_cluster.errors import ClusterError, MethodNotFound
+from loopal_cluster.errors import (
+    AgentCancelled,
+    AgentLost,
+    ClusterError,
+    ConnectionLost,
+    DeadlineExceeded,
+    ErrorCode,
+    MethodNotFound,
+    RemoteError,
+)
 from loopal_cluster.messages import (
     AgentDetails,
     AgentInfo,
     AgentNode,
     Answers,
+    Ask,
     CancelAgent,
     ClusterEvent,
     ControlAgent,
@@ -63,6 +75,9 @@ from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_ag
 from loopal_cluster.wire.contents import dumps, payload
 
 __all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "open_client"]
+
+ASK_PATIENCE = 3.0
+"""Seconds that we wait longer for an answer than the hubs do, which are to say themselves what happened."""
 
 WAIT_STEP = 300.0
 """Seconds after which an unbounded wait is asked anew, so that no hub has to keep it for ever."""
@@ -108,14 +123,39 @@ class ClusterClient:
         Raises:
             AgentNotFound, AmbiguousName, HubNotConnected, DeliveryFailed, Overloaded: it was not.
         """
-        envelope = Envelope(
-            id=str(uuid.uuid4()),
-            source=HumanSource(),
-            target=Address.parse(target),
-            content=UserContent(text),
-            timestamp=datetime.now(UTC).isoformat(),
-        )
-        await self._caller.call(Route(envelope))
+        await self._caller.call(Route(_envelope(target, text)))
+
+    async def ask(self, target: str, text: str, *, timeout: float | None = None, extend: bool = False) -> str:
+        """Send a message to an agent, by bare or qualified name, and return its reply.
+
+        The time that is left travels with it, be it ``timeout`` seconds or that of a cancel scope around
+        us: when it is over, or we are cancelled, the other agent's work on it is cancelled, too. With
+        ``extend``, ``timeout`` begins anew each time that the other agent reports progress.
+
+        Raises:
+            trio.TooSlowError: there was no reply in time. One that comes later is dropped.
+            AgentFailed: the agent replied with an error, which carries the remote traceback.
+            AgentCancelled: it was interrupted.
+            AgentLost: its program, its hub or the way there broke down; whether it did the work is unknown.
+            AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
+        """
+        left = trio.current_effective_deadline() - trio.current_time()
+        seconds = min(left, math.inf if timeout is None else timeout)
+        timeout_ms = None if math.isinf(seconds) else max(1, int(seconds * 1000))
+        message = Ask(evolve(_envelope(target, text), timeout_ms=timeout_ms, extend=extend))
+        patience = math.inf if timeout is None else timeout + ASK_PATIENCE
+        try:
+            with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
+                reply = await self._caller.call(message, partial(_renew, scope, patience))
+        except DeadlineExceeded as error:
+            raise trio.TooSlowError(f"no reply from {target} in time") from error
+        except ConnectionLost as error:
+            raise AgentLost(target, str(error)) from error
+        except RemoteError as error:
+            if error.code is ErrorCode.CANCELLED:
+                raise AgentCancelled(target, error.detail) from error
+            raise
+        return unwrap(target, reply.outcome)
 
     async def spawn(
         self,
@@ -130,12 +170,15 @@ class ClusterClient:
         model: str | None = None,
         permission_mode: str | None = None,
         cwd: str | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
     ) -> AgentHandle:
         """Start an agent, here or on another hub, and return when it is up.
 
         With ``notify_parent`` its outcome comes as a message; otherwise ask the handle for it. An agent
-        that is not ``detached`` is cancelled when the agent that spawned it ends. If we are cancelled while
-        it is coming up, it is stopped.
+        that is not ``detached`` is cancelled when the agent that spawned it ends, or when this connection
+        does. After ``timeout`` seconds, or ``idle_timeout`` seconds without any report of its own, it is
+        stopped, and its outcome is ``TimedOut``. If we are cancelled while it is coming up, it is stopped.
 
         Raises:
             UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
@@ -152,6 +195,8 @@ class ClusterClient:
             detached=detached,
             notify_parent=notify_parent,
             spawn_id=str(uuid.uuid4()),
+            timeout_ms=_milliseconds(timeout),
+            idle_timeout_ms=_milliseconds(idle_timeout),
         )
         address = Address(spec.name, hub)
         try:
@@ -246,9 +291,32 @@ class AgentHandle:
         """Send it a message."""
         await self._client.send(str(self.address), text)
 
+    async def ask(self, text: str, *, timeout: float | None = None, extend: bool = False) -> str:
+        """Ask it, as ``ClusterClient.ask`` does."""
+        return await self._client.ask(str(self.address), text, timeout=timeout, extend=extend)
+
     async def cancel(self, reason: str = "cancelled") -> Outcome | None:
         """Stop it and all it spawned; return its outcome when it is gone."""
         return await self._client.cancel(str(self.address), reason, agent_id=self.id)
+
+
+def _envelope(target: str, text: str) -> Envelope:
+    """A message. Its source is set by the hub, which knows who we are."""
+    return Envelope(
+        id=str(uuid.uuid4()),
+        source=HumanSource(),
+        target=Address.parse(target),
+        content=UserContent(text),
+        timestamp=datetime.now(UTC).isoformat(),
+    )
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, int(seconds * 1000))
+
+
+def _renew(scope: trio.CancelScope, seconds: float) -> None:
+    scope.deadline = trio.current_time() + seconds
 
 
 Judge = Callable[[Permission], Awaitable[Decision]]
@@ -333,7 +401,7 @@ async def open_client(
     """
     put_event, events = trio.open_memory_channel[ClusterEvent](event_buffer)
 
-    async def on_request(message: Message[Any]) -> Any:
+    async def on_request(message: Message[Any], request_id: int) -> Any:
         match message:
             case Permission() if on_permission is not None:
                 return await on_permission(message)

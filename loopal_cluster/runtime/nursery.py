@@ -7,6 +7,7 @@ whatever hub; failures come out as an ``ExceptionGroup``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentNursery", "open_agent_nursery"]
 
+DEADLINE_MARGIN = 1.0
+"""Seconds that a child has longer than the block, which is to end it itself and to say why."""
+
 CANCEL_TIMEOUT = 30.0
 """Seconds for a hub to confirm that an agent is gone; the hub itself kills it much sooner."""
 
@@ -29,13 +33,21 @@ class AgentNursery:
     """Made by ``ClusterClient.open_agents``."""
 
     def __init__(self, client: ClusterClient, nursery: trio.Nursery) -> None:
+        self._deadline = trio.current_effective_deadline()
         self._client = client
         self._nursery = nursery
         self.cancel_scope = nursery.cancel_scope
         """Cancel it to stop every child and end the block."""
 
     async def spawn(self, agent_type: str | None = None, prompt: str = "", **options: Any) -> AgentHandle:
-        """Start a child, as ``ClusterClient.spawn`` does. Its failure is the nursery's."""
+        """Start a child, as ``ClusterClient.spawn`` does. Its failure is the nursery's.
+
+        If a cancel scope around the block has a deadline, that travels with it, so that the child ends
+        even if nobody can reach it any more.
+        """
+        left = self._deadline - trio.current_time() + DEADLINE_MARGIN
+        if left < (options.get("timeout") or math.inf):
+            options["timeout"] = left
         handle = await self._client.spawn(agent_type, prompt, **options)
         self._nursery.start_soon(self._watch, handle, name=f"agent {handle.address}")
         return handle

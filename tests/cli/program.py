@@ -47,7 +47,7 @@ async def ask(ctx: AgentContext, prompt: str) -> str:
 
 
 async def question(ctx: AgentContext, prompt: str) -> str:
-    answers = await ctx.ask(prompt, {"red": "like blood", "green": "like grass"})
+    answers = await ctx.ask_human(prompt, {"red": "like blood", "green": "like grass"})
     return f"answered {answers}"
 
 

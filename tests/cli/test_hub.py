@@ -55,7 +55,7 @@ async def careful(ctx, prompt):
     return f"{decision.allow} by {decision.by}: {decision.reason}"
 
 async def unsure(ctx, prompt):
-    return ctx.name + " takes " + (await ctx.ask(prompt, {"red": "warm", "blue": ""}))[0]
+    return ctx.name + " takes " + (await ctx.ask_human(prompt, {"red": "warm", "blue": ""}))[0]
 """
 
 

@@ -102,7 +102,7 @@ async def test_a_hub_that_is_away_for_an_instant_is_shown_so_and_its_messages_wa
     async with open_test_cluster(2, agents=bench.agents) as cluster:
         async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
             async with cluster["hub-b"].open_client() as far:
-                await far.spawn("listen", name="ear")
+                await far.spawn("listen", name="ear", detached=True)
             cluster.isolate()
             await cluster.cut("hub-b")
             await settled()

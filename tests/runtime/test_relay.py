@@ -31,7 +31,7 @@ async def careful(ctx: AgentContext, prompt: str) -> list[object]:
 
 async def curious(ctx: AgentContext, prompt: str) -> str:
     try:
-        return ",".join(await ctx.ask(prompt, ["tea", "coffee"]))
+        return ",".join(await ctx.ask_human(prompt, ["tea", "coffee"]))
     except NoOperator as error:
         return f"nobody: {error}"
 

@@ -20,7 +20,7 @@ def message(number: int) -> DeliverEnvelope:
 async def test_messages_that_arrive_together_are_handled_in_order(autojump_clock):
     handled: list[str] = []
 
-    async def on_request(request):
+    async def on_request(request, request_id):
         handled.append(request.envelope.id)
         await trio.sleep(1)  # handling one does not keep the next waiting
         return OK

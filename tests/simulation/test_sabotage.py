@@ -431,7 +431,7 @@ def a_question_that_is_not_repeated(patch):
 
 @defect("findable", "delivered once", "tables empty when quiet", weather=Weather.ROUGH)
 def a_directory_that_keeps_what_is_gone(patch):
-    patch.setattr(routes.Directory, "forget", nothing)
+    patch.setattr(routes.Directory, "forget", lambda self, hub: set())
 
 
 @defect("tables empty when quiet")

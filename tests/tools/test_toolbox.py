@@ -260,7 +260,7 @@ async def test_a_wait_that_ends_first_says_how_to_go_on(hub, autojump_clock):
     async with cluster(3) as three, three["hub-a"].open_client() as client:
         box = Toolbox(client)
         async with three["hub-b"].open_client() as spawner:
-            await spawner.spawn("linger", "3", name="slow", hub=hub)
+            await spawner.spawn("linger", "3", name="slow", hub=hub, detached=True)
 
         first = await box.call("WaitAgent", {"name": f"{hub}/slow", "timeout": 1})
         second = await box.call("WaitAgent", {"name": f"{hub}/slow", "timeout": 10.5})

@@ -1,0 +1,171 @@
+"""What others say to an agent, in the order it came: messages, and asks that want a reply."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+import trio
+from attrs import define, field, frozen
+
+from loopal_cluster.errors import InvalidRequest, Overloaded
+from loopal_cluster.messages import AgentSource, Envelope, Source
+from loopal_cluster.outcomes import Done, Failed, Outcome
+from loopal_cluster.wire.contents import dumps, user_content
+
+__all__ = ["Answerer", "Inbox", "PendingReply", "Received", "failed", "text_of"]
+
+
+@define(eq=False)
+class PendingReply:
+    """The reply to an ask, until it is there."""
+
+    report_progress: Callable[[], None]
+    timeout: float
+    """Seconds."""
+    extend: bool
+    """Whether progress gives it that time anew."""
+    scope: trio.CancelScope = field(init=False)
+    """Of whoever works on it: it ends when nobody waits any more."""
+    outcome: Outcome | None = None
+    settled: trio.Event = field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Reply, if nobody has and somebody waits."""
+        if not self.settled.is_set():
+            self.outcome = outcome
+            self.settled.set()
+
+    def progress(self) -> None:
+        """Say that it is being worked on."""
+        if self.extend:
+            self.scope.deadline = trio.current_time() + self.timeout
+        self.report_progress()
+
+
+@frozen
+class Received:
+    """A message from the inbox; an ask, if ``wants_reply``."""
+
+    text: str
+    sender: str | None
+    """The address to answer to; None if it does not come from an agent."""
+    source: Source
+    """Who wrote it: an agent, a human, a hub (``SystemSource``), ..."""
+    envelope: Envelope
+    _pending: PendingReply | None = field(default=None, repr=False, eq=False)
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether its sender waits for a reply; then ``reply`` or ``fail`` must follow."""
+        return self._pending is not None
+
+    def reply(self, result: object) -> None:
+        """Answer an ask: with text, or something JSON can express. Only the first reply counts."""
+        self._ask().settle(Done(text_of(result)))
+
+    def fail(self, error: str | BaseException) -> None:
+        """Answer an ask with an error: its sender gets ``AgentFailed``."""
+        self._ask().settle(Failed(error) if isinstance(error, str) else failed(error))
+
+    def settle(self, outcome: Outcome) -> None:
+        """Answer an ask with any outcome."""
+        self._ask().settle(outcome)
+
+    def progress(self) -> None:
+        """Say that an ask is being worked on; it may take longer then, if its sender has allowed that."""
+        self._ask().progress()
+
+    @property
+    def scope(self) -> trio.CancelScope:
+        """A cancel scope for the work on an ask: it is cancelled when its sender no longer waits."""
+        return self._ask().scope
+
+    async def answer(self, answerer: Answerer) -> None:
+        """Reply to an ask with what ``answerer`` makes of it: its result, or its exception."""
+        pending = self._ask()
+        try:
+            with pending.scope:
+                pending.settle(Done(text_of(await answerer(self))))
+        except* (Exception, SystemExit) as group:
+            pending.settle(failed(group))
+
+    def _ask(self) -> PendingReply:
+        if self._pending is None:
+            raise InvalidRequest("this message wants no reply; send one to its sender")
+        return self._pending
+
+
+Answerer = Callable[[Received], Awaitable[object]]
+"""``async def answer(received)``: returns the reply, text or something JSON can express."""
+
+
+class Inbox:
+    """Messages and asks that the agent has not taken yet."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: dict[int, Received] = {}
+        self._numbers = count()
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    def put(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
+        """Add one; return a number to ``remove`` it by.
+
+        Raises:
+            Overloaded: there are too many already.
+            ProtocolError: it cannot be read.
+        """
+        content = user_content(envelope.content)
+        if len(self._items) >= self._limit:
+            raise Overloaded(f"the inbox is full ({self._limit} messages)")
+        source = envelope.source
+        sender = source.name if isinstance(source, AgentSource) else None
+        number = next(self._numbers)
+        self._items[number] = Received(content.text, sender, source, envelope, pending)
+        self._arrived.unpark()
+        return number
+
+    def remove(self, number: int) -> None:
+        """Nobody wants it to be read any more."""
+        self._items.pop(number, None)
+
+    async def get(self) -> Received:
+        """Take the oldest; wait for one."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._items:
+            await self._arrived.park()
+        return self._take()
+
+    def get_nowait(self) -> Received | None:
+        """Take the oldest, if there is one."""
+        return self._take() if self._items else None
+
+    def _take(self) -> Received:
+        return self._items.pop(next(iter(self._items)))
+
+
+def text_of(result: object) -> str:
+    """What a function has returned, as text."""
+    if result is None:
+        return ""
+    return result if isinstance(result, str) else dumps(result).json.decode()
+
+
+def failed(error: BaseException) -> Failed:
+    """An exception as an outcome, with its traceback."""
+    if isinstance(error, BaseExceptionGroup) and not error.message and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # ``except*`` has wrapped an exception that was no group
+    return Failed(_describe(error), "".join(traceback.format_exception(error)))
+
+
+def _describe(error: BaseException) -> str:
+    """An exception in one line, an exception group by what is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_describe(inner) for inner in error.exceptions)
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
