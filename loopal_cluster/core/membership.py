@@ -41,6 +41,10 @@ class HubRecord:
     agent_count: int = 0
     """As its last heartbeat had it."""
 
+    def speaks(self, feature: str) -> bool:
+        """Whether it has agreed to one of our additions."""
+        return self.protocol is not None and feature in self.protocol.features
+
     def info(self) -> HubInfo:
         """A copy for ``meta/list_hubs``."""
         return HubInfo(

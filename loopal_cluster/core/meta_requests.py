@@ -247,11 +247,15 @@ class MetaRequests:
         if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
         then: MetaHubThen = Forwarding(origin)
+        if isinstance(message, DeliverAsk) and not record.speaks("ask"):
+            raise Refused(
+                ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' takes messages for its agents, but no asks"
+            )
         if record.protocol is None:
             if isinstance(message, WaitAgent):
                 # It handles our requests one after the other: nothing else would get through to it.
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
-            if isinstance(message, HubReconcile | DeliverAsk):
+            if isinstance(message, HubReconcile):
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
             if isinstance(message, CancelAgent):
                 message, then = ShutdownAgent(message.agent), StoppingBase(origin)
