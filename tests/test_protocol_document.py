@@ -46,7 +46,7 @@ def words_in(text: str) -> set[str]:
 
 RESULTS = (
     *(Ok, Welcome, Spawned, Waited, Decision, Found, HubList),
-    *(messages.Initialized, messages.Started, messages.Subscribed, messages.Reconciled),
+    *(messages.Initialized, messages.Started, messages.Subscribed, messages.Reconciled, messages.Reply),
 )
 
 
