@@ -8,12 +8,13 @@ out on the pure cores in virtual time, heals everything, lets everything end, an
 
 ``shrunk(checker)`` leaves out of a failing script all it can do without. Reading order: ``script``
 (what can happen), ``world`` (how it is made to), ``process`` and ``network`` (crashes, clocks, cuts),
-``actors`` (agents and people), ``checkers`` (what must be true), ``tables`` (what may be remembered).
+``actors`` (agents and people), ``checkers`` (what must be true), ``tables`` (what may be remembered),
+``base_peer`` and what is named after it (the peers that speak Loopal's dialect only: ``Peers.MIXED``).
 """
 
 from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
 from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op
-from loopal_cluster.testing.simulation.script import Script, Step, Weather, generate
+from loopal_cluster.testing.simulation.script import Peers, Script, Step, Weather, generate
 from loopal_cluster.testing.simulation.simulation import Report, Simulation
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Deviation",
     "History",
     "Op",
+    "Peers",
     "Report",
     "Script",
     "Simulation",

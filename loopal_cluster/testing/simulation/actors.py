@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from loopal_cluster.address import Address
+from loopal_cluster.completions import AGENT_COMPLETED, wrap_result
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
@@ -35,6 +36,7 @@ from loopal_cluster.messages import (
     Interrupt,
     Message,
     MetaComplete,
+    MetaRoute,
     Permission,
     Question,
     Register,
@@ -50,7 +52,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt
+from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt, Trouble
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result
@@ -306,12 +308,24 @@ class Rogue(Caller):
                 and life.ended_at is None
                 and life.parent is not None
                 and life.parent.hub != life.hub
+                and not life.parent.base  # a base hub believes everybody
             ):
                 agent, parent = Address.parse(life.address), Address.parse(life.parent.address)
                 self.world.trace(self.name, "forges the end of", life)
-                self._send_request(MetaComplete(Completion(life.agent_id, agent, parent, Done("forged"))))
+                if life.base:
+                    self._forge_message(agent, parent)
+                else:
+                    self._send_request(MetaComplete(Completion(life.agent_id, agent, parent, Done("forged"))))
         if self.here:
             self.world.schedule.after(0.5, self._forge)
+
+    def _forge_message(self, agent: Address, parent: Address) -> None:
+        """In the words of the base dialect."""
+        content = UserContent(wrap_result(agent.agent, "forged"))
+        envelope = Envelope(
+            f"forged-{self._last_id}", AGENT_COMPLETED, parent, content, "2026-01-01T00:00:00Z"
+        )
+        self._send_request(MetaRoute(envelope))
 
     def _leave(self) -> None:
         if self.end is not None:
@@ -348,7 +362,14 @@ class ScriptedAgent(Caller):
         """Stop the process for a while."""
         self._frozen += 1
         self.life.frozen.append([self.world.schedule.now, self.world.schedule.now + lasts])
+        if self.life.base:
+            self._block_hub(self.world.schedule.now, lasts)
         self.world.schedule.after(lasts, self._thaw)
+
+    def _block_hub(self, begins: float, lasts: float) -> None:
+        """A base hub hears nothing from its MetaHub while it waits for an agent."""
+        trouble = Trouble("blocked", self.life.hub, begins, begins + lasts)
+        self.world.history.troubles.append(trouble)
 
     def _thaw(self) -> None:
         self._frozen -= 1
@@ -373,6 +394,9 @@ class ScriptedAgent(Caller):
         if self.life.ended_at is not None:
             return
         self.life.ended_at = self.world.schedule.now
+        if self.life.base and (self._plan.listens == "silent" or self._plan.stubborn):
+            began = self.life.created_at
+            self._block_hub(began, self.life.ended_at - began)
         self.world.trace(self.name, "is gone:", reason)
         if self.end is not None:
             self.end.close()

@@ -30,7 +30,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
 from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op, Trouble
+from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op, Receipt, Trouble
 from loopal_cluster.wire.contents import user_content
 
 __all__ = ["CHECKERS", "Checker"]
@@ -62,6 +62,8 @@ class OneOutcome:
                 yield Deviation(
                     self.name, op.answers[1][0], f"{op} has {len(op.answers)} outcomes: {op.answers}"
                 )
+            elif op.hub in history.base:
+                continue  # it has no deadlines
             elif op.ended_at is None:
                 yield Deviation(self.name, history.ended_at, f"{op} has no outcome: {op.message}")
             elif self._waited_until(op) > self._deadline(op, history):
@@ -100,7 +102,7 @@ class DeliveredOnce:
                     processed[receipt.envelope.id].append(life)
         for envelope_id, op in history.envelopes.items():
             by = processed.get(envelope_id, [])
-            wanted = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
+            wanted = self._wanted(op, by, history)
             at = op.ended_at or history.ended_at
             if not wanted[0] <= len(by) <= wanted[1]:
                 yield Deviation(
@@ -110,6 +112,21 @@ class DeliveredOnce:
                 assert isinstance(op.message, Route)
                 target = op.message.envelope.target
                 yield Deviation(self.name, at, f"{op} to {target} was processed by {by[0]}")
+
+    def _wanted(self, op: Op, by: list[AgentLife], history: History) -> tuple[int, int]:
+        """At least and at most so many times."""
+        least, most = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
+        hubs = {life.hub for life in (by or history.lives) if is_target(life, op)}
+        if target := target_of(op):  # whoever it is for, or nobody
+            hubs |= {target.hub or META}
+        if not any(history.weak(op.hub, hub) for hub in hubs):
+            return least, most
+        if history.base & {op.hub, META}:
+            return 0, 1  # a yes need not be one, nor a no; but nothing is repeated
+        repeats = troubles_near(op, history, op.hub, META)
+        if op.code is ErrorCode.DELIVERY_FAILED:
+            most = 1  # the agent may have ended after it had taken it
+        return 0, most + repeats
 
 
 class TrueSender:
@@ -121,7 +138,7 @@ class TrueSender:
         for life in history.lives:
             for receipt in life.received:
                 op = history.envelopes.get(receipt.envelope.id)
-                if op is None:
+                if op is None or self._hub_is_true(op, life, receipt, history):
                     continue
                 expected: object = HumanSource()
                 if op.life is not None:
@@ -132,6 +149,15 @@ class TrueSender:
                         self.name, receipt.at, f"{life} got {op} from {receipt.source}, not {expected}"
                     )
 
+    def _hub_is_true(self, op: Op, life: AgentLife, receipt: Receipt, history: History) -> bool:
+        """A base hub lets everybody say who they are; our MetaHub knows at least the hub."""
+        if op.hub not in history.base:
+            return False
+        source = receipt.source
+        if life.hub == op.hub or META in history.base or not isinstance(source, AgentSource):
+            return True
+        return source.name.startswith(f"{op.hub}/")
+
 
 class TrueOutcomes:
     """What is told of an agent's end is how it ended, of the right agent, and always the same; or ``Lost``."""
@@ -139,7 +165,7 @@ class TrueOutcomes:
     name = "true outcomes"
 
     def check(self, history: History) -> Iterator[Deviation]:
-        lives = {life.agent_id: life for life in history.lives}
+        lives = history.lives_by_id()
         told: dict[str, Outcome] = {}
         for op in history.ops:
             if not isinstance(op.message, WaitAgent | CancelAgent) or op.verdict != "ok":
@@ -157,7 +183,7 @@ class TrueOutcomes:
                 )
             if not isinstance(waited.outcome, Lost):
                 first = told.setdefault(waited.agent_id, waited.outcome)
-                if first != waited.outcome:
+                if first != waited.outcome and not (history.base and bare(first) == bare(waited.outcome)):
                     yield Deviation(self.name, op.ended_at, f"{op} got {waited.outcome}, others got {first}")
 
     def _fault(
@@ -173,6 +199,9 @@ class TrueOutcomes:
             return f"it asked for {message.agent}"
         if life is not None and message.agent.hub not in (None, life.hub):
             return f"it asked for {message.agent}, and this one ran on {life.hub}"
+        far = life.hub if life is not None else name.hub or op.hub
+        if history.weak(op.hub, far):
+            return self._weak_fault(op, name.agent, far, outcome, life, history)
         if isinstance(outcome, Lost):
             since = 0.0 if life is None else life.created_at
             hubs = {op.hub, META} | ({life.hub} if life is not None else {name.hub or op.hub})
@@ -192,6 +221,30 @@ class TrueOutcomes:
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
+
+    def _weak_fault(
+        self, op: Op, name: str, hub: str, outcome: Outcome, life: AgentLife | None, history: History
+    ) -> str | None:
+        """A report in the base dialect names an agent and not a run, and a base MetaHub not even its hub."""
+        assert op.ended_at is not None
+        if isinstance(outcome, Lost):
+            return None if given_up(op, hub, life, history) else "nothing was lost"
+        if life is None and isinstance(outcome, Cancelled | Failed):
+            return None
+        namesakes = [
+            other
+            for other in history.lives
+            if other.name == name and (other.hub == hub or META in history.base)
+        ]
+        if any(bare(outcome) in map(bare, other.truths()) for other in namesakes):
+            return None
+        # Only of one of ours is there more to tell than what it said.
+        ended = [other for other in namesakes if not other.base and other.ended_at is not None]
+        if isinstance(outcome, Cancelled) and any(other.stop_wanted_at is not None for other in ended):
+            return None
+        if isinstance(outcome, Failed) and any(other.said is None for other in ended):
+            return None
+        return f"of its name said: {[str(other.said) for other in namesakes]}"
 
     def _successor(self, life: AgentLife, op: Op, history: History) -> bool:
         """Whether the address meant somebody else when it was asked for, and the asked hub could know."""
@@ -224,14 +277,19 @@ class SpawnedMeansRan:
         self, op: Op, message: SpawnAgent, lives: list[AgentLife], history: History
     ) -> Iterator[Deviation]:
         at = op.ended_at or history.ended_at
-        if len(lives) > 1:
+        hub = message.spec.target_hub or op.hub
+        most = 1
+        if hub in history.base and op.hub not in history.base:
+            most += troubles_near(op, history, op.hub, META)  # it does not know a repetition
+        if len(lives) > most:
             yield Deviation(self.name, at, f"{op} started {len(lives)} agents: {', '.join(map(str, lives))}")
         elif op.verdict == "ok":
-            wanted = (op.result.agent_id, message.spec.name, message.spec.target_hub or op.hub)
-            ran = [(life.agent_id, life.name, life.hub) for life in lives]
-            if ran != [wanted]:
+            wanted = (op.result.agent_id, message.spec.name, hub)
+            # A base hub has an identity of its own for each.
+            ran = {(wanted[0] if life.base else life.agent_id, life.name, life.hub) for life in lives}
+            if ran != {wanted}:
                 yield Deviation(self.name, at, f"{op} was told {wanted}, and there ran {ran}")
-        elif op.answers and lives:
+        elif op.answers and lives and not history.base & {hub, META}:
             life = lives[0]
             bound = (GONE if life.hub == op.hub else ORPHAN) + history.frozen_time(life.hub, at, at + ORPHAN)
             if (life.ended_at or history.ended_at) > max(at, life.created_at) + bound + SLACK:
@@ -259,15 +317,16 @@ class ParentIsTold:
         self, parent: AgentLife, name: str, children: list[AgentLife], history: History
     ) -> Iterator[Deviation]:
         texts = [text for told, text in completions(parent) if told == name]
+        lives = history.lives_by_id()
         by_wait = {
-            op.result.agent_id: op
+            lives[op.result.agent_id].agent_id if op.result.agent_id in lives else op.result.agent_id: op
             for op in history.ops
             if op.life is parent
             and isinstance(op.message, WaitAgent | CancelAgent)
             and op.verdict == "ok"
             and op.result.outcome is not None
         }
-        if len(texts) > len(children):
+        if len(texts) > len(children) and not parent.base:
             yield Deviation(
                 self.name,
                 history.ended_at,
@@ -277,7 +336,7 @@ class ParentIsTold:
             by_message = sum(child.agent_id in text for text in texts)
             wait = by_wait.get(child.agent_id)
             waited = wait is not None and wait.at + 0.1 < (child.said_at or child.ended_at or 0.0)
-            if by_message + waited > 1:
+            if by_message + waited > 1 and not history.weak(parent.hub, child.hub):
                 yield Deviation(self.name, history.ended_at, f"{parent} was told twice of the end of {child}")
         missing = [child for child in children if self._must_be_told(parent, child, history)]
         if len(missing) > len(texts) + sum(child.agent_id in by_wait for child in missing):
@@ -292,6 +351,8 @@ class ParentIsTold:
         if op.verdict != "ok" or child.ended_at is None or op.message.spec.notify_parent is False:
             return False
         until = child.ended_at + ORPHAN + TIMEOUTS.call_timeout
+        if history.weak(parent.hub, child.hub) and not self._base_tells(parent, child, until, history):
+            return False
         parent_until = min(
             at
             for at in (parent.said_at, parent.ended_at, parent.stop_wanted_at, history.ended_at)
@@ -304,6 +365,14 @@ class ParentIsTold:
             and history.frozen_time(parent.hub, child.ended_at, until) == 0
         )
 
+    def _base_tells(self, parent: AgentLife, child: AgentLife, until: float, history: History) -> bool:
+        """Whether a report in the base dialect, sent once, must have arrived."""
+        if META in history.base or parent.hub == child.hub:
+            return False
+        namesakes = [life for life in history.lives if life.address == child.address]
+        hubs = (parent.hub, child.hub, META)
+        return len(namesakes) == 1 and not history.troubled(child.created_at - RECOVERY, until, *hubs)
+
 
 class NoOrphans:
     """No agent runs on when its parent, or its parent's hub, is gone; cascades included."""
@@ -315,7 +384,13 @@ class NoOrphans:
             parent = life.parent
             if parent is None or life.detached or parent.ended_at is None or life.ended_at is None:
                 continue
-            since = max(parent.ended_at, life.created_at)
+            owner_ended_at = parent.ended_at
+            if history.weak(life.hub, parent.hub):
+                known_at = self._known_to_a_base_peer(life, parent, history)
+                if known_at is None:
+                    continue
+                owner_ended_at = known_at
+            since = max(owner_ended_at, life.created_at)
             local = life.hub == parent.hub and life.hub_run == parent.hub_run
             bound = (GONE + SLACK if local else ORPHAN) * DRIFT
             bound += history.frozen_time(life.hub, since, life.ended_at)
@@ -324,6 +399,29 @@ class NoOrphans:
                 yield Deviation(
                     self.name, since + bound, f"{life} ran {ran:.1f} s after the end of its parent {parent}"
                 )
+
+    def _known_to_a_base_peer(self, life: AgentLife, parent: AgentLife, history: History) -> float | None:
+        """Since when it must be known that this agent has no owner, if it must."""
+        assert parent.ended_at is not None
+        if META in history.base or (life.base and parent.base):
+            return None
+        if parent.base:  # it is not told of its parent's end, but of the loss of its parent's hub
+            return next(
+                (
+                    trouble.begins
+                    for trouble in history.troubles
+                    if trouble.process == parent.hub
+                    and trouble.kind in ("crash", "refused")
+                    and trouble.begins >= parent.created_at
+                ),
+                None,
+            )
+        hubs = (life.hub, parent.hub, META)
+        until = parent.ended_at + ORPHAN * DRIFT
+        namesakes = [other for other in history.lives if other.address == life.address]
+        if len(namesakes) > 1 or history.troubled(life.created_at - RECOVERY, until, *hubs):
+            return None  # a stop is asked for once, by name
+        return parent.ended_at
 
 
 class NoStopWithoutCause:
@@ -334,7 +432,13 @@ class NoStopWithoutCause:
     def check(self, history: History) -> Iterator[Deviation]:
         stops = [op for op in history.ops if isinstance(op.message, CancelAgent | ShutdownAgent)]
         for life in history.lives:
-            if life.stop_wanted_at is not None and not self._cause(life, life.stop_wanted_at, stops, history):
+            if life.stop_wanted_at is None:
+                continue
+            # A base hub stops whoever has the name.
+            meant = (
+                [other for other in history.lives if other.address == life.address] if life.base else [life]
+            )
+            if not any(self._cause(other, life.stop_wanted_at, stops, history) for other in meant):
                 yield Deviation(self.name, life.stop_wanted_at, f"{life} was stopped, and nobody wanted it")
 
     def _cause(self, life: AgentLife, at: float, stops: list[Op], history: History) -> bool:
@@ -380,6 +484,8 @@ class HumansDecide:
                 fault = None if None in made else "no operator has answered"
             elif op.result.allow:
                 fault = None if True in made else "no operator has allowed it"
+            elif op.hub in history.base or (META in history.base and op.result.by == "MetaHub"):
+                fault = None  # a base peer denies whatever nobody has allowed
             else:
                 fault = None if False in made or op.result.by == "policy" else "no operator has denied it"
             if fault is not None:
@@ -396,11 +502,16 @@ class CutsAreSurvived:
         for op in history.ops:
             if op.code is not ErrorCode.CONNECTION_LOST or op.caller_gone_at is not None:
                 continue
+            if META in history.base:
+                continue
             if not isinstance(op.message, Route | SpawnAgent | WaitAgent | CancelAgent):
                 continue
             assert op.ended_at is not None
             near = [t for t in history.troubles if t.begins <= op.ended_at and t.ends >= op.at - RECOVERY]
-            harmless = all(t.kind in self.HARMLESS or (t.kind == "crash" and t.process == META) for t in near)
+            near_base = any(t.process in history.base for t in near)
+            harmless = not near_base and all(
+                t.kind in self.HARMLESS or (t.kind == "crash" and t.process == META) for t in near
+            )
             if near and harmless and op.hub != META and not self._target_ended(op, history):
                 kinds = ", ".join(f"{trouble.kind} of {trouble.process}" for trouble in near)
                 yield Deviation(self.name, op.ended_at, f"{op} failed because of {kinds}: {op.answers[0][1]}")
@@ -424,6 +535,8 @@ class LostInTime:
                 detection = TIMEOUTS.lost_timeout
             if detection is None or trouble.process == META or trouble.ends < trouble.begins + detection:
                 continue
+            if META in history.base:
+                continue  # it tells nobody
             known_at = trouble.begins + detection
             for op in history.ops:
                 if not isinstance(op.message, WaitAgent) or not self._waits_on(
@@ -441,7 +554,7 @@ class LostInTime:
                     )
 
     def _waits_on(self, op: Op, hub: str, at: float, history: History) -> bool:
-        if op.hub == hub or op.at > at - 0.5 or (op.ended_at or at + 1) <= at:
+        if op.hub in (hub, *history.base) or op.at > at - 0.5 or (op.ended_at or at + 1) <= at:
             return False
         assert isinstance(op.message, WaitAgent)
         targets = [
@@ -456,13 +569,15 @@ class GivenUpMeansEnded:
     name = "given up means ended"
 
     def check(self, history: History) -> Iterator[Deviation]:
-        lives = {life.agent_id: life for life in history.lives}
+        lives = history.lives_by_id()
         for op in history.ops:
             if not isinstance(op.message, WaitAgent | CancelAgent) or op.verdict != "ok":
                 continue
             life = lives.get(op.result.agent_id)
             if life is None or life.ended_at is None or not isinstance(op.result.outcome, Lost):
                 continue
+            if history.weak(op.hub, life.hub):
+                continue  # a base hub goes on with it, and through a base MetaHub nobody can stop it
             if life.detached:
                 continue  # it was meant to go on without whoever waits
             assert op.ended_at is not None
@@ -483,7 +598,7 @@ class TrueHealth:
 
     def check(self, history: History) -> Iterator[Deviation]:
         for op in history.ops:
-            if isinstance(op.message, ListHubs) and op.verdict == "ok":
+            if isinstance(op.message, ListHubs) and op.verdict == "ok" and not history.base & {op.hub, META}:
                 status = {info.name: info.status for info in op.result.hubs}
                 for hub in sorted({life.hub for life in history.lives} | {op.hub} - {META}):
                     if (fault := self._fault(op, hub, status.get(hub), history)) is not None:
@@ -523,7 +638,7 @@ class Findable:
     def check(self, history: History) -> Iterator[Deviation]:
         for op in history.ops:
             target = target_of(op)
-            if target is None or op.code not in self.MISSING:
+            if target is None or op.code not in self.MISSING or history.base & {op.hub, META}:
                 continue
             if isinstance(op.message, WaitAgent) and op.message.agent_id is not None:
                 yield from self._check_run(op, op.message.agent_id, history)
@@ -583,6 +698,29 @@ CHECKERS: tuple[Checker, ...] = (
     TrueHealth(),
     Findable(),
 )
+
+
+def troubles_near(op: Op, history: History, *processes: str) -> int:
+    """How often one of these may have lost its connections while the operation was open."""
+    until = op.ended_at or history.ended_at
+    return sum(t.process in processes and t.begins <= until and t.ends >= op.at for t in history.troubles)
+
+
+def given_up(op: Op, hub: str, life: AgentLife | None, history: History) -> bool:
+    """Whether an agent behind a base peer may be called lost: something broke, or somebody wanted to stop it."""
+    assert op.ended_at is not None
+    since = 0.0 if life is None else life.created_at
+    if life is None or history.troubled(since - RECOVERY, op.ended_at, op.hub, hub, META):
+        return True
+    if any(
+        isinstance(other.message, CancelAgent | ShutdownAgent) and other.at <= op.ended_at
+        for other in history.ops
+    ):
+        return True
+    return life.parent is not None and any(
+        at is not None and at <= op.ended_at
+        for at in (life.parent.ended_at, life.parent.said_at, life.parent.stop_wanted_at)
+    )
 
 
 def unseen(trouble: Trouble, history: History) -> bool:

@@ -17,6 +17,9 @@ from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
 __all__ = ["AgentLife", "Deviation", "History", "Op", "Receipt", "Trouble", "Verdict"]
 
+NO_OUTPUT = "(no output)"
+"""What a base hub takes for the result of an agent that ended without a word."""
+
 UNKNOWN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED}
 """Refusals after which the caller cannot know whether the work was done."""
 
@@ -114,6 +117,8 @@ class AgentLife:
     detached: bool = False
     deaf: bool = False
     """It refuses messages, or does not answer them."""
+    base: bool = False
+    """Its hub speaks the base dialect."""
 
     @property
     def address(self) -> str:
@@ -127,6 +132,9 @@ class AgentLife:
     def truths(self) -> list[Outcome]:
         """The outcomes that may be told of it; ``Lost`` is judged elsewhere."""
         truths: list[Outcome] = []
+        if self.base:  # whatever it said is a result
+            text = None if self.said is None else self.said.result_text
+            return [Done(NO_OUTPUT if text is None else text)]
         if self.said is not None:
             text = self.said.result_text or ""
             match self.said.reason:
@@ -182,6 +190,21 @@ class History:
     """Which operation asked with which tool call id."""
     spawns: dict[int, Op] = field(factory=dict)
     ended_at: float = 0.0
+    base: frozenset[str] = frozenset()
+    """The processes that speak the base dialect only."""
+
+    def weak(self, *processes: str) -> bool:
+        """Whether a base peer is among these, or between them."""
+        between = {"meta"} if len(set(processes)) > 1 else set()
+        return not self.base.isdisjoint({*processes, *between})
+
+    def lives_by_id(self) -> dict[str, AgentLife]:
+        """Agents by identity. One on a base hub has another for the hub that asked for it."""
+        lives = {life.agent_id: life for life in self.lives}
+        for life in self.lives:
+            if life.base and (spawn := self.spawns.get(life.spawned_by or 0)) is not None and spawn.result:
+                lives.setdefault(spawn.result.agent_id, life)
+        return lives
 
     def troubled(self, begin: float, end: float, *processes: str) -> bool:
         """Whether anything was wrong with one of these processes, or (none given) at all, in this time."""

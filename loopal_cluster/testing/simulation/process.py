@@ -369,6 +369,7 @@ class _AgentHost:
             hub_run=hub.run,
             agent_type=effect.agent_type,
             created_at=hub.world.schedule.now,
+            base=hub.world.is_base(hub.name),
         )
         self._agent: ScriptedAgent | None = None
         self._stopped = False

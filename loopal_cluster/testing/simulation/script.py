@@ -28,6 +28,7 @@ __all__ = [
     "Look",
     "Nudge",
     "Partition",
+    "Peers",
     "Plan",
     "Script",
     "Send",
@@ -52,6 +53,15 @@ class Weather(enum.Enum):
     """Nothing but what agents do."""
     ROUGH = "rough"
     """Connections are cut, processes crash and freeze, the network is split."""
+
+
+class Peers(enum.Enum):
+    """Who is in the cluster."""
+
+    OURS = "ours"
+    """Hubs and a MetaHub of ours."""
+    MIXED = "mixed"
+    """Some of them speak the base dialect only."""
 
 
 @frozen
@@ -270,17 +280,30 @@ class Script:
     """Whether frames go through the wire codec."""
     drift: float = 0.0
     """How much the clocks differ in speed, at most."""
+    base: tuple[str, ...] = ()
+    """The hubs, or the MetaHub, that speak the base dialect only."""
 
     def __str__(self) -> str:
         head = (
             f"hubs {', '.join(self.hubs)}; codec {self.codec}; drift {self.drift}; until {self.horizon:.1f}"
         )
-        return "\n".join([head, *map(str, self.steps)])
+        base = [f"base: {', '.join(self.base)}"] if self.base else []
+        return "\n".join([head, *base, *map(str, self.steps)])
 
 
-def generate(seed: int, weather: Weather) -> Script:
-    """The script of a seed."""
-    return _Author(seed, weather).script()
+def generate(seed: int, weather: Weather, peers: Peers = Peers.OURS) -> Script:
+    """The script of a seed. Who speaks what changes nothing else in it."""
+    script = _Author(seed, weather).script()
+    if peers is Peers.OURS:
+        return script
+    return attrs.evolve(script, base=_base_peers(script.hubs, random.Random(f"peers-{weather.value}-{seed}")))
+
+
+def _base_peers(hubs: tuple[str, ...], rnd: random.Random) -> tuple[str, ...]:
+    """At least one, and never all of the hubs: somebody has to be of ours."""
+    if len(hubs) == 1 or rnd.random() < 0.25:
+        return (*rnd.sample(hubs, rnd.randint(0, len(hubs) - 1)), META)
+    return tuple(rnd.sample(hubs, rnd.randint(1, len(hubs) - 1)))
 
 
 class _Author:

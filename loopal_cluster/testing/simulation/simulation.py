@@ -12,7 +12,7 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
 from loopal_cluster.testing.simulation.history import Deviation, History
-from loopal_cluster.testing.simulation.script import Script, Weather, generate
+from loopal_cluster.testing.simulation.script import Peers, Script, Weather, generate
 from loopal_cluster.testing.simulation.shrink import shrink
 from loopal_cluster.testing.simulation.world import MakeHub, MakeMetaHub, World
 
@@ -48,6 +48,7 @@ class Simulation:
 
     seed: int
     weather: Weather = Weather.ROUGH
+    peers: Peers = Peers.OURS
     script: Script | None = None
     """What to try; by default what the seed says."""
     make_hub: MakeHub = HubCore
@@ -56,7 +57,7 @@ class Simulation:
 
     def __attrs_post_init__(self) -> None:
         if self.script is None:
-            self.script = generate(self.seed, self.weather)
+            self.script = generate(self.seed, self.weather, self.peers)
 
     def run(self, *, tracing: bool = False) -> Report:
         """Carry out the script and check every promise."""

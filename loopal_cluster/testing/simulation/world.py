@@ -46,7 +46,8 @@ from loopal_cluster.testing.simulation.actors import (
     ScriptedAgent,
     letter,
 )
-from loopal_cluster.testing.simulation.bounds import GONE, ORPHAN, SLACK, TIMEOUTS
+from loopal_cluster.testing.simulation.base_process import BaseHubProcess, BaseMetaHubProcess
+from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
 from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Trouble
 from loopal_cluster.testing.simulation.network import Connection, Line, Owner, connect
 from loopal_cluster.testing.simulation.process import HubProcess, MetaHubProcess, Process, Stopped
@@ -104,9 +105,13 @@ class World:
         self.tracing = tracing
         self.transcript: list[str] = []
         self.schedule = Schedule()
-        self.history = History()
-        self.meta = MetaHubProcess(self, META, script.drift)
-        self.hubs = {name: HubProcess(self, name, script.drift) for name in script.hubs}
+        self.history = History(base=frozenset(script.base))
+        meta = BaseMetaHubProcess if self.is_base(META) else MetaHubProcess
+        self.meta: MetaHubProcess = meta(self, META, script.drift)
+        self.hubs: dict[str, HubProcess] = {
+            name: (BaseHubProcess if self.is_base(name) else HubProcess)(self, name, script.drift)
+            for name in script.hubs
+        }
         self.clients = {name: Client(self, f"client@{name}", name) for name in (*script.hubs, META)}
         self._agents: dict[str, list[ScriptedAgent]] = {}
         self._connections = 0
@@ -132,6 +137,9 @@ class World:
         self._advance(healed + ORPHAN + max(TIMEOUTS.wait_timeout, GONE) + SLACK)
         self._end_agents()
         self._advance(self.schedule.now + TIMEOUTS.result_ttl + TIMEOUTS.spawn_timeout + 2 * GONE)
+        self._look_for_absent_hubs()
+        if self.script.base:
+            self._part_from_base_peers()
         self._look_for_leftovers()
 
     def _advance(self, until: float) -> None:
@@ -147,18 +155,35 @@ class World:
             hub.start()
         for client in self.clients.values():
             self.attach(client, Role.CLIENT)
-        self.attach(Observer(self, f"observer@{META}", META), Role.OBSERVER)
-        self.attach(Observer(self, f"observer@{self.script.hubs[0]}", self.script.hubs[0]), Role.OBSERVER)
+        for watched in (META, self.script.hubs[0]):
+            if not self.is_base(watched):
+                self.attach(Observer(self, f"observer@{watched}", watched), Role.OBSERVER)
 
     def _end_agents(self) -> None:
         for agents in list(self._agents.values()):
             for agent in agents:
                 agent.die("the run is over")
 
+    def _part_from_base_peers(self) -> None:
+        """Let base hubs go for good, and people stop what a base peer has left unsaid of."""
+        for hub in self.hubs.values():
+            if self.is_base(hub.name):
+                hub.crash()
+        self._advance(self.schedule.now + LOST + SLACK)
+        for hub in self.hubs.values():
+            client = self.clients[hub.name]
+            if isinstance(hub.core, HubCore) and client.here:
+                for record in hub.core.agents:
+                    client.ask(CancelAgent(record.address, agent_id=record.id, reason="forgotten"))
+        self._advance(self.schedule.now + TIMEOUTS.spawn_timeout + TIMEOUTS.result_ttl + 2 * GONE)
+
     def _look_for_leftovers(self) -> None:
         for process in (self.meta, *self.hubs.values()):
-            for name, left in self._left_in(process):
-                self.deviate("tables empty when quiet", f"{process.name} still has {name}: {left}")
+            if not self.is_base(process.name):
+                for name, left in self._left_in(process):
+                    self.deviate("tables empty when quiet", f"{process.name} still has {name}: {left}")
+
+    def _look_for_absent_hubs(self) -> None:
         for hub in self.hubs.values():
             if not hub.joined:
                 self.deviate("hubs come back", f"{hub.name} is not joined long after everything was healed")
@@ -188,6 +213,10 @@ class World:
         """A hub, or the MetaHub."""
         return self.meta if name == META else self.hubs[name]
 
+    def is_base(self, process: str) -> bool:
+        """Whether it speaks the base dialect only."""
+        return process in self.script.base
+
     def trusts(self, hub: str) -> bool:
         """Whether clients of this hub are part of its program and need no token."""
         return hub != META and int(hub.rpartition("-")[2]) % 2 == 0
@@ -212,8 +241,8 @@ class World:
     def attach(self, caller: Caller, role: Role) -> None:
         """Connect a client to its hub, now or as soon as that is there."""
         process = self.process(caller.hub)
-        if caller.end is not None:
-            return
+        if caller.end is not None or (caller.hub == META and self.is_base(META)):
+            return  # a base MetaHub has hubs and nobody else
         if not process.alive:
             self.schedule.after(0.5, self.attach, caller, role)
             return
@@ -234,6 +263,11 @@ class World:
             self.deviate("hubs come back", f"{hub.name} was in the cluster and is refused now: {reason}")
         self.schedule.after(0.0, self._restart_refused, hub, hub.run)
 
+    def on_left(self, hub: HubProcess, after: float) -> None:
+        """A base hub has lost its MetaHub: some time later somebody notices and starts it anew."""
+        self._note("left", hub.name, after)
+        self.schedule.after(after, self._restart_refused, hub, hub.run)
+
     def _restart_refused(self, hub: HubProcess, run: int) -> None:
         if hub.run == run and hub.alive:
             self._crash(hub, 0.5, kind="refused")
@@ -246,7 +280,7 @@ class World:
             case Attach(hub, manner, stays):
                 self._attach_operator(hub, manner, stays)
             case Forge(name):
-                if self.meta.alive:
+                if self.meta.alive and not self.is_base(META):  # that one believes everybody
                     rogue = Rogue(self, name, META)
                     connection = self.connect(rogue, self.meta)
                     connection.open(self.meta.welcome)
@@ -272,6 +306,9 @@ class World:
     def _message(self, actor: Caller, action: Action) -> Message[Any]:
         match action:
             case Spawn():
+                if self.is_base(actor.hub):
+                    prompt = action.plan.prompt(0)
+                    return SpawnAgent(SpawnSpec(action.name, prompt, target_hub=action.target_hub))
                 spec = SpawnSpec(
                     name=action.name,
                     prompt=action.plan.prompt(0),
@@ -288,7 +325,7 @@ class World:
                 agent_id = actor.known_ids.get(target) if by_id else None
                 timeout_ms = None if timeout is None else int(timeout * 1000)
                 return WaitAgent(Address.parse(target), agent_id=agent_id, timeout_ms=timeout_ms)
-            case Cancel(target=target, shutdown=True):
+            case Cancel(target=target, shutdown=shutdown) if shutdown or self.is_base(actor.hub):
                 return ShutdownAgent(Address.parse(target))
             case Cancel(target=target):
                 return CancelAgent(Address.parse(target), reason=f"{actor.name} wants it")

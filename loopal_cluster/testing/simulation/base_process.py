@@ -1,0 +1,38 @@
+"""The processes of base peers: as ours, but a hub that has lost its MetaHub does not dial again.
+
+It goes on without one until somebody starts it anew, as another instance with nothing in its memory.
+"""
+
+from __future__ import annotations
+
+from loopal_cluster.config import HubSettings, MetaHubSettings
+from loopal_cluster.runtime.runtime import Core
+from loopal_cluster.testing.simulation.actors import TOKEN
+from loopal_cluster.testing.simulation.base_hub import BaseHub
+from loopal_cluster.testing.simulation.base_meta_hub import BaseMetaHub
+from loopal_cluster.testing.simulation.bounds import TIMEOUTS
+from loopal_cluster.testing.simulation.network import End
+from loopal_cluster.testing.simulation.process import HubProcess, MetaHubProcess
+
+__all__ = ["BaseHubProcess", "BaseMetaHubProcess"]
+
+
+class BaseMetaHubProcess(MetaHubProcess):
+    """A MetaHub of the base dialect."""
+
+    def _make_core(self) -> Core:
+        settings = MetaHubSettings(cluster="", token=TOKEN, timeouts=TIMEOUTS)
+        return BaseMetaHub(settings, self._new_id())
+
+
+class BaseHubProcess(HubProcess):
+    """A hub of the base dialect."""
+
+    def _make_core(self) -> Core:
+        settings = HubSettings(name=self.name, instance="", meta_token=TOKEN, timeouts=TIMEOUTS)
+        return BaseHub(settings, self._new_id())
+
+    def _redial_if_uplink(self, end: End) -> None:
+        if self.uplink is not None and self.uplink.dialler is end:
+            self.uplink, self.joined = None, False
+            self.world.on_left(self, self._times.uniform(0.5, 5.0))
