@@ -215,7 +215,13 @@ class HubRequests:
         if record is not None:
             self._deliveries.deliver(record, DeliverEnvelope(envelope), origin, now)
         else:
-            self._escalate(origin, MetaRoute(envelope), now)
+            self._escalate(origin, MetaRoute(self._answerable(envelope)), now)
+
+    def _answerable(self, envelope: Envelope) -> Envelope:
+        """Say where the sender is, if the MetaHub is a base one, which passes it on as it is."""
+        if self._uplink.protocol is None and isinstance(envelope.source, AgentSource):
+            return evolve(envelope, source=AgentSource(f"{self._settings.name}/{envelope.source.name}"))
+        return envelope
 
     def _ask_agent(self, origin: Origin, envelope: Envelope, now: float) -> None:
         record, target = self._locate(envelope.target)

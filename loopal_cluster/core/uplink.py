@@ -147,9 +147,10 @@ class Uplink:
         if self.peer is None:
             return False
         if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
-            self.refused = True
+            # If we have been in the cluster, it may be our own old connection that has the name.
+            self.refused = self._leg is None
             reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
-            self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN)
+            self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN if self.refused else None)
             self.lost(now)
             return False
         self._join(now)

@@ -200,7 +200,9 @@ async def test_an_agent_routes_and_lists_hubs_through_it(serve_base):
     async with serve_base() as base, joined(base, agents={"lead": lead}) as (hub, meta_hub):
         async with hub.open_client() as client:
             agent = await client.spawn("lead", name="main")
-            params = {"target": "hub-b/worker", "source": {"Agent": "main"}, "content": {"text": "ping"}}
+            # A base MetaHub does not say where a sender is, so our hub does.
+            sender = {"Agent": "hub-a/main"}
+            params = {"target": "hub-b/worker", "source": sender, "content": {"text": "ping"}}
             await meta_hub.answer(await next_request(meta_hub, "meta/route", params), {"ok": True})
             infos = [
                 {"agent_count": 0, "capabilities": [], "name": name, "status": "Connected"}

@@ -32,6 +32,15 @@ class BaseHubProcess(HubProcess):
         settings = HubSettings(name=self.name, instance="", meta_token=TOKEN, timeouts=TIMEOUTS)
         return BaseHub(settings, self._new_id())
 
+    def start(self) -> None:
+        super().start()
+        self.later(TIMEOUTS.lost_timeout, self._give_up_joining)
+
+    def _give_up_joining(self) -> None:
+        """It waits for the MetaHub's answer for ever; people do not."""
+        if not self.has_joined:
+            self.world.on_left(self, 0.0)
+
     def _redial_if_uplink(self, end: End) -> None:
         if self.uplink is not None and self.uplink.dialler is end:
             self.uplink, self.joined = None, False

@@ -21,7 +21,7 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 
-__all__ = ["GONE", "LOST", "ORPHAN", "SLACK", "TIMEOUTS", "patience"]
+__all__ = ["DRIFT", "GONE", "LOST", "ORPHAN", "RECOVERY", "SLACK", "TIMEOUTS", "patience"]
 
 TIMEOUTS = Timeouts(
     handshake_timeout=3.0,
@@ -58,6 +58,13 @@ LOST = TIMEOUTS.rejoin_timeout + 1.0
 
 ORPHAN = max(TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout, TIMEOUTS.lease_timeout) + GONE + SLACK
 """From the end of an agent's owner until the agent is gone, whatever is cut meanwhile."""
+
+
+DRIFT = 1.03
+"""Clocks differ by at most 1 %, each from the true time and so 2 % from each other."""
+
+RECOVERY = TIMEOUTS.redial_delay_max + TIMEOUTS.handshake_timeout + LOST + SLACK
+"""After this time without trouble a cluster is whole again."""
 
 
 def patience(message: Message[Any]) -> float:

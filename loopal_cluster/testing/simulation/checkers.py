@@ -29,16 +29,22 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
-from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op, Receipt, Trouble
+from loopal_cluster.testing.simulation import base_promises
+from loopal_cluster.testing.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, RECOVERY, SLACK, TIMEOUTS
+from loopal_cluster.testing.simulation.history import (
+    AgentLife,
+    Deviation,
+    History,
+    Op,
+    Trouble,
+    bare,
+    is_target,
+    target_of,
+)
 from loopal_cluster.wire.contents import user_content
 
 __all__ = ["CHECKERS", "Checker"]
 
-DRIFT = 1.03
-"""Clocks differ by at most 1 %, each from the true time and so 2 % from each other."""
-RECOVERY = TIMEOUTS.redial_delay_max + TIMEOUTS.handshake_timeout + LOST + SLACK
-"""After this time without trouble a cluster is whole again."""
 META = "meta"
 
 
@@ -102,7 +108,9 @@ class DeliveredOnce:
                     processed[receipt.envelope.id].append(life)
         for envelope_id, op in history.envelopes.items():
             by = processed.get(envelope_id, [])
-            wanted = self._wanted(op, by, history)
+            wanted = base_promises.deliveries(op, by, history)
+            if wanted is None:
+                wanted = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
             at = op.ended_at or history.ended_at
             if not wanted[0] <= len(by) <= wanted[1]:
                 yield Deviation(
@@ -112,21 +120,6 @@ class DeliveredOnce:
                 assert isinstance(op.message, Route)
                 target = op.message.envelope.target
                 yield Deviation(self.name, at, f"{op} to {target} was processed by {by[0]}")
-
-    def _wanted(self, op: Op, by: list[AgentLife], history: History) -> tuple[int, int]:
-        """At least and at most so many times."""
-        least, most = {"ok": (1, 1), "refused": (0, 0)}.get(op.verdict, (0, 1))
-        hubs = {life.hub for life in (by or history.lives) if is_target(life, op)}
-        if target := target_of(op):  # whoever it is for, or nobody
-            hubs |= {target.hub or META}
-        if not any(history.weak(op.hub, hub) for hub in hubs):
-            return least, most
-        if history.base & {op.hub, META}:
-            return 0, 1  # a yes need not be one, nor a no; but nothing is repeated
-        repeats = troubles_near(op, history, op.hub, META)
-        if op.code is ErrorCode.DELIVERY_FAILED:
-            most = 1  # the agent may have ended after it had taken it
-        return 0, most + repeats
 
 
 class TrueSender:
@@ -138,25 +131,17 @@ class TrueSender:
         for life in history.lives:
             for receipt in life.received:
                 op = history.envelopes.get(receipt.envelope.id)
-                if op is None or self._hub_is_true(op, life, receipt, history):
+                if op is None:
                     continue
                 expected: object = HumanSource()
                 if op.life is not None:
                     local = op.life.hub == life.hub
                     expected = AgentSource(op.life.name if local else op.life.address)
-                if receipt.source != expected:
+                known = base_promises.sender_is_known(op, life, receipt, history)
+                if not (receipt.source == expected if known is None else known):
                     yield Deviation(
                         self.name, receipt.at, f"{life} got {op} from {receipt.source}, not {expected}"
                     )
-
-    def _hub_is_true(self, op: Op, life: AgentLife, receipt: Receipt, history: History) -> bool:
-        """A base hub lets everybody say who they are; our MetaHub knows at least the hub."""
-        if op.hub not in history.base:
-            return False
-        source = receipt.source
-        if life.hub == op.hub or META in history.base or not isinstance(source, AgentSource):
-            return True
-        return source.name.startswith(f"{op.hub}/")
 
 
 class TrueOutcomes:
@@ -201,7 +186,7 @@ class TrueOutcomes:
             return f"it asked for {message.agent}, and this one ran on {life.hub}"
         far = life.hub if life is not None else name.hub or op.hub
         if history.weak(op.hub, far):
-            return self._weak_fault(op, name.agent, far, outcome, life, history)
+            return base_promises.outcome_fault(op, name.agent, far, outcome, life, history)
         if isinstance(outcome, Lost):
             since = 0.0 if life is None else life.created_at
             hubs = {op.hub, META} | ({life.hub} if life is not None else {name.hub or op.hub})
@@ -221,30 +206,6 @@ class TrueOutcomes:
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
             return None
         return f"it said {life.said} and ended at {life.ended_at}"
-
-    def _weak_fault(
-        self, op: Op, name: str, hub: str, outcome: Outcome, life: AgentLife | None, history: History
-    ) -> str | None:
-        """A report in the base dialect names an agent and not a run, and a base MetaHub not even its hub."""
-        assert op.ended_at is not None
-        if isinstance(outcome, Lost):
-            return None if given_up(op, hub, life, history) else "nothing was lost"
-        if life is None and isinstance(outcome, Cancelled | Failed):
-            return None
-        namesakes = [
-            other
-            for other in history.lives
-            if other.name == name and (other.hub == hub or META in history.base)
-        ]
-        if any(bare(outcome) in map(bare, other.truths()) for other in namesakes):
-            return None
-        # Only of one of ours is there more to tell than what it said.
-        ended = [other for other in namesakes if not other.base and other.ended_at is not None]
-        if isinstance(outcome, Cancelled) and any(other.stop_wanted_at is not None for other in ended):
-            return None
-        if isinstance(outcome, Failed) and any(other.said is None for other in ended):
-            return None
-        return f"of its name said: {[str(other.said) for other in namesakes]}"
 
     def _successor(self, life: AgentLife, op: Op, history: History) -> bool:
         """Whether the address meant somebody else when it was asked for, and the asked hub could know."""
@@ -278,10 +239,7 @@ class SpawnedMeansRan:
     ) -> Iterator[Deviation]:
         at = op.ended_at or history.ended_at
         hub = message.spec.target_hub or op.hub
-        most = 1
-        if hub in history.base and op.hub not in history.base:
-            most += troubles_near(op, history, op.hub, META)  # it does not know a repetition
-        if len(lives) > most:
+        if len(lives) > base_promises.most_starts(op, hub, history):
             yield Deviation(self.name, at, f"{op} started {len(lives)} agents: {', '.join(map(str, lives))}")
         elif op.verdict == "ok":
             wanted = (op.result.agent_id, message.spec.name, hub)
@@ -351,7 +309,8 @@ class ParentIsTold:
         if op.verdict != "ok" or child.ended_at is None or op.message.spec.notify_parent is False:
             return False
         until = child.ended_at + ORPHAN + TIMEOUTS.call_timeout
-        if history.weak(parent.hub, child.hub) and not self._base_tells(parent, child, until, history):
+        weak = history.weak(parent.hub, child.hub)
+        if weak and not base_promises.is_told(parent, child, until, history):
             return False
         parent_until = min(
             at
@@ -365,14 +324,6 @@ class ParentIsTold:
             and history.frozen_time(parent.hub, child.ended_at, until) == 0
         )
 
-    def _base_tells(self, parent: AgentLife, child: AgentLife, until: float, history: History) -> bool:
-        """Whether a report in the base dialect, sent once, must have arrived."""
-        if META in history.base or parent.hub == child.hub:
-            return False
-        namesakes = [life for life in history.lives if life.address == child.address]
-        hubs = (parent.hub, child.hub, META)
-        return len(namesakes) == 1 and not history.troubled(child.created_at - RECOVERY, until, *hubs)
-
 
 class NoOrphans:
     """No agent runs on when its parent, or its parent's hub, is gone; cascades included."""
@@ -384,13 +335,12 @@ class NoOrphans:
             parent = life.parent
             if parent is None or life.detached or parent.ended_at is None or life.ended_at is None:
                 continue
-            owner_ended_at = parent.ended_at
+            ended_at: float | None = parent.ended_at
             if history.weak(life.hub, parent.hub):
-                known_at = self._known_to_a_base_peer(life, parent, history)
-                if known_at is None:
-                    continue
-                owner_ended_at = known_at
-            since = max(owner_ended_at, life.created_at)
+                ended_at = base_promises.ownerless_since(life, parent, history)
+            if ended_at is None:
+                continue
+            since = max(ended_at, life.created_at)
             local = life.hub == parent.hub and life.hub_run == parent.hub_run
             bound = (GONE + SLACK if local else ORPHAN) * DRIFT
             bound += history.frozen_time(life.hub, since, life.ended_at)
@@ -399,29 +349,6 @@ class NoOrphans:
                 yield Deviation(
                     self.name, since + bound, f"{life} ran {ran:.1f} s after the end of its parent {parent}"
                 )
-
-    def _known_to_a_base_peer(self, life: AgentLife, parent: AgentLife, history: History) -> float | None:
-        """Since when it must be known that this agent has no owner, if it must."""
-        assert parent.ended_at is not None
-        if META in history.base or (life.base and parent.base):
-            return None
-        if parent.base:  # it is not told of its parent's end, but of the loss of its parent's hub
-            return next(
-                (
-                    trouble.begins
-                    for trouble in history.troubles
-                    if trouble.process == parent.hub
-                    and trouble.kind in ("crash", "refused")
-                    and trouble.begins >= parent.created_at
-                ),
-                None,
-            )
-        hubs = (life.hub, parent.hub, META)
-        until = parent.ended_at + ORPHAN * DRIFT
-        namesakes = [other for other in history.lives if other.address == life.address]
-        if len(namesakes) > 1 or history.troubled(life.created_at - RECOVERY, until, *hubs):
-            return None  # a stop is asked for once, by name
-        return parent.ended_at
 
 
 class NoStopWithoutCause:
@@ -700,29 +627,6 @@ CHECKERS: tuple[Checker, ...] = (
 )
 
 
-def troubles_near(op: Op, history: History, *processes: str) -> int:
-    """How often one of these may have lost its connections while the operation was open."""
-    until = op.ended_at or history.ended_at
-    return sum(t.process in processes and t.begins <= until and t.ends >= op.at for t in history.troubles)
-
-
-def given_up(op: Op, hub: str, life: AgentLife | None, history: History) -> bool:
-    """Whether an agent behind a base peer may be called lost: something broke, or somebody wanted to stop it."""
-    assert op.ended_at is not None
-    since = 0.0 if life is None else life.created_at
-    if life is None or history.troubled(since - RECOVERY, op.ended_at, op.hub, hub, META):
-        return True
-    if any(
-        isinstance(other.message, CancelAgent | ShutdownAgent) and other.at <= op.ended_at
-        for other in history.ops
-    ):
-        return True
-    return life.parent is not None and any(
-        at is not None and at <= op.ended_at
-        for at in (life.parent.ended_at, life.parent.said_at, life.parent.stop_wanted_at)
-    )
-
-
 def unseen(trouble: Trouble, history: History) -> bool:
     """Whether the network may still have brought old words, or not brought the end of the connections."""
     return any(
@@ -731,24 +635,6 @@ def unseen(trouble: Trouble, history: History) -> bool:
         and other.ends >= trouble.begins
         for other in history.troubles
     )
-
-
-def target_of(op: Op) -> Address | None:
-    """Whom an operation is about."""
-    if isinstance(op.message, Route):
-        return op.message.envelope.target
-    return op.message.agent if isinstance(op.message, Addressed) else None
-
-
-def is_target(life: AgentLife, op: Op) -> bool:
-    """Whether an operation may be about this agent."""
-    target = target_of(op)
-    return target is not None and life.name == target.agent and target.hub in (None, life.hub)
-
-
-def bare(outcome: Outcome) -> Outcome:
-    """Without a traceback."""
-    return Failed(outcome.error) if isinstance(outcome, Failed) else outcome
 
 
 def call_id(op: Op) -> str:

@@ -10,12 +10,25 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
-from loopal_cluster.messages import Completed, Envelope, Message, Source
+from loopal_cluster.messages import Addressed, Completed, Envelope, Message, Route, Source
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
-__all__ = ["AgentLife", "Deviation", "History", "Op", "Receipt", "Trouble", "Verdict"]
+__all__ = [
+    "NO_OUTPUT",
+    "AgentLife",
+    "Deviation",
+    "History",
+    "Op",
+    "Receipt",
+    "Trouble",
+    "Verdict",
+    "bare",
+    "is_target",
+    "target_of",
+]
 
 NO_OUTPUT = "(no output)"
 """What a base hub takes for the result of an agent that ended without a word."""
@@ -218,3 +231,21 @@ class History:
         """For how long a process could not do anything in this time."""
         spans = [t for t in self.troubles if t.process == process and t.kind == "freeze"]
         return sum(max(0.0, min(end, t.ends) - max(begin, t.begins)) for t in spans)
+
+
+def target_of(op: Op) -> Address | None:
+    """Whom an operation is about."""
+    if isinstance(op.message, Route):
+        return op.message.envelope.target
+    return op.message.agent if isinstance(op.message, Addressed) else None
+
+
+def is_target(life: AgentLife, op: Op) -> bool:
+    """Whether an operation may be about this agent."""
+    target = target_of(op)
+    return target is not None and life.name == target.agent and target.hub in (None, life.hub)
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Without a traceback."""
+    return Failed(outcome.error) if isinstance(outcome, Failed) else outcome

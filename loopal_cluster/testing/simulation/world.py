@@ -307,8 +307,8 @@ class World:
         match action:
             case Spawn():
                 if self.is_base(actor.hub):
-                    prompt = action.plan.prompt(0)
-                    return SpawnAgent(SpawnSpec(action.name, prompt, target_hub=action.target_hub))
+                    there = None if action.target_hub == actor.hub else action.target_hub
+                    return SpawnAgent(SpawnSpec(action.name, action.plan.prompt(0), target_hub=there))
                 spec = SpawnSpec(
                     name=action.name,
                     prompt=action.plan.prompt(0),

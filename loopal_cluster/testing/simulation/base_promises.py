@@ -1,0 +1,157 @@
+"""What stays true when a base peer is on the way: "Weaker with base peers" in ``docs/protocol.md``.
+
+``History.weak`` says whether one is. The checkers then ask here what they may still expect; everything
+else they expect as always. An agent, or an operation, of a base hub itself is promised nothing that Loopal
+does not do.
+"""
+
+from __future__ import annotations
+
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent
+from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
+from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
+from loopal_cluster.testing.simulation.history import (
+    AgentLife,
+    History,
+    Op,
+    Receipt,
+    bare,
+    is_target,
+    target_of,
+)
+from loopal_cluster.testing.simulation.script import META
+
+__all__ = [
+    "deliveries",
+    "is_told",
+    "knows_the_name",
+    "most_starts",
+    "outcome_fault",
+    "ownerless_since",
+    "sender_is_known",
+]
+
+
+def deliveries(op: Op, by: list[AgentLife], history: History) -> tuple[int, int] | None:
+    """How often, at least and at most, a message is processed; None if no base peer has a part in it."""
+    target = target_of(op)
+    assert target is not None
+    hubs = {target.hub or META, *(life.hub for life in (by or history.lives) if is_target(life, op))}
+    if not any(history.weak(op.hub, hub) for hub in hubs):
+        return None
+    if history.base & {op.hub, META}:
+        return 0, 1  # yes and no may both be wrong, but nothing is repeated
+    most = 0 if op.verdict == "refused" and op.code is not ErrorCode.DELIVERY_FAILED else 1
+    return 0, most + _repetitions(op, history)
+
+
+def most_starts(op: Op, hub: str, history: History) -> int:
+    """How many agents a spawn on this hub starts: one, and one for each time that it may be repeated."""
+    if hub in history.base and not history.base & {op.hub, META}:
+        return 1 + _repetitions(op, history)
+    return 1
+
+
+def _repetitions(op: Op, history: History) -> int:
+    """How often a connection on the sender's side may have been lost while its hub was asking."""
+    until = op.at + op.patience  # also for a caller that has withdrawn
+    return sum(
+        trouble.process in (op.hub, META) and trouble.begins <= until and trouble.ends >= op.at
+        for trouble in history.troubles
+    )
+
+
+def sender_is_known(op: Op, life: AgentLife, receipt: Receipt, history: History) -> bool | None:
+    """Whether the sender is as true as it can be; None if it must be quite true.
+
+    A base hub lets everybody say who they are, and our MetaHub sees to it that the hub is right. A base
+    MetaHub brings a message by bare name even to the hub that it is from.
+    """
+    source = receipt.source
+    if op.hub in history.base:
+        if life.hub == op.hub or META in history.base or not isinstance(source, AgentSource):
+            return True
+        return source.name.startswith(f"{op.hub}/")
+    if META in history.base and op.life is not None and op.life.hub == life.hub:
+        return source in (AgentSource(op.life.name), AgentSource(op.life.address))
+    return None
+
+
+def outcome_fault(
+    op: Op, name: str, hub: str, outcome: Outcome, life: AgentLife | None, history: History
+) -> str | None:
+    """Why an outcome cannot be one of an agent of that name there (behind a base MetaHub: anywhere)."""
+    if isinstance(outcome, Lost):
+        return None if _may_be_lost(op, hub, life, history) else "nothing was lost"
+    if life is None and isinstance(outcome, Cancelled | Failed):
+        return None  # it never came up
+    namesakes = [
+        other for other in history.lives if other.name == name and (other.hub == hub or META in history.base)
+    ]
+    if any(bare(outcome) in map(bare, other.truths()) for other in namesakes):
+        return None
+    ours = [other for other in namesakes if not other.base and other.ended_at is not None]
+    if isinstance(outcome, Cancelled) and any(other.stop_wanted_at is not None for other in ours):
+        return None
+    if isinstance(outcome, Failed) and any(other.said is None for other in ours):
+        return None
+    return f"those of its name said {[str(other.said) for other in namesakes]}"
+
+
+def _may_be_lost(op: Op, hub: str, life: AgentLife | None, history: History) -> bool:
+    """Something broke, or somebody wanted it to stop, and nobody could tell whether it has."""
+    assert op.ended_at is not None
+    if life is None or history.troubled(life.created_at - RECOVERY, op.ended_at, op.hub, hub, META):
+        return True
+    family = [life.name]
+    ancestor = life.parent
+    while ancestor is not None:
+        family.append(ancestor.name)
+        ends = (ancestor.ended_at, ancestor.said_at, ancestor.stop_wanted_at)
+        if any(at is not None and at <= op.ended_at for at in ends):
+            return True
+        ancestor = ancestor.parent
+    return any(
+        isinstance(stop.message, CancelAgent | ShutdownAgent)
+        and stop.at <= op.ended_at
+        and stop.message.agent.agent in family
+        for stop in history.ops
+    )
+
+
+def is_told(parent: AgentLife, child: AgentLife, until: float, history: History) -> bool:
+    """Whether a parent is told of an end by a report that was sent once, by name."""
+    if META in history.base or (parent.base and child.base):
+        return False
+    if history.troubled(child.created_at - RECOVERY, until, parent.hub, child.hub, META):
+        return False
+    return knows_the_name(child, history) and (not parent.base or knows_the_name(parent, history))
+
+
+def knows_the_name(life: AgentLife, history: History) -> bool:
+    """Whether a hub knows this agent by its name: no other there has it, nor has one been spawned from there."""
+    return not any(
+        other is not life
+        and other.name == life.name
+        and life.hub in (other.hub, history.spawns[other.spawned_by or 0].hub)
+        for other in history.lives
+    )
+
+
+def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> float | None:
+    """Since when an agent must be known to have no owner; None if nobody promises to know."""
+    assert parent.ended_at is not None
+    if META in history.base or (life.base and parent.base):
+        return None
+    if parent.base:  # of its parent's end its hub is not told, but of the loss of its parent's hub
+        losses = (
+            trouble.begins
+            for trouble in history.troubles
+            if trouble.process == parent.hub and trouble.kind in ("crash", "refused")
+        )
+        return next((at for at in losses if at >= parent.created_at), None)
+    # A base hub is asked once, by name, to stop it.
+    until = parent.ended_at + ORPHAN * DRIFT
+    troubled = history.troubled(life.created_at - RECOVERY, until, life.hub, parent.hub, META)
+    return parent.ended_at if knows_the_name(life, history) and not troubled else None
