@@ -6,17 +6,19 @@
   codec.
 * ``CoreDriver``: events into one core, effects out, and a transcript.
 * ``Simulation(seed).run()``: a whole cluster of the cores from one seed, with everything that can go
-  wrong, and every promise checked. ``python -m loopal_cluster.testing --seeds 100`` runs many.
+  wrong, and every promise checked; with ``peers=Peers.MIXED`` some of them speak the base dialect only.
+  ``python -m loopal_cluster.testing --seeds 100`` runs many.
 """
 
 from loopal_cluster.runtime.channels import record_pair
 from loopal_cluster.testing.channels import byte_pair
 from loopal_cluster.testing.cluster import TestCluster, open_test_cluster
 from loopal_cluster.testing.driver import CoreDriver, sent
-from loopal_cluster.testing.simulation import Simulation, Weather
+from loopal_cluster.testing.simulation import Peers, Simulation, Weather
 
 __all__ = [
     "CoreDriver",
+    "Peers",
     "Simulation",
     "TestCluster",
     "Weather",

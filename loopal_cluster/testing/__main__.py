@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from loopal_cluster.testing.simulation import Report, Simulation, Weather
+from loopal_cluster.testing.simulation import Peers, Report, Simulation, Weather
 
 __all__ = ["main"]
 
@@ -29,15 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     first = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     weathers = list(Weather) if options.weather == "both" else [Weather(options.weather)]
+    clusters = list(Peers) if options.peers == "both" else [Peers(options.peers)]
+    kinds = [(weather, peers) for weather in weathers for peers in clusters]
     began = time.perf_counter()
     for done, seed in enumerate(range(first, first + options.seeds)):
-        for weather in weathers:
-            report = Simulation(seed, weather).run()
+        for weather, peers in kinds:
+            simulation = Simulation(seed, weather, peers)
+            report = simulation.run()
             if report.deviations:
-                _show(report, weather, done + 1, time.perf_counter() - began, as_json=options.json)
+                _show(simulation, report, done + 1, time.perf_counter() - began, as_json=options.json)
                 return 1
     seconds = time.perf_counter() - began
-    runs = options.seeds * len(weathers)
+    runs = options.seeds * len(kinds)
     summary = {
         "first_seed": first,
         "seeds": options.seeds,
@@ -64,6 +67,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--weather", choices=("calm", "rough", "both"), default="both", help="what goes wrong"
     )
+    parser.add_argument(
+        "--peers",
+        choices=("ours", "mixed", "both"),
+        default="both",
+        help="who is in the cluster: mixed has hubs, or a MetaHub, that speak the base dialect only",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args(arguments)
 
@@ -75,15 +84,17 @@ def _positive(text: str) -> int:
     return number
 
 
-def _show(report: Report, weather: Weather, done: int, seconds: float, *, as_json: bool) -> None:
+def _show(simulation: Simulation, report: Report, done: int, seconds: float, *, as_json: bool) -> None:
+    weather, peers = simulation.weather.value, simulation.peers.value
     first = report.deviations[0]
-    small = Simulation(report.seed, weather).shrunk(first.checker).run(tracing=True)
+    small = simulation.shrunk(first.checker).run(tracing=True)
     found = next(deviation for deviation in small.deviations if deviation.checker == first.checker)
     transcript = [line[:WIDTH] for line in small.transcript if _tells(line, found.at)]
     if as_json:
         finding = {
             "seed": report.seed,
-            "weather": weather.value,
+            "weather": weather,
+            "peers": peers,
             "checker": first.checker,
             "deviations": [str(deviation) for deviation in report.deviations],
             "script": str(small.script).splitlines(),
@@ -91,14 +102,14 @@ def _show(report: Report, weather: Weather, done: int, seconds: float, *, as_jso
         }
         print(json.dumps({"seeds": done, "seconds": round(seconds, 3), "findings": 1, "finding": finding}))
         return
-    print(f"seed {report.seed} ({weather.value}) breaks a promise:")
+    print(f"seed {report.seed} ({weather}, {peers}) breaks a promise:")
     print(*(f"  {deviation}" for deviation in report.deviations), sep="\n")
     print(f"the script, shrunk from {len(report.script.steps)} to {len(small.script.steps)} steps:")
     print(small.script)
     print(f"what happened in it, the last {CONTEXT} lines before:")
     print(*transcript[-CONTEXT:], sep="\n")
     print(f"  {found}")
-    print(f"again: python -m loopal_cluster.testing --seed {report.seed} --weather {weather.value}")
+    print(f"again: python -m loopal_cluster.testing --seed {report.seed} --weather {weather} --peers {peers}")
 
 
 def _tells(line: str, until: float) -> bool:

@@ -103,7 +103,7 @@ def test_shrinking_keeps_what_the_failure_needs():
 
 
 def test_the_command_says_how_many_runs_kept_every_promise(capsys):
-    status = main(["--seeds", "3", "--seed", "0", "--weather", "calm"])
+    status = main(["--seeds", "3", "--seed", "0", "--weather", "calm", "--peers", "ours"])
 
     assert status == 0
     assert "seeds 0 to 2: 3 runs" in capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_the_command_shows_the_seed_the_script_and_the_transcript_of_a_finding(m
 
 
 def test_the_command_speaks_json(capsys):
-    status = main(["--seeds", "2", "--seed", "0", "--weather", "calm", "--json"])
+    status = main(["--seeds", "2", "--seed", "0", "--weather", "calm", "--peers", "ours", "--json"])
 
     said = json.loads(capsys.readouterr().out)
     assert status == 0

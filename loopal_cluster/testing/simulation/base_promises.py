@@ -131,12 +131,12 @@ def is_told(parent: AgentLife, child: AgentLife, until: float, history: History)
 
 def knows_the_name(life: AgentLife, history: History) -> bool:
     """Whether a hub knows this agent by its name: no other there has it, nor has one been spawned from there."""
-    return not any(
-        other is not life
-        and other.name == life.name
-        and life.hub in (other.hub, history.spawns[other.spawned_by or 0].hub)
-        for other in history.lives
-    )
+    for other in history.lives:
+        spawn = history.spawns.get(other.spawned_by or 0)
+        asked_by = other.hub if spawn is None else spawn.hub
+        if other is not life and other.name == life.name and life.hub in (other.hub, asked_by):
+            return False
+    return True
 
 
 def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> float | None:

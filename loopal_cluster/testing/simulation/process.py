@@ -266,6 +266,7 @@ class HubProcess(Process):
             token=TOKEN,
             meta_token=TOKEN,
             agent_types=AGENT_TYPES,
+            default_type=AGENT_TYPES[0],  # for base hubs, which know no types
             timeouts=TIMEOUTS,
         )
         return self.world.make_hub(settings, self._new_id())

@@ -1,0 +1,177 @@
+"""Clusters in which some hubs, or the MetaHub, speak the base dialect only.
+
+What is promised with them is less ("Weaker with base peers" in the protocol document), and that is checked;
+what is promised without them is not touched by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from loopal_cluster.core import meta_hub, meta_requests, supervisor, uplink
+from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.messages import HubComplete
+from loopal_cluster.testing import Peers, Simulation, Weather
+from loopal_cluster.testing.__main__ import main
+from loopal_cluster.testing.simulation import generate
+
+SEEDS = range(150)
+
+
+@pytest.mark.parametrize("weather", Weather)
+def test_with_base_peers_what_is_still_promised_is_kept(weather):
+    findings = [
+        f"seed {seed}: {deviation}"
+        for seed in SEEDS
+        for deviation in Simulation(seed, weather, Peers.MIXED).run().deviations
+    ]
+
+    assert findings == []
+
+
+def test_a_mixed_script_is_the_same_script_among_other_peers():
+    for seed in SEEDS:
+        ours, mixed = (generate(seed, Weather.ROUGH, peers) for peers in Peers)
+
+        assert mixed.steps == ours.steps
+        assert (ours.base, mixed.hubs) == ((), ours.hubs)
+        assert set(mixed.base) <= {"meta", *mixed.hubs}
+        assert not set(mixed.hubs) <= set(mixed.base), "one hub is always of ours"
+
+
+def test_a_share_of_the_seeds_has_a_base_meta_hub():
+    with_meta_hub = [seed for seed in SEEDS if "meta" in generate(seed, Weather.CALM, Peers.MIXED).base]
+
+    assert len(SEEDS) / 4 < len(with_meta_hub) < len(SEEDS) / 2
+
+
+def test_a_mixed_seed_gives_the_same_transcript_twice():
+    for seed in range(10):
+        simulation = Simulation(seed, Weather.ROUGH, Peers.MIXED)
+
+        assert simulation.run(tracing=True).digest == simulation.run(tracing=True).digest
+
+
+def test_base_peers_do_the_work_they_are_asked_for():
+    reports = [Simulation(seed, Weather.CALM, Peers.MIXED).run() for seed in SEEDS]
+
+    lives = [life for report in reports for life in report.history.lives]
+    for_ours = [life for life in lives if life.base and life.parent is not None and not life.parent.base]
+    for_base = [life for life in lives if not life.base and life.parent is not None and life.parent.base]
+    assert len(for_ours) > 20, "agents of ours have children on base hubs"
+    assert len(for_base) > 20, "agents of base hubs have children on ours"
+
+
+def test_the_command_simulates_mixed_clusters(capsys):
+    assert main(["--seeds", "3", "--seed", "0", "--weather", "calm", "--peers", "mixed"]) == 0
+
+    assert "seeds 0 to 2: 3 runs" in capsys.readouterr().out
+
+
+def test_the_command_says_how_to_see_a_mixed_finding_again(monkeypatch, capsys):
+    a_lost_base_hub_that_nobody_is_told_of(monkeypatch)
+
+    assert main(["--seeds", "500", "--seed", "0", "--weather", "rough", "--peers", "mixed"]) == 1
+
+    out = capsys.readouterr().out
+    assert "base: hub-" in out
+    assert "--weather rough --peers mixed" in out
+
+
+# Planted defects that only base peers bring to light.
+
+
+def a_report_that_is_believed_from_any_hub(patch):
+    intact = supervisor.Supervisor.on_base_report
+    patch.setattr(
+        supervisor.Supervisor,
+        "on_base_report",
+        lambda self, hub, name, output, now: intact(self, None, name, output, now),
+    )
+
+
+def a_lost_base_hub_that_nobody_is_told_of(patch):
+    def on_hub_away(self, record, reason, now):
+        if record.instance is not None:
+            intact(self, record, reason, now)
+        elif self.hubs.get(record.name) is record:
+            self.hubs.remove(record)
+            self._timers.discard(meta_hub.HealthDue(record.name))
+
+    intact = meta_hub.MetaHubCore._on_hub_away
+    patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
+
+
+def a_base_report_that_is_delivered_and_settles_nothing(patch):
+    patch.setattr(HubRequests, "_settle_base_report", lambda *_: False)
+
+
+def an_outcome_for_a_base_parent_in_words_it_does_not_know(patch):
+    def report(self, origin, completion, now):
+        self._send(origin, completion.parent.hub, HubComplete(completion), now)
+
+    patch.setattr(meta_requests.MetaRequests, "_report", report)
+
+
+def a_base_hub_that_is_not_asked_for_a_bare_name(patch):
+    patch.setattr(meta_requests.MetaRequests, "_ask_base", lambda *_: set())
+
+
+def a_sender_that_a_base_meta_hub_has_to_qualify(patch):
+    intact = HubRequests._route
+
+    def route(self, origin, envelope, now):
+        protocol, self._uplink.protocol = self._uplink.protocol, uplink.PROTOCOL
+        intact(self, origin, envelope, now)
+        self._uplink.protocol = protocol
+
+    patch.setattr(HubRequests, "_route", route)
+
+
+def a_hub_that_takes_its_own_old_connection_for_another(patch):
+    intact = uplink.Uplink.on_probed
+
+    def on_probed(self, answer, now):
+        leg, self._leg = self._leg, None
+        joined = intact(self, answer, now)
+        if not joined:
+            self._leg = leg
+        return joined
+
+    patch.setattr(uplink.Uplink, "on_probed", on_probed)
+
+
+@pytest.mark.parametrize(
+    ("plant", "caught_by", "weather"),
+    [
+        (a_report_that_is_believed_from_any_hub, {"true outcomes"}, Weather.CALM),
+        (a_lost_base_hub_that_nobody_is_told_of, {"lost in time", "tables empty when quiet"}, Weather.ROUGH),
+        (
+            a_base_report_that_is_delivered_and_settles_nothing,
+            {"tables empty when quiet", "parent is told"},
+            Weather.CALM,
+        ),
+        (an_outcome_for_a_base_parent_in_words_it_does_not_know, {"parent is told"}, Weather.CALM),
+        (a_base_hub_that_is_not_asked_for_a_bare_name, {"findable"}, Weather.CALM),
+        (a_sender_that_a_base_meta_hub_has_to_qualify, {"true sender"}, Weather.CALM),
+        (a_hub_that_takes_its_own_old_connection_for_another, {"hubs come back"}, Weather.ROUGH),
+    ],
+)
+def test_a_defect_that_only_base_peers_show_is_caught(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    caught_by: set[str],
+    weather: Weather,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def findings(seed: int, peers: Peers) -> set[str]:
+        return {found.checker for found in Simulation(seed, weather, peers).run().deviations}
+
+    plant(monkeypatch)
+    seed = next((seed for seed in range(500) if caught_by & findings(seed, Peers.MIXED)), None)
+
+    assert seed is not None
+    assert not findings(seed, Peers.OURS)
+    monkeypatch.undo()
+    assert not findings(seed, Peers.MIXED)
