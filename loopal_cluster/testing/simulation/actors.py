@@ -345,6 +345,8 @@ class ScriptedAgent(Caller):
         self._on_gone = on_gone
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._frozen = 0
+        self._silent_since: float | None = None
+        """When it first left a request unanswered."""
         self._times = random.Random(f"agent-{life.agent_id}-{world.seed}")
 
     # Life and death.
@@ -363,13 +365,12 @@ class ScriptedAgent(Caller):
         self._frozen += 1
         self.life.frozen.append([self.world.schedule.now, self.world.schedule.now + lasts])
         if self.life.base:
-            self._block_hub(self.world.schedule.now, lasts)
+            self._block_hub(self.world.schedule.now, self.world.schedule.now + lasts)
         self.world.schedule.after(lasts, self._thaw)
 
-    def _block_hub(self, begins: float, lasts: float) -> None:
+    def _block_hub(self, begins: float, ends: float) -> None:
         """A base hub hears nothing from its MetaHub while it waits for an agent."""
-        trouble = Trouble("blocked", self.life.hub, begins, begins + lasts)
-        self.world.history.troubles.append(trouble)
+        self.world.history.troubles.append(Trouble("blocked", self.life.hub, begins, ends))
 
     def _thaw(self) -> None:
         self._frozen -= 1
@@ -394,9 +395,8 @@ class ScriptedAgent(Caller):
         if self.life.ended_at is not None:
             return
         self.life.ended_at = self.world.schedule.now
-        if self.life.base and (self._plan.listens == "silent" or self._plan.stubborn):
-            began = self.life.created_at
-            self._block_hub(began, self.life.ended_at - began)
+        if self.life.base and self._silent_since is not None:
+            self._block_hub(self._silent_since, self.life.ended_at)
         self.world.trace(self.name, "is gone:", reason)
         if self.end is not None:
             self.end.close()
@@ -480,6 +480,7 @@ class ScriptedAgent(Caller):
 
     def _take(self, request_id: int, envelope: Envelope) -> None:
         if self._plan.listens == "silent":
+            self._silent_since = self._silent_since or self.world.schedule.now
             return
         accepted = self._plan.listens == "yes"
         self.world.trace(self.name, "takes" if accepted else "refuses", envelope.id)
@@ -489,6 +490,7 @@ class ScriptedAgent(Caller):
 
     def _on_shutdown(self, request_id: int) -> None:
         if self._plan.stubborn:
+            self._silent_since = self._silent_since or self.world.schedule.now
             return
         self.answer(Response(request_id, OK))
         self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", "interrupted"))

@@ -121,12 +121,12 @@ def _may_be_lost(op: Op, hub: str, life: AgentLife | None, history: History) -> 
 
 
 def is_told(parent: AgentLife, child: AgentLife, until: float, history: History) -> bool:
-    """Whether a parent is told of an end by a report that was sent once, by name."""
+    """Whether a parent is told of an end: there was no trouble, and names are enough to know who is meant."""
     if META in history.base or (parent.base and child.base):
         return False
     if history.troubled(child.created_at - RECOVERY, until, parent.hub, child.hub, META):
         return False
-    return knows_the_name(child, history) and (not parent.base or knows_the_name(parent, history))
+    return all(knows_the_name(life, history) for life in (parent, child) if life.base)
 
 
 def knows_the_name(life: AgentLife, history: History) -> bool:
@@ -151,7 +151,8 @@ def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> flo
             if trouble.process == parent.hub and trouble.kind in ("crash", "refused")
         )
         return next((at for at in losses if at >= parent.created_at), None)
-    # A base hub is asked once, by name, to stop it.
+    if life.stop_wanted_at is not None:
+        return None  # a base hub asks it to end, once; whether it does is its own affair
     until = parent.ended_at + ORPHAN * DRIFT
     troubled = history.troubled(life.created_at - RECOVERY, until, life.hub, parent.hub, META)
     return parent.ended_at if knows_the_name(life, history) and not troubled else None

@@ -309,9 +309,10 @@ class ParentIsTold:
         if op.verdict != "ok" or child.ended_at is None or op.message.spec.notify_parent is False:
             return False
         until = child.ended_at + ORPHAN + TIMEOUTS.call_timeout
-        weak = history.weak(parent.hub, child.hub)
-        if weak and not base_promises.is_told(parent, child, until, history):
-            return False
+        if history.weak(parent.hub, child.hub):
+            until = child.ended_at + TIMEOUTS.call_timeout
+            if not base_promises.is_told(parent, child, until, history):
+                return False
         parent_until = min(
             at
             for at in (parent.said_at, parent.ended_at, parent.stop_wanted_at, history.ended_at)
