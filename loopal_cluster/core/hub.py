@@ -465,8 +465,8 @@ class HubCore:
                 self._supervisor.on_stopped_there(agent_id, answer, now)
             case Revoking():
                 pass  # it is not there, or its hub is gone with it
-            case Reconciling(hub):
-                self._reconciler.on_answer(hub, answer, now)
+            case Reconciling() as then:
+                self._reconciler.on_answer(then, answer, now)
             case unreachable:
                 assert_never(unreachable)
 

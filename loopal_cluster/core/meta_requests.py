@@ -394,7 +394,8 @@ class MetaRequests:
     def on_spawned(self, client: Peer, spec: SpawnSpec, hub: Peer) -> None:
         """A client's agent is up: it ends with the client."""
         record = self._hub_of(hub)
-        if not spec.detached and record is not None:
+        # A base hub would have to be told by name, and does not tell when the agent ends.
+        if not spec.detached and record is not None and record.protocol is not None:
             self._owned[record.name, spec.name] = (client, spec)
 
     def on_client_lost(self, client: Peer, reason: str, now: float) -> None:

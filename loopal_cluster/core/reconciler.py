@@ -53,7 +53,7 @@ class Reconciler:
         for hub in sorted(runs.keys() | owns.keys()):
             message = MetaReconcile(hub, tuple(runs.get(hub, ())), tuple(owns.get(hub, ())))
             with suppress(Refused):
-                self._uplink.call(message, Reconciling(hub), deadline)
+                self._uplink.call(message, Reconciling(message, self._uplink.anew), deadline)
 
     def answer(self, message: HubReconcile, now: float) -> Reconciled:
         """Another hub has joined (again), and wants to know what has changed meanwhile."""
@@ -68,17 +68,22 @@ class Reconciler:
         given_up = (agent_id for agent_id in message.runs if agent_id not in owned)
         return Reconciled(given_up=tuple(given_up), gone=tuple(gone))
 
-    def on_answer(self, hub: str, answer: Response | Failure, now: float) -> None:
+    def on_answer(self, then: Reconciling, answer: Response | Failure, now: float) -> None:
         """It has answered, or is not in the cluster any more."""
-        if isinstance(answer, Failure):
-            if answer.code in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.DEADLINE_EXCEEDED):
-                self._supervisor.on_hub_lost(hub, answer.detail, now)
-            return
-        for agent_id in answer.result.given_up:
+        if isinstance(answer, Response):
+            self._settle(then.message.hub, answer.result, now)
+        elif answer.code in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.DEADLINE_EXCEEDED):
+            self._supervisor.on_hub_lost(then.message.hub, answer.detail, now)
+        elif answer.code is ErrorCode.METHOD_NOT_FOUND and then.anew:
+            # A base hub, and it has joined since: it does not come back as the hub that it was.
+            self._settle(then.message.hub, Reconciled(then.message.runs, then.message.owns), now)
+
+    def _settle(self, hub: str, result: Reconciled, now: float) -> None:
+        for agent_id in result.given_up:
             record = self._agents.get(agent_id)
             if record is not None and record.parent is not None and record.parent.hub == hub:
                 self._supervisor.stop(record, f"its owner on hub '{hub}' has given it up", now)
-        for agent_id in answer.result.gone:
+        for agent_id in result.gone:
             record = self._agents.get(agent_id)
             if record is not None and record.hub == hub:
                 self._supervisor.settle(record, Lost(f"hub '{hub}' does not run it any more"), now)

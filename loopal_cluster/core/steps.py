@@ -11,7 +11,7 @@ from attrs import frozen
 
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
-from loopal_cluster.messages import Opaque, UserContent
+from loopal_cluster.messages import MetaReconcile, Opaque, UserContent
 
 __all__ = [
     "AgentDue",
@@ -155,7 +155,9 @@ class Revoking:
 class Reconciling:
     """Another hub has compared what we run for each other."""
 
-    hub: str
+    message: MetaReconcile
+    anew: bool
+    """The MetaHub has started anew, and with it every base hub."""
 
 
 @frozen

@@ -88,6 +88,8 @@ class Uplink:
     """The connection that is up."""
     _leg: Peer | None = field(default=None, init=False)
     """The newest connection that joined; what we ask waits there until the next one has."""
+    anew: bool = field(default=False, init=False)
+    """The MetaHub has started anew since we were last in its cluster."""
     _settling_until: float = field(default=-math.inf, init=False)
     _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
@@ -131,7 +133,8 @@ class Uplink:
             return False
         welcome = answer.result
         self.protocol = welcome.protocol
-        if self._leg is not None and welcome.cluster != self.cluster:
+        self.anew = self._leg is not None and welcome.cluster != self.cluster
+        if self.anew:
             self._settling_until = now + self._settings.timeouts.settle_timeout
         self.cluster = welcome.cluster
         self._heartbeat_interval = welcome.heartbeat_interval or self._settings.timeouts.heartbeat_interval

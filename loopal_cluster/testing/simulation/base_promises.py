@@ -25,6 +25,7 @@ from loopal_cluster.testing.simulation.script import META
 __all__ = [
     "deliveries",
     "is_told",
+    "may_be_stopped",
     "knows_the_name",
     "most_starts",
     "outcome_fault",
@@ -139,6 +140,17 @@ def knows_the_name(life: AgentLife, history: History) -> bool:
     return True
 
 
+def may_be_stopped(life: AgentLife, at: float, history: History) -> bool:
+    """Whether the end of another may have been taken for that of an owner, by name, behind a base MetaHub."""
+    names, owner = set(), life.parent
+    while owner is not None:
+        names.add(owner.name)
+        owner = owner.parent
+    return META in history.base and any(
+        other.name in names and other.ended_at is not None and other.ended_at <= at for other in history.lives
+    )
+
+
 def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> float | None:
     """Since when an agent must be known to have no owner; None if nobody promises to know."""
     assert parent.ended_at is not None
@@ -151,8 +163,8 @@ def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> flo
             if trouble.process == parent.hub and trouble.kind in ("crash", "refused")
         )
         return next((at for at in losses if at >= parent.created_at), None)
-    if life.stop_wanted_at is not None:
-        return None  # a base hub asks it to end, once; whether it does is its own affair
+    if life.said is not None or life.stop_wanted_at is not None:
+        return None  # a base hub takes its word, or asks it to end; whether it does is its own affair
     until = parent.ended_at + ORPHAN * DRIFT
     troubled = history.troubled(life.created_at - RECOVERY, until, life.hub, parent.hub, META)
     return parent.ended_at if knows_the_name(life, history) and not troubled else None

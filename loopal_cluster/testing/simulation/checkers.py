@@ -366,6 +366,8 @@ class NoStopWithoutCause:
             meant = (
                 [other for other in history.lives if other.address == life.address] if life.base else [life]
             )
+            if base_promises.may_be_stopped(life, life.stop_wanted_at, history):
+                continue
             if not any(self._cause(other, life.stop_wanted_at, stops, history) for other in meant):
                 yield Deviation(self.name, life.stop_wanted_at, f"{life} was stopped, and nobody wanted it")
 
@@ -575,6 +577,8 @@ class Findable:
             if target.hub is None and self._namesake_on_the_way(up, target.agent, op, history):
                 continue
             for life in up:
+                if life.base and not base_promises.knows_the_name(life, history):
+                    continue
                 if not history.troubled(op.at - RECOVERY, op.at + op.patience, op.hub, life.hub, META):
                     yield Deviation(
                         self.name, op.at, f"{op} to {target} got {op.answers[0][1]}, but {life} is up"
