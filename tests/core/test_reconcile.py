@@ -280,6 +280,20 @@ def test_a_hub_that_only_cannot_say_is_not_lost():
     assert hub.core.agents.find(THERE) is not None
 
 
+def test_a_base_hub_does_not_come_back_to_a_restarted_meta_hub_as_the_hub_it_was():
+    hub, x, up = with_shadow()
+    r = for_remote(hub, up)
+    hub.request(x, WaitAgent(THERE))
+    again, _ = rejoin(hub, up, cluster="another")
+
+    refusal = Failure(call_of(hub, MetaReconcile), ErrorCode.METHOD_NOT_FOUND, "base dialect")
+    effects = hub.receive(again, refusal)
+
+    lost = Lost("hub 'there' does not run it any more")
+    assert [frame.result.outcome for frame in answers(effects, x)] == [lost]
+    assert requests(effects, r) == [Shutdown()]
+
+
 def test_a_hub_that_a_restarted_meta_hub_does_not_know_yet_is_not_lost():
     hub, _, up = with_shadow()
     again, _ = rejoin(hub, up, cluster="another")

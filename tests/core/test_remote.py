@@ -22,6 +22,7 @@ from loopal_cluster.messages import (
     Envelope,
     HubComplete,
     HubLost,
+    HumanSource,
     Interrupt,
     InterruptAgent,
     ListAgents,
@@ -579,6 +580,16 @@ def test_nobody_wants_the_report_when_the_hub_of_the_parent_is_lost():
     assert not hub.core._reports
     hub.receive(up, Failure(call_of(hub, MetaComplete), ErrorCode.HUB_NOT_CONNECTED, "gone"))
     assert reports(hub.advance(5.0)) == []
+
+
+def test_a_meta_hub_of_the_base_dialect_gets_a_sender_that_can_be_answered():
+    hub = open_hub()
+    x = begin(hub, "x")
+    up = join_base_meta(hub)
+
+    effects = hub.request(x, Route(envelope("there/y", HumanSource())))
+
+    assert requests(effects, up) == [MetaRoute(envelope("there/y", AgentSource("here/x")))]
 
 
 def test_a_meta_hub_of_the_base_dialect_gets_the_outcome_in_words():

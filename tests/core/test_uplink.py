@@ -158,6 +158,18 @@ def test_a_meta_hub_that_does_not_list_us_has_refused_us(answer):
     assert effects == [Disconnect(up, reason, ErrorCode.NAME_TAKEN)]
 
 
+def test_a_meta_hub_that_does_not_list_us_any_more_may_still_have_our_old_connection():
+    hub = open_hub()
+    hub.lose(join_base_meta(hub))
+    again = hub.connect(Link.UPLINK)
+    hub.receive(again, Response(1, Welcome()))
+
+    effects = hub.receive(again, Response(2, HubList(())))
+
+    assert [effect.refusal for effect in effects if isinstance(effect, Disconnect)] == [None]
+    assert not hub.core.uplink.refused
+
+
 # Heartbeats.
 
 
