@@ -219,7 +219,7 @@ class HubRequests:
 
     def _answerable(self, envelope: Envelope) -> Envelope:
         """Say where the sender is, if the MetaHub is a base one, which passes it on as it is."""
-        if self._uplink.protocol is None and isinstance(envelope.source, AgentSource):
+        if self._uplink.cluster is None and isinstance(envelope.source, AgentSource):
             return evolve(envelope, source=AgentSource(f"{self._settings.name}/{envelope.source.name}"))
         return envelope
 

@@ -98,6 +98,7 @@ class Uplink:
     protocol: Protocol | None = field(default=None, init=False)
     """None while not joined, and for a MetaHub of the base dialect."""
     cluster: str | None = field(default=None, init=False)
+    """The id of its run, also while it is away; None for a MetaHub of the base dialect."""
     _heartbeat_interval: float = field(default=0.0, init=False)
     _changes: dict[str, Announced | None] = field(factory=dict, init=False)
     """What the MetaHub does not know yet, by agent name; None for one that has ended."""

@@ -123,9 +123,9 @@ def a_sender_that_a_base_meta_hub_has_to_qualify(patch):
     intact = HubRequests._route
 
     def route(self, origin, envelope, now):
-        protocol, self._uplink.protocol = self._uplink.protocol, uplink.PROTOCOL
+        cluster, self._uplink.cluster = self._uplink.cluster, "some"
         intact(self, origin, envelope, now)
-        self._uplink.protocol = protocol
+        self._uplink.cluster = cluster
 
     patch.setattr(HubRequests, "_route", route)
 
