@@ -119,6 +119,10 @@ def a_base_hub_that_is_not_asked_for_a_bare_name(patch):
     patch.setattr(meta_requests.MetaRequests, "_ask_base", lambda *_: set())
 
 
+def a_delivery_that_failed_and_counts_as_one_that_went_well(patch):
+    patch.setattr(meta_hub, "Ok", lambda ok: object())
+
+
 def a_sender_that_a_base_meta_hub_has_to_qualify(patch):
     intact = HubRequests._route
 
@@ -155,6 +159,7 @@ def a_hub_that_takes_its_own_old_connection_for_another(patch):
         ),
         (an_outcome_for_a_base_parent_in_words_it_does_not_know, {"parent is told"}, Weather.CALM),
         (a_base_hub_that_is_not_asked_for_a_bare_name, {"findable"}, Weather.CALM),
+        (a_delivery_that_failed_and_counts_as_one_that_went_well, {"delivered once"}, Weather.CALM),
         (a_sender_that_a_base_meta_hub_has_to_qualify, {"true sender"}, Weather.CALM),
         (a_hub_that_takes_its_own_old_connection_for_another, {"hubs come back"}, Weather.ROUGH),
     ],

@@ -43,8 +43,10 @@ def deliveries(op: Op, by: list[AgentLife], history: History) -> tuple[int, int]
         return None
     if history.base & {op.hub, META}:
         return 0, 1  # yes and no may both be wrong, but nothing is repeated
+    may_refuse = any(life.deaf and is_target(life, op) for life in history.lives)
+    least = 1 if op.verdict == "ok" and not may_refuse else 0
     most = 0 if op.verdict == "refused" and op.code is not ErrorCode.DELIVERY_FAILED else 1
-    return 0, most + _repetitions(op, history)
+    return least, most + _repetitions(op, history)
 
 
 def most_starts(op: Op, hub: str, history: History) -> int:
