@@ -17,7 +17,7 @@ from loopal_cluster.testing import Peers, Simulation, Weather
 from loopal_cluster.testing.__main__ import main
 from loopal_cluster.testing.simulation import generate
 
-SEEDS = range(150)
+SEEDS = range(100)
 
 
 @pytest.mark.parametrize("weather", Weather)
@@ -60,8 +60,8 @@ def test_base_peers_do_the_work_they_are_asked_for():
     lives = [life for report in reports for life in report.history.lives]
     for_ours = [life for life in lives if life.base and life.parent is not None and not life.parent.base]
     for_base = [life for life in lives if not life.base and life.parent is not None and life.parent.base]
-    assert len(for_ours) > 20, "agents of ours have children on base hubs"
-    assert len(for_base) > 20, "agents of base hubs have children on ours"
+    assert len(for_ours) > 10, "agents of ours have children on base hubs"
+    assert len(for_base) > 10, "agents of base hubs have children on ours"
 
 
 def test_the_command_simulates_mixed_clusters(capsys):
