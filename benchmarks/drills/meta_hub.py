@@ -1,0 +1,109 @@
+"""The drills about the MetaHub: it is killed with requests in flight, and is back on its port after 2 s.
+
+Callers are clients of ``hub-a``; the work is done on ``hub-b``, and the journal says how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from benchmarks.drills.findings import Drill, Findings, Time
+from benchmarks.drills.ledger import Ledger
+from benchmarks.drills.processes import Site, until
+from loopal_cluster import Client
+from loopal_cluster.outcomes import unwrap
+
+__all__ = ["DRILLS"]
+
+AWAY = 2.0
+"""Seconds between the kill and the restart."""
+ANSWER_TIMEOUT = 40.0
+"""For all answers: the product's own ``call_timeout``, and ample time."""
+SETTLE_TIMEOUT = 5.0
+"""For what was answered to be in the journal, and for agents that nobody wants to be gone."""
+
+
+async def message(client: Client, key: str) -> None:
+    """A message with a receipt."""
+    await client.send("hub-b/sink", key)
+
+
+async def spawn(client: Client, key: str) -> None:
+    """A spawn and its result."""
+    await (await client.spawn("note", key, hub="hub-b")).result()
+
+
+async def wait(client: Client, key: str) -> None:
+    """A wait for an agent that ends before, while or after the MetaHub is away."""
+    unwrap(key, await client.wait(f"hub-b/{key}"))
+
+
+Work = Callable[[Client, str], Awaitable[None]]
+KINDS: tuple[Work, ...] = (message, spawn, wait)
+"""The kinds of requests; the n-th request is of the n-th kind, in turn."""
+
+
+async def meta_hub_killed(site: Site, count: int) -> Findings:
+    """Kill the MetaHub when some of the requests have been answered, and start it again."""
+    meta_hub = await site.start_cluster("hub-a", "hub-b")
+    ledger = Ledger()
+    async with site.connect("hub-a") as client, site.connect("hub-b") as there:
+        await there.spawn("sink", name="sink")
+        await _start_nappers(there, count)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + ANSWER_TIMEOUT
+            for number in range(count):
+                work = KINDS[number % len(KINDS)]
+                nursery.start_soon(ledger.ask, _key(work, number), partial(work, client, _key(work, number)))
+            await until(lambda: ledger.open < 0.9 * count)
+            await meta_hub.kill()
+            in_flight = ledger.open
+            site.say(f"the MetaHub is killed, {in_flight} of {count} requests are in flight")
+            await trio.sleep(AWAY)
+            await site.start_meta_hub()
+            back_at = trio.current_time()
+            await spawn(client, "probe")
+            works = trio.current_time() - back_at
+            site.say(f"the MetaHub is back; a spawn over it had its result after {works:.3f} s")
+        answered = trio.current_time() - back_at
+        with trio.move_on_after(SETTLE_TIMEOUT):
+            await until(lambda: not ledger.missing(site.journal()))
+        left = len(await there.local_agents()) - 1
+    balance = ledger.balance(site.journal())
+    return Findings(
+        recovery=Time("from the MetaHub's being back to the result of a new spawn over it", works, 1.0),
+        times=(Time("to the last answer", answered, ANSWER_TIMEOUT),),
+        lost=balance.lost,
+        doubled=balance.doubled,
+        left=left,
+        counts={"in flight at the kill": in_flight} | ledger.counts(),
+    )
+
+
+def _key(work: Work, number: int) -> str:
+    return f"{work.__name__}-{number}"
+
+
+async def _start_nappers(there: Client, count: int) -> None:
+    """Start the agents that will be waited for; they end one after the other, for five seconds."""
+    for number in range(count):
+        if KINDS[number % len(KINDS)] is wait:
+            key = _key(wait, number)
+            await there.spawn("nap", f"{0.5 + 5 * number / count} {key}", name=key)
+
+
+DRILLS = (
+    Drill(
+        "coordinator-killed",
+        "the MetaHub is killed with 30 requests in flight, and is back 2 s later",
+        partial(meta_hub_killed, count=30),
+    ),
+    Drill(
+        "coordinator-killed-1000",
+        "the same with 1,000 messages, spawns and waits in flight",
+        partial(meta_hub_killed, count=1000),
+    ),
+)

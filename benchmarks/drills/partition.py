@@ -1,0 +1,3 @@
+from benchmarks.drills.findings import Drill
+
+DRILLS: tuple[Drill, ...] = ()
