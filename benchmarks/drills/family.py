@@ -10,7 +10,7 @@ from benchmarks.drills.agents import UP
 from benchmarks.drills.processes import START_TIMEOUT, Site, is_alive, until
 from loopal_cluster import Client
 
-__all__ = ["await_end", "start_family"]
+__all__ = ["agents_left", "await_end", "start_family"]
 
 END_TIMEOUT = 10.0
 """What runs on for longer is left running. A sleeper ends at SIGTERM; one that does not is killed in 7.5 s."""
@@ -31,3 +31,12 @@ async def await_end(pids: AbstractSet[int]) -> int:
     with trio.move_on_after(END_TIMEOUT):
         await until(lambda: not any(is_alive(pid) for pid in pids))
     return sum(is_alive(pid) for pid in pids)
+
+
+async def agents_left(client: Client, *, wanted: int = 0) -> int:
+    """Wait until a hub has no more agents than it should; return how many more it has."""
+    count = 0
+    with trio.move_on_after(END_TIMEOUT):
+        while (count := len(await client.local_agents())) > wanted:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+    return count - wanted

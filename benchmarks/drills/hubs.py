@@ -15,11 +15,12 @@ from benchmarks.drills.family import await_end, start_family
 from benchmarks.drills.findings import Drill, Findings, Time
 from benchmarks.drills.ledger import Ledger
 from benchmarks.drills.processes import Site
-from loopal_cluster import Client, EventStream
+from loopal_cluster import Client
 from loopal_cluster.outcomes import unwrap
 from loopal_cluster.payloads import HubGone, HubJoined
+from loopal_cluster.runtime.client import EventStream
 
-__all__ = ["DRILLS"]
+__all__ = ["DRILLS", "FAST", "FAST_SETTINGS", "LOST_TIMEOUT", "seen"]
 
 WAITERS = 200
 AGENTS = 20
@@ -30,7 +31,8 @@ UNDER_WAY = 0.5
 
 LOST_TIMEOUT = 2.0
 FAST = ("--heartbeat-interval", "0.5", "--suspect-timeout", "1", "--lost-timeout", f"{LOST_TIMEOUT:g}")
-"""Options of a MetaHub that gives up a silent hub after two seconds."""
+FAST_SETTINGS = f"a silent hub is lost after {LOST_TIMEOUT:g} s"
+"""Options of a MetaHub that gives up a silent hub soon, and what they mean."""
 
 
 async def hub_killed(site: Site) -> Findings:
@@ -45,7 +47,7 @@ async def hub_killed(site: Site) -> Findings:
         events = await observer.subscribe()
         async with _waiters([near, far, observer]) as ledger:
             killed_at = await site.programs["hub-b"].kill()
-            gone = await _seen(events, HubGone) - killed_at
+            gone = await seen(events, HubGone) - killed_at
         told = trio.current_time() - killed_at
         site.say(f"hub-b is killed; lost after {gone:.3f} s, and all know after {told:.3f} s")
         started_at = trio.current_time()
@@ -76,12 +78,12 @@ async def hub_frozen(site: Site) -> Findings:
         async with _waiters([near, far, observer]) as ledger:
             hub.freeze()
             frozen_at = trio.current_time()
-            gone = await _seen(events, HubGone) - frozen_at
+            gone = await seen(events, HubGone) - frozen_at
         told = trio.current_time() - frozen_at
         site.say(f"hub-b is frozen; lost after {gone:.3f} s, and all know after {told:.3f} s")
         hub.thaw()
         thawed_at = trio.current_time()
-        back = await _seen(events, HubJoined) - thawed_at
+        back = await seen(events, HubJoined) - thawed_at
         left = await await_end(children)
         ended = trio.current_time() - thawed_at
         await _works(near)
@@ -119,7 +121,7 @@ async def _result(client: Client, agent: str) -> None:
     unwrap(agent, await client.wait(agent))
 
 
-async def _seen(events: EventStream, what: type[HubGone | HubJoined]) -> float:
+async def seen(events: EventStream, what: type[HubGone | HubJoined]) -> float:
     """When the MetaHub says this of a hub."""
     with trio.fail_after(ANSWER_TIMEOUT):
         async for event in events:
@@ -144,6 +146,6 @@ DRILLS = (
         "hub-frozen",
         "a hub is frozen until it is given up, and goes on",
         hub_frozen,
-        "a hub is lost after 2 s",
+        FAST_SETTINGS,
     ),
 )

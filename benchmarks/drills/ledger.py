@@ -58,6 +58,11 @@ class Ledger:
         """Requests without an answer."""
         return sum(answer is None for answer in self.answers.values())
 
+    @property
+    def answered(self) -> int:
+        """Requests with an answer."""
+        return len(self.answers) - self.open
+
     def counts(self) -> dict[str, int]:
         """How often each answer was given."""
         return dict(Counter(answer or "no answer" for answer in self.answers.values()))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from benchmarks.drills.family import await_end, start_family
+from benchmarks.drills.family import agents_left, await_end, start_family
 from benchmarks.drills.findings import Drill, Findings, Time
 from benchmarks.drills.processes import Site
 
@@ -48,7 +48,7 @@ async def _orphaned(site: Site, kill: Callable[[], Awaitable[None]]) -> Findings
         site.say(f"killed; after {took:.3f} s, {left} of {len(children)} processes are left")
     for hub in ("hub-b", "hub-c"):
         async with site.connect(hub) as client:
-            left += len(await client.local_agents())
+            left += await agents_left(client)
     return Findings(
         recovery=Time("from the kill until no child's process group is left", took, 3.0),
         left=left,
