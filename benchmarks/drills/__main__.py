@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import trio
 from attrs import evolve
@@ -47,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(result.faults for result in results) else 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")  # without the usage: one line
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m benchmarks.drills",
         description="Kill, freeze and cut real processes of a cluster, and count what comes of it.",
     )
@@ -65,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run_all(drills: Sequence[Drill]) -> list[Result] | None:
     """All results, one drill after the other; None if we were told to stop."""
+    results: list[Result] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -73,10 +80,10 @@ async def _run_all(drills: Sequence[Drill]) -> list[Result] | None:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            results = [await _run(drill) for drill in drills]
+            for drill in drills:
+                results.append(await _run(drill))
             nursery.cancel_scope.cancel()
-            return results
-    return None
+    return results if len(results) == len(drills) else None
 
 
 async def _run(drill: Drill) -> Result:

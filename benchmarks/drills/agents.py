@@ -22,6 +22,7 @@ async def sink(ctx: AgentContext, prompt: str) -> None:
 async def note(ctx: AgentContext, prompt: str) -> str:
     """Write the prompt down, and end."""
     write_down(prompt)
+    await trio.lowlevel.checkpoint()
     return prompt
 
 

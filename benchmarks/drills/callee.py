@@ -10,6 +10,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import trio
+from attrs import evolve
 
 from benchmarks.drills.findings import Drill, DrillFailed, Findings, Time
 from benchmarks.drills.ledger import Ledger, answer_to
@@ -75,8 +76,10 @@ async def callee_killed(site: Site) -> Findings:
 
         os.kill(pid, signal.SIGSTOP)
         site.say("the callee is frozen")
+        meanwhile = await _neighbour(client)
         # Its hub has seen it end: it knows that there is no result, hence it has failed and is not lost.
-        return await _frozen_then_killed(site, client, callee, kill, outcome="AgentFailed")
+        findings = await _frozen_then_killed(site, client, callee, kill, outcome="AgentFailed")
+        return evolve(findings, times=(*findings.times, meanwhile))
 
 
 async def callees_hub_killed(site: Site) -> Findings:
@@ -116,6 +119,13 @@ async def _frozen_then_killed(
         lost=ledger.open,
         counts=ledger.counts(),
     )
+
+
+async def _neighbour(client: Client) -> Time:
+    """See that another agent of the same hub is none the worse for it."""
+    asked_at = trio.current_time()
+    await (await client.spawn("note", "meanwhile", hub="hub-b")).result()
+    return Time("another agent of the same hub, meanwhile", trio.current_time() - asked_at, 0.5)
 
 
 async def _deadline(what: str, request: Callable[[], Awaitable[object]]) -> Time:

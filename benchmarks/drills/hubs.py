@@ -12,10 +12,10 @@ from functools import partial
 import trio
 
 from benchmarks.drills.family import await_end, start_family
-from benchmarks.drills.findings import Drill, Findings, Time
-from benchmarks.drills.ledger import Ledger
+from benchmarks.drills.findings import Drill, DrillFailed, Findings, Time
+from benchmarks.drills.ledger import NO_ANSWER, Ledger
 from benchmarks.drills.processes import Site
-from loopal_cluster import Client
+from loopal_cluster import Client, ErrorCode
 from loopal_cluster.outcomes import unwrap
 from loopal_cluster.payloads import HubGone, HubJoined
 from loopal_cluster.runtime.client import EventStream
@@ -28,6 +28,9 @@ ANSWER_TIMEOUT = 20.0
 """For every waiter to be told."""
 UNDER_WAY = 0.5
 """For the waits to have reached the hub that is going to die."""
+TRUE = {"AgentLost", ErrorCode.CONNECTION_LOST.value, NO_ANSWER}
+"""What a waiter may be told: the outcome where its parent is, elsewhere that the hub cannot be asked any more.
+No answer is counted."""
 
 LOST_TIMEOUT = 2.0
 FAST = ("--heartbeat-interval", "0.5", "--suspect-timeout", "1", "--lost-timeout", f"{LOST_TIMEOUT:g}")
@@ -113,8 +116,12 @@ async def _waiters(clients: Sequence[Client]) -> AsyncIterator[Ledger]:
             wait = partial(_result, client, f"hub-b/sleeper-{number % AGENTS}")
             nursery.start_soon(ledger.ask, f"wait-{number}", wait)
         await trio.sleep(UNDER_WAY)
+        if ledger.answered:
+            raise DrillFailed(f"waiters were answered before anything happened: {ledger.counts()}")
         yield ledger
         nursery.cancel_scope.deadline = trio.current_time() + ANSWER_TIMEOUT
+    if false := ledger.counts().keys() - TRUE:
+        raise DrillFailed(f"waiters were told {', '.join(false)}")
 
 
 async def _result(client: Client, agent: str) -> None:

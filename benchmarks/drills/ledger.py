@@ -9,9 +9,10 @@ from attrs import define, field, frozen
 
 from loopal_cluster import AgentError, ConnectionLost, ErrorCode, RemoteError
 
-__all__ = ["Balance", "Ledger", "answer_to"]
+__all__ = ["DONE", "NO_ANSWER", "Balance", "Ledger", "answer_to"]
 
 DONE = "done"
+NO_ANSWER = "no answer"
 OPEN = (ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED)
 """These say openly that nobody knows whether it was carried out (``docs/protocol.md``, section 4)."""
 REFUSALS = frozenset(code.value for code in ErrorCode if code not in OPEN)
@@ -65,7 +66,7 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """How often each answer was given."""
-        return dict(Counter(answer or "no answer" for answer in self.answers.values()))
+        return dict(Counter(answer or NO_ANSWER for answer in self.answers.values()))
 
     def missing(self, journal: Iterable[str]) -> int:
         """Requests answered with yes that have not been carried out (yet)."""

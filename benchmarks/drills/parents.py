@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
@@ -21,7 +21,7 @@ CHILDREN = 25
 async def parent_killed(site: Site) -> Findings:
     """Kill the process of the parent."""
 
-    async def kill() -> None:
+    def kill() -> None:
         (pid,) = site.processes("agents:boss")
         os.kill(pid, signal.SIGKILL)
 
@@ -31,18 +31,18 @@ async def parent_killed(site: Site) -> Findings:
 async def parents_hub_killed(site: Site) -> Findings:
     """Kill the hub of the parent."""
 
-    async def kill() -> None:
-        await site.programs["hub-a"].kill()
+    def kill() -> None:
+        site.programs["hub-a"].process.kill()
 
     return await _orphaned(site, kill)
 
 
-async def _orphaned(site: Site, kill: Callable[[], Awaitable[None]]) -> Findings:
+async def _orphaned(site: Site, kill: Callable[[], None]) -> Findings:
     await site.start_cluster("hub-a", "hub-b", "hub-c")
     async with site.connect("hub-a") as client:
         children = await start_family(site, client, CHILDREN, "hub-b", "hub-c")
         killed_at = trio.current_time()
-        await kill()
+        kill()
         left = await await_end(children)
         took = trio.current_time() - killed_at
         site.say(f"killed; after {took:.3f} s, {left} of {len(children)} processes are left")

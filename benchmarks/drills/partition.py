@@ -16,7 +16,7 @@ from benchmarks.drills.findings import Drill, Findings, Time
 from benchmarks.drills.hubs import FAST, FAST_SETTINGS, LOST_TIMEOUT, seen
 from benchmarks.drills.ledger import DONE, Ledger, answer_to
 from benchmarks.drills.processes import Site, until
-from benchmarks.drills.proxy import Proxy
+from benchmarks.drills.proxy import Proxy, open_proxy
 from loopal_cluster import Client
 from loopal_cluster.payloads import HubGone
 
@@ -82,9 +82,7 @@ def _findings(site: Site, ledger: Ledger, recovery: Time, detection: Time | None
 async def _cut_cluster(site: Site, *options: str) -> AsyncIterator[tuple[Proxy, Sequence[_Link], Client]]:
     """Two hubs, one of them behind a proxy; a link in each direction, and a client of the MetaHub."""
     await site.start_meta_hub(*options)
-    proxy = Proxy(site.address)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.run)
+    async with open_proxy(site.address) as proxy:
         await site.start_hub("hub-a")
         await site.start_hub("hub-b", join=proxy.address)
         site.say("a MetaHub and 2 hubs are up, hub-b behind a proxy")
@@ -96,7 +94,6 @@ async def _cut_cluster(site: Site, *options: str) -> AsyncIterator[tuple[Proxy, 
             await near.spawn("sink", name="sink")
             await far.spawn("sink", name="sink")
             yield proxy, (_Link(near, "hub-b/sink"), _Link(far, "hub-a/sink")), observer
-        nursery.cancel_scope.cancel()
 
 
 async def _send_all(site: Site, proxy: Proxy, links: Sequence[_Link]) -> tuple[Ledger, Time, float]:

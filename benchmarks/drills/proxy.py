@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from attrs import define, field
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "open_proxy"]
+
+
+@asynccontextmanager
+async def open_proxy(target: str) -> AsyncIterator[Proxy]:
+    """Forward to ``HOST:PORT`` for the length of the block."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    host, port = listener.socket.getsockname()
+    proxy = Proxy(f"{host}:{port}", target)
+    proxy.heal()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, proxy.serve, [listener])
+        yield proxy
+        nursery.cancel_scope.cancel()
 
 
 @define(eq=False)
 class Proxy:
-    """Forwards connections to a MetaHub. While it is cut, bytes wait in the kernel, as on a real network they
-    are sent again; an end of a connection is not passed on; new connections are accepted and not answered."""
+    """Made by ``open_proxy``.
 
-    target: str
-    """``HOST:PORT``."""
-    address: str = ""
-    """Where it listens, once it runs."""
+    While it is cut, bytes wait in the kernel, as on a real network they are sent again; an end of a
+    connection is not passed on; new connections are accepted and not answered.
+    """
+
+    address: str
+    """Where it listens."""
+    _target: str
     _open: trio.Event = field(factory=trio.Event)
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Forward for ever."""
-        self.heal()
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        host, port = listener.socket.getsockname()
-        self.address = f"{host}:{port}"
-        task_status.started()
-        await trio.serve_listeners(self._serve, [listener])
 
     def cut(self) -> None:
         """Forward nothing from now on."""
@@ -38,9 +45,10 @@ class Proxy:
         """Forward again, first of all what has waited."""
         self._open.set()
 
-    async def _serve(self, near: trio.SocketStream) -> None:
+    async def serve(self, near: trio.SocketStream) -> None:
+        """Forward one connection, both ways."""
         await self._open.wait()
-        host, _, port = self.target.rpartition(":")
+        host, _, port = self._target.rpartition(":")
         async with near, await trio.open_tcp_stream(host, int(port)) as far, trio.open_nursery() as nursery:
             nursery.start_soon(self._pump, near, far, nursery.cancel_scope)
             nursery.start_soon(self._pump, far, near, nursery.cancel_scope)
