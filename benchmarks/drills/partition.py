@@ -27,6 +27,8 @@ CUT_AT, HEALED_AT, LAST_AT = 1.0, 31.0, 32.0
 """Seconds after the first message: of the cut, its end, and the last message."""
 ANSWER_TIMEOUT = 40.0
 """For the last answer: the product's ``call_timeout``, and ample time."""
+WORKS_TIMEOUT = 15.0
+"""For a direction to work again after the healing."""
 SETTLE_TIMEOUT = 5.0
 """For what was answered to be in the journal."""
 
@@ -43,8 +45,9 @@ class _Link:
 
     async def works(self) -> None:
         """Return when a message has been accepted again."""
-        while await answer_to(partial(self.send, "probe")) != DONE:  # noqa: ASYNC110
-            await trio.sleep(0.02)
+        with trio.fail_after(WORKS_TIMEOUT):
+            while await answer_to(partial(self.send, "probe")) != DONE:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
 async def patient(site: Site) -> Findings:
@@ -100,7 +103,6 @@ async def _send_all(site: Site, proxy: Proxy, links: Sequence[_Link]) -> tuple[L
     """Send the messages evenly, cut and heal; return the answers, the recovery, and the time of the cut."""
     ledger, began_at = Ledger(), trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.deadline = began_at + LAST_AT + ANSWER_TIMEOUT
         nursery.start_soon(_send_evenly, nursery, ledger, links, began_at)
         await trio.sleep_until(began_at + CUT_AT)
         proxy.cut()
@@ -110,6 +112,7 @@ async def _send_all(site: Site, proxy: Proxy, links: Sequence[_Link]) -> tuple[L
         site.say(f"the network heals; {ledger.open} messages are in flight, so far {ledger.counts()}")
         proxy.heal()
         healed_at = trio.current_time()
+        nursery.cancel_scope.deadline = healed_at + ANSWER_TIMEOUT
         for link in links:
             await link.works()
         works = trio.current_time() - healed_at

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from benchmarks.drills.__main__ import DRILLS
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "benchmarks.drills"]
-SLOW = pytest.mark.slow
+EVERYDAY = "callee-killed"
+"""The drill that is part of the everyday tests."""
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:
@@ -29,21 +32,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.mark.limit(120)
 @pytest.mark.parametrize(
-    "name",
-    [
-        "callee-killed",
-        pytest.param("nobody-there", marks=SLOW),
-        pytest.param("callees-hub-killed", marks=SLOW),
-        pytest.param("callee-restarted", marks=SLOW),
-        pytest.param("coordinator-killed", marks=SLOW),
-        pytest.param("coordinator-killed-1000", marks=SLOW),
-        pytest.param("hub-killed", marks=SLOW),
-        pytest.param("hub-frozen", marks=SLOW),
-        pytest.param("parent-killed", marks=SLOW),
-        pytest.param("parents-hub-killed", marks=SLOW),
-        pytest.param("partition", marks=SLOW),
-        pytest.param("partition-given-up", marks=SLOW),
-    ],
+    "name", [pytest.param(name, marks=[] if name == EVERYDAY else [pytest.mark.slow]) for name in DRILLS]
 )
 async def test_a_drill_loses_nothing_doubles_nothing_and_leaves_nothing(name: str) -> None:
     _, out, err = await run("--json", "--only", name)
