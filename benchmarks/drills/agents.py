@@ -6,17 +6,24 @@ import os
 
 import trio
 
-from loopal_cluster import AgentContext
+from loopal_cluster import AgentContext, Received
 
 JOURNAL = "LOOPAL_DRILL_JOURNAL"
 """The environment variable with the journal's path."""
 UP = "boss: all are up"
 
 
-async def sink(ctx: AgentContext, prompt: str) -> None:
-    """Write down every message."""
-    while True:
-        write_down((await ctx.receive()).text)
+async def desk(ctx: AgentContext, prompt: str) -> None:
+    """Write down every message, and every ask as its reply: at once, or after the seconds it begins with."""
+    await ctx.serve(answer)
+
+
+async def answer(received: Received) -> str:
+    """Do what a message or an ask says."""
+    seconds, _, key = received.text.rpartition(" ")
+    await trio.sleep(float(seconds or 0))
+    write_down(key)
+    return key
 
 
 async def note(ctx: AgentContext, prompt: str) -> str:

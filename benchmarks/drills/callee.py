@@ -13,7 +13,7 @@ import trio
 from attrs import evolve
 
 from benchmarks.drills.findings import Drill, DrillFailed, Findings, Time
-from benchmarks.drills.ledger import Ledger, answer_to
+from benchmarks.drills.ledger import TOO_SLOW, Ledger, answer_to
 from benchmarks.drills.processes import Site
 from loopal_cluster import AgentHandle, Client
 
@@ -36,6 +36,7 @@ async def nobody_there(site: Site) -> Findings:
         requests: dict[str, tuple[Callable[[], Awaitable[object]], str]] = {
             "message": (lambda: client.send("hub-b/nobody", "hello"), "agent_not_found"),
             "message to a bare name": (lambda: client.send("nobody", "hello"), "agent_not_found"),
+            "ask": (lambda: client.ask("hub-b/nobody", "hello"), "agent_not_found"),
             "wait": (lambda: client.wait("hub-b/nobody"), "agent_not_found"),
             "cancel": (lambda: client.cancel("hub-b/nobody"), "agent_not_found"),
             "message to no hub": (lambda: client.send("nowhere/nobody", "hello"), "hub_not_connected"),
@@ -68,8 +69,8 @@ async def callee_killed(site: Site) -> Findings:
     """Freeze the callee's process, then kill it."""
     await site.start_cluster("hub-a", "hub-b")
     async with site.connect("hub-a") as client:
-        callee = await client.spawn("process-sink", hub="hub-b")
-        (pid,) = site.processes("agents:sink")
+        callee = await client.spawn("process-desk", hub="hub-b")
+        (pid,) = site.processes("agents:desk")
 
         def kill() -> None:
             os.kill(pid, signal.SIGKILL)
@@ -86,7 +87,7 @@ async def callees_hub_killed(site: Site) -> Findings:
     """Freeze the callee's hub, then kill it."""
     await site.start_cluster("hub-a", "hub-b")
     async with site.connect("hub-a") as client:
-        callee = await client.spawn("process-sink", hub="hub-b")
+        callee = await client.spawn("process-desk", hub="hub-b")
         hub = site.programs["hub-b"]
         hub.freeze()
         site.say("the callee's hub is frozen")
@@ -100,19 +101,22 @@ async def _frozen_then_killed(
     ledger = Ledger()
     deadlines = [
         await _deadline("a message", lambda: callee.send("hello")),
+        await _deadline("an ask", lambda: callee.ask("hello")),
         await _deadline("a wait", callee.result),
     ]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.ask, "wait", callee.result)
+        nursery.start_soon(ledger.ask, "ask", lambda: callee.ask("hello"))
         nursery.start_soon(ledger.ask, "message", lambda: callee.send("hello"))
-        await trio.sleep(0.2)  # both are on their way
+        await trio.sleep(0.2)  # all are on their way
         kill()
         killed_at = trio.current_time()
         nursery.cancel_scope.deadline = killed_at + 10
     told = trio.current_time() - killed_at
     site.say(f"killed; its callers know after {told:.3f} s: {ledger.answers}")
-    if ledger.answers["wait"] not in (outcome, None):
-        raise DrillFailed(f"the wait ended with {ledger.answers['wait']}, wanted {outcome}")
+    for what, wanted in (("wait", outcome), ("ask", "AgentLost")):
+        if ledger.answers[what] not in (wanted, None):
+            raise DrillFailed(f"the {what} ended with {ledger.answers[what]}, wanted {wanted}")
     return Findings(
         Time(f"from the kill to {outcome}", told, 1.0),
         times=tuple(deadlines),
@@ -131,10 +135,10 @@ async def _neighbour(client: Client) -> Time:
 async def _deadline(what: str, request: Callable[[], Awaitable[object]]) -> Time:
     """See that a caller's deadline holds although nobody answers."""
     asked_at = trio.current_time()
-    with trio.move_on_after(DEADLINE) as scope:
+    with trio.move_on_after(DEADLINE):
         answer = await answer_to(request)
-        raise DrillFailed(f"{what} to somebody frozen was answered: {answer}")
-    assert scope.cancelled_caught
+        if answer != TOO_SLOW:  # an ask's own, if its hub is a little earlier than we are
+            raise DrillFailed(f"{what} to somebody frozen was answered: {answer}")
     return Time(f"a deadline of {DEADLINE:g} s for {what}", trio.current_time() - asked_at, DEADLINE + SLACK)
 
 
@@ -145,19 +149,19 @@ async def callee_restarted(site: Site) -> Findings:
     """Kill the callee's hub, start it again, and go on with the same client and the same address."""
     await site.start_cluster("hub-a", "hub-b")
     async with site.connect("hub-a") as client:
-        await client.spawn("process-sink", hub="hub-b", name="callee")
-        await client.send("hub-b/callee", "before")
+        await client.spawn("desk", hub="hub-b", name="callee")
+        await client.ask("hub-b/callee", "before")
         await site.programs["hub-b"].kill()
         await site.start_hub("hub-b")
         ready_at = trio.current_time()
         site.say("the callee's hub was killed and is back")
-        callee = await client.spawn("process-sink", hub="hub-b", name="callee")
-        await client.send("hub-b/callee", "after")
+        callee = await client.spawn("desk", hub="hub-b", name="callee")
+        await client.ask("hub-b/callee", "after")
         works = trio.current_time() - ready_at
         await callee.cancel()
         journal = site.journal()
     return Findings(
-        recovery=Time("from the hub's being back to a message accepted by the new callee", works, 1.0),
+        recovery=Time("from the hub's being back to the reply of the new callee", works, 1.0),
         lost=2 - len(set(journal)),
         doubled=len(journal) - len(set(journal)),
     )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
+import trio
 from attrs import define, field, frozen
 
 from loopal_cluster import AgentError, ConnectionLost, ErrorCode, RemoteError
 
-__all__ = ["DONE", "NO_ANSWER", "Balance", "Ledger", "answer_to"]
+__all__ = ["DONE", "NO_ANSWER", "TOO_SLOW", "Balance", "Ledger", "answer_to"]
 
 DONE = "done"
 NO_ANSWER = "no answer"
+TOO_SLOW = "too slow"
 OPEN = (ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED)
 """These say openly that nobody knows whether it was carried out (``docs/protocol.md``, section 4)."""
 REFUSALS = frozenset(code.value for code in ErrorCode if code not in OPEN)
@@ -20,7 +22,7 @@ REFUSALS = frozenset(code.value for code in ErrorCode if code not in OPEN)
 
 
 async def answer_to(request: Callable[[], Awaitable[object]]) -> str:
-    """What a request was answered with: ``done``, the kind of a refusal, or an outcome's class."""
+    """What a request was answered with: ``done``, the kind of a refusal, an outcome's class, ..."""
     try:
         await request()
     except ConnectionLost:
@@ -29,6 +31,8 @@ async def answer_to(request: Callable[[], Awaitable[object]]) -> str:
         return error.code.value
     except AgentError as error:
         return type(error).__name__
+    except trio.TooSlowError:
+        return TOO_SLOW
     return DONE
 
 

@@ -5,13 +5,14 @@ Callers are clients of ``hub-a``; the work is done on ``hub-b``, and the journal
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import cycle
 
 import trio
 
 from benchmarks.drills.family import agents_left
-from benchmarks.drills.findings import Drill, Findings, Time
+from benchmarks.drills.findings import Drill, DrillFailed, Findings, Time
 from benchmarks.drills.ledger import Ledger
 from benchmarks.drills.processes import Site, until
 from loopal_cluster import Client
@@ -29,7 +30,7 @@ SETTLE_TIMEOUT = 5.0
 
 async def message(client: Client, key: str) -> None:
     """A message with a receipt."""
-    await client.send("hub-b/sink", key)
+    await client.send("hub-b/desk", key)
 
 
 async def spawn(client: Client, key: str) -> None:
@@ -42,22 +43,28 @@ async def wait(client: Client, key: str) -> None:
     unwrap(key, await client.wait(f"hub-b/{key}"))
 
 
+async def ask(client: Client, key: str) -> None:
+    """An ask whose reply is due at once, or in one to four seconds."""
+    seconds = int(key.rpartition("-")[2]) % 5
+    if (reply := await client.ask("hub-b/desk", f"{seconds} {key}")) != key:
+        raise DrillFailed(f"{key} got the reply to {reply}")
+
+
 Work = Callable[[Client, str], Awaitable[None]]
-KINDS: tuple[Work, ...] = (message, spawn, wait)
-"""The kinds of requests; the n-th request is of the n-th kind, in turn."""
+KINDS: tuple[Work, ...] = (message, ask, spawn, wait)
 
 
-async def meta_hub_killed(site: Site, count: int) -> Findings:
-    """Kill the MetaHub when some of the requests have been answered, and start it again."""
+async def meta_hub_killed(site: Site, count: int, *, kinds: Sequence[Work] = KINDS) -> Findings:
+    """Make requests of these kinds in turn, kill the MetaHub when some are answered, and start it again."""
+    work = {f"{kind.__name__}-{number}": kind for number, kind in zip(range(count), cycle(kinds))}
     meta_hub = await site.start_cluster("hub-a", "hub-b")
     ledger = Ledger()
     async with site.connect("hub-a") as client, site.connect("hub-b") as there:
-        await there.spawn("sink", name="sink")
-        await _start_nappers(there, count)
+        await there.spawn("desk", name="desk")
+        await _start_nappers(there, [key for key, kind in work.items() if kind is wait])
         async with trio.open_nursery() as nursery:
-            for number in range(count):
-                work = KINDS[number % len(KINDS)]
-                nursery.start_soon(ledger.ask, _key(work, number), partial(work, client, _key(work, number)))
+            for key, request in work.items():
+                nursery.start_soon(ledger.ask, key, partial(request, client, key))
             await until(lambda: ledger.answered >= count / 10)
             await meta_hub.kill()
             in_flight = ledger.open
@@ -90,16 +97,10 @@ async def _works(client: Client) -> float:
     return trio.current_time()
 
 
-def _key(work: Work, number: int) -> str:
-    return f"{work.__name__}-{number}"
-
-
-async def _start_nappers(there: Client, count: int) -> None:
+async def _start_nappers(there: Client, keys: Sequence[str]) -> None:
     """Start the agents that will be waited for; they end one after the other, for five seconds."""
-    for number in range(count):
-        if KINDS[number % len(KINDS)] is wait:
-            key = _key(wait, number)
-            await there.spawn("nap", f"{0.5 + 5 * number / count} {key}", name=key)
+    for number, key in enumerate(keys):
+        await there.spawn("nap", f"{0.5 + 5 * number / len(keys)} {key}", name=key)
 
 
 DRILLS = (
@@ -110,7 +111,12 @@ DRILLS = (
     ),
     Drill(
         "coordinator-killed-1000",
-        "the same with 1,000 messages, spawns and waits in flight",
+        "the same with 1,000 messages, asks, spawns and waits",
         partial(meta_hub_killed, count=1000),
+    ),
+    Drill(
+        "coordinator-killed-asks",
+        "the same with 1,000 asks",
+        partial(meta_hub_killed, count=1000, kinds=(ask,)),
     ),
 )

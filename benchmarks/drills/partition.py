@@ -94,9 +94,9 @@ async def _cut_cluster(site: Site, *options: str) -> AsyncIterator[tuple[Proxy, 
             site.connect("hub-b") as far,
             site.connect("metahub") as observer,
         ):
-            await near.spawn("sink", name="sink")
-            await far.spawn("sink", name="sink")
-            yield proxy, (_Link(near, "hub-b/sink"), _Link(far, "hub-a/sink")), observer
+            await near.spawn("desk", name="desk")
+            await far.spawn("desk", name="desk")
+            yield proxy, (_Link(near, "hub-b/desk"), _Link(far, "hub-a/desk")), observer
 
 
 async def _send_all(site: Site, proxy: Proxy, links: Sequence[_Link]) -> tuple[Ledger, Time, float]:

@@ -37,13 +37,13 @@ ROOT = Path(__file__).parents[2]
 AGENTS = "benchmarks.drills.agents"
 
 CONFIG = f"""
-[agents.sink]
+[agents.desk]
 protocol = "python"
-target = "{AGENTS}:sink"
+target = "{AGENTS}:desk"
 
-[agents.process-sink]
+[agents.process-desk]
 protocol = "python"
-target = "{AGENTS}:sink"
+target = "{AGENTS}:desk"
 process = true
 
 [agents.note]
