@@ -1,0 +1,1 @@
+"""What is measured of the product with real processes. Not installed with it."""
