@@ -288,9 +288,9 @@ def test_a_hub_whose_connection_ended_keeps_its_place_for_a_moment():
     meta.lose(hub)
 
     assert statuses(meta) == {"a": "Disconnected"}
-    meta.advance(0.74)
+    meta.advance(0.79)
     assert statuses(meta) == {"a": "Disconnected"}
-    meta.advance(0.01)
+    meta.advance(0.02)
     assert statuses(meta) == {}
 
 
@@ -383,7 +383,7 @@ def test_every_other_hub_of_ours_is_told_of_a_loss():
     join_base(meta, "d")
     meta.lose(join(meta, "a"))
 
-    effects = unlogged(meta.advance(0.75))
+    effects = unlogged(meta.advance(0.8))
 
     lost = HubLost("a", "its connection ended and it did not come back")
     assert effects == [Send(peer, Request(1, lost)) for peer in others]
@@ -396,7 +396,7 @@ def test_a_hub_that_does_not_take_the_news_is_logged_and_kept():
     meta = open_meta()
     join(meta, "b")
     meta.lose(join(meta, "a"))
-    meta.advance(0.75)
+    meta.advance(0.8)
 
     effects = meta.advance(30.0)
 
@@ -423,13 +423,13 @@ def test_what_happens_to_hubs_is_told_to_those_who_watch():
     meta.advance(30.0)
     meta.notify(hub, Heartbeat("a"))
     meta.lose(hub, "reset")
-    meta.advance(0.75)
+    meta.advance(0.8)
 
     payloads = [HubJoined("a"), HubSuspect("a"), HubAway("a", "reset")]
     payloads.append(HubGone("a", "its connection ended and it did not come back"))
     expected = [
         ClusterEvent(seq, at, "a", None, payload)
-        for seq, at, payload in zip((1, 2, 3, 4), (0.0, 30.0, 30.0, 30.75), payloads, strict=True)
+        for seq, at, payload in zip((1, 2, 3, 4), (0.0, 30.0, 30.0, 30.8), payloads, strict=True)
     ]
     events = [line.partition("message=")[2] for line in meta.transcript if "ClusterEvent(" in line]
     assert events == [f"{event}))" for event in expected]

@@ -448,7 +448,7 @@ def test_what_waits_for_a_hub_fails_when_that_does_not_come_back():
     meta.lose(b)
     meta.request(a, MetaRoute(envelope("b/y")))
 
-    failures = answers(meta.advance(0.75), a)
+    failures = answers(meta.advance(0.8), a)
 
     detail = "hub 'b' was lost: its connection ended and it did not come back"
     assert failures == [Failure(n, ErrorCode.CONNECTION_LOST, detail) for n in (2, 3)]
