@@ -190,10 +190,10 @@ async def _open_hub(
         serve = partial(runtime.serve, link=Link.ACCEPTED)
         nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
-        # Left in peace: end the agents and report their outcomes. If cancelled, they are ended without.
+        # Left in peace: end the agents, report their outcomes, say goodbye. If cancelled, they are ended without.
         with trio.move_on_after(3 * settings.timeouts.stop_grace):
             runtime.dispatch(Closing())
-            await runtime.until(lambda: core.quiet)
+            await runtime.until(lambda: core.closed)
 
 
 class _Agents:
@@ -270,7 +270,10 @@ async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
             if hub.joined.is_set():  # otherwise our caller is told, by the exception
                 logger.error("left the cluster: %s", reason)
             return
+        if hub.core.closed:
+            return
         if hub.joined.is_set():  # it was a good connection; one that was refused goes on slowing us
+            logger.warning("lost the MetaHub: %s; dialling again", reason)
             pauses = redial_pauses(timeouts, random.uniform)
         channel = await _redial(dial, pauses)
 

@@ -97,6 +97,21 @@ async def test_a_hub_whose_link_is_cut_joins_again_by_itself_and_nothing_is_lost
             assert bench.cancelled == []
 
 
+async def test_a_hub_that_loses_its_meta_hub_says_so_once_however_often_it_dials(caplog, autojump_clock):
+    async with open_test_cluster(1) as cluster:
+        cluster.isolate()
+        await cluster.cut("hub-a")
+        await trio.sleep(20.0)
+        cluster.isolate(reachable=True)
+        await trio.sleep(1.0)
+
+    said = [record.message for record in caplog.records if record.name.endswith(("runtime.hub", "hub-a"))]
+    assert [line for line in said if "MetaHub: " in line or "again" in line] == [
+        "lost the MetaHub: broken connection; dialling again",
+        "joined the cluster again as 'hub-a'",
+    ]
+
+
 async def test_a_hub_that_is_away_for_an_instant_is_shown_so_and_its_messages_wait_for_it(
     bench, autojump_clock
 ):
@@ -320,6 +335,46 @@ async def test_a_restarted_meta_hub_with_another_token_is_left_for_good():
                     await hub.left.wait()
 
             assert isinstance(hub.refusal, Unauthorized)
+
+
+async def test_a_hub_that_closes_in_peace_is_gone_at_once_and_nobody_waits_for_it(
+    bench, caplog, autojump_clock
+):
+    async with open_test_cluster(("hub-a",), agents=bench.agents) as cluster:
+
+        async def dial():
+            return await cluster.dial("hub-b")
+
+        async with cluster["hub-a"].open_client() as client:
+            common = {"join": dial, "meta_token": cluster.meta_hub.token, "agents": bench.agents}
+            for _ in range(2):  # the name is free at once
+                async with open_hub("hub-b", **common):
+                    chief = await client.spawn("lead", "hub-b")
+                    await settled()
+                began = trio.current_time()
+
+                assert await statuses(client) == {"hub-a": "Connected"}
+                assert await chief.result() == "cancelled"
+                assert trio.current_time() == began
+
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_a_hub_that_is_closed_in_a_hurry_does_not_say_that_it_dials_again(caplog, autojump_clock):
+    async with open_test_cluster(("hub-a",)) as cluster:
+
+        async def dial():
+            return await cluster.dial("hub-b")
+
+        with trio.CancelScope() as scope:
+            async with open_hub("hub-b", join=dial, meta_token=cluster.meta_hub.token):
+                scope.cancel()
+                await trio.sleep_forever()
+        await trio.sleep(1.0)
+
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "hub 'hub-b' was lost: its connection ended and it did not come back"
+    ]
 
 
 async def test_a_second_hub_of_the_same_name_is_refused_at_once(autojump_clock):
