@@ -692,7 +692,7 @@ def test_a_clients_spawn_on_a_hub_that_was_lost_meanwhile_is_revoked_when_that_i
     client, b = attach(meta), join(meta, "b")
     [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
     meta.lose(b)
-    [failure] = answers(meta.advance(0.75), client)
+    [failure] = answers(meta.advance(0.8), client)
 
     again = join(meta, "b")
 
