@@ -67,7 +67,7 @@ class Timeouts:
     permission_timeout: float = field(default=300.0, validator=_positive)
     """For an operator to decide."""
     stop_grace: float = field(default=5.0, validator=_positive)
-    """For an agent to end after it was asked to, before its process group is terminated."""
+    """For an agent to end after it was asked to: so long after that, its process group is killed."""
     result_ttl: float = field(default=3600.0, validator=_positive)
     """For how long a finished agent's outcome is kept for late waiters."""
     report_interval: float = field(default=1.0, validator=_positive)
@@ -78,6 +78,16 @@ class Timeouts:
     redial_delay_max: float = field(default=0.8, validator=_positive)
     """The longest pause between two redials. Below a second, so that a MetaHub that is back has its hubs
     back within one."""
+
+    @property
+    def answer_grace(self) -> float:
+        """The first quarter of ``stop_grace``: for an agent to answer that it will end."""
+        return self.stop_grace / 4
+
+    @property
+    def end_grace(self) -> float:
+        """The rest: for it to end by itself, and, for the last quarter, on SIGTERM."""
+        return self.stop_grace - self.answer_grace
 
     def __attrs_post_init__(self) -> None:
         if not self.heartbeat_interval < self.suspect_timeout < self.lost_timeout:

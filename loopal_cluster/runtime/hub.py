@@ -163,7 +163,7 @@ async def _open_hub(
     guard: Guard,
 ) -> AsyncIterator[Hub]:
     settings = core.settings
-    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.stop_grace)
+    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.end_grace)
     hub: Hub
 
     def perform(effect: Effect) -> None:
