@@ -23,46 +23,52 @@ Follow one message from an agent on hub A to an agent on hub B, in five files:
 protocol.
 """
 
-from loopal_cluster.address import Address
-from loopal_cluster.agents.child import serve_agent
-from loopal_cluster.agents.context import AgentContext, AgentFunction
-from loopal_cluster.agents.inbox import Received
-from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
-from loopal_cluster.config import Limits, Policy, Timeouts
-from loopal_cluster.errors import (
-    AgentCancelled,
-    AgentError,
-    AgentFailed,
-    AgentLost,
-    AgentNotFound,
-    AgentTimedOut,
-    AmbiguousName,
-    BudgetExceeded,
-    ClusterError,
-    ConfigError,
-    ConnectionLost,
-    DeadlineExceeded,
-    DeliveryFailed,
-    ErrorCode,
-    HubNotConnected,
-    InvalidAddress,
-    InvalidRequest,
-    MethodNotFound,
-    NameTaken,
-    NoOperator,
-    NotInCluster,
-    Overloaded,
-    ProtocolError,
-    RemoteError,
-    SpawnFailed,
-    Unauthorized,
-    UnknownAgentType,
-)
-from loopal_cluster.messages import Answers, Decision, Role
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
-from loopal_cluster.runtime.client import AgentHandle, Client, ClusterClient, connect
-from loopal_cluster.runtime.hub import Hub, open_hub
-from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub, serve_meta_hub
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopal_cluster.address import Address
+    from loopal_cluster.agents.child import serve_agent
+    from loopal_cluster.agents.context import AgentContext, AgentFunction
+    from loopal_cluster.agents.inbox import Received
+    from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
+    from loopal_cluster.config import Limits, Policy, Timeouts
+    from loopal_cluster.errors import (
+        AgentCancelled,
+        AgentError,
+        AgentFailed,
+        AgentLost,
+        AgentNotFound,
+        AgentTimedOut,
+        AmbiguousName,
+        BudgetExceeded,
+        ClusterError,
+        ConfigError,
+        ConnectionLost,
+        DeadlineExceeded,
+        DeliveryFailed,
+        ErrorCode,
+        HubNotConnected,
+        InvalidAddress,
+        InvalidRequest,
+        MethodNotFound,
+        NameTaken,
+        NoOperator,
+        NotInCluster,
+        Overloaded,
+        ProtocolError,
+        RemoteError,
+        SpawnFailed,
+        Unauthorized,
+        UnknownAgentType,
+    )
+    from loopal_cluster.messages import Answers, Decision, Role
+    from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
+    from loopal_cluster.runtime.client import AgentHandle, Client, ClusterClient, connect
+    from loopal_cluster.runtime.hub import Hub, open_hub
+    from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub, serve_meta_hub
 
 __version__ = "0.1.0"
 
@@ -127,3 +133,26 @@ __all__ = [
     "serve_agent",
     "serve_meta_hub",
 ]
+
+
+_HOMES = (
+    *("address", "errors", "config", "outcomes", "messages", "agents.inbox", "agents.context", "agents.child"),
+    *("runtime.client", "agents.types", "runtime.meta_hub", "runtime.hub"),
+)
+"""Where the names above live; what is quickly imported comes first."""
+
+if not TYPE_CHECKING:  # with this, a checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Import a name above when it is first asked for.
+
+        All of them take a quarter of a second. Now the command line is in charge before that, and an interrupt
+        meanwhile is its own; and an agent's process does not import what only a hub needs.
+        """
+        if name in __all__:
+            for home in _HOMES:
+                module = importlib.import_module(f"{__name__}.{home}")
+                if name in module.__all__:
+                    globals()[name] = value = getattr(module, name)
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

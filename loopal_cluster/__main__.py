@@ -1,8 +1,28 @@
 """``python -m loopal_cluster``: the same program as ``loopal-cluster``."""
 
-from loopal_cluster.cli.app import main
+from __future__ import annotations
+
+import signal
+import sys
 
 __all__ = ["main"]
+
+INTERRUPTED = 130
+"""The exit status of whatever Ctrl-C has ended: 128 and the number of the signal, as in a shell."""
+
+
+def main() -> None:
+    """Run the command line. An interrupt ends it in silence: also while it is imported, and also a second one."""
+    try:
+        from loopal_cluster.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        # We are leaving already. Python would otherwise leave with a traceback, or by the signal.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
 
 if __name__ == "__main__":
     main()

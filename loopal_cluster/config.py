@@ -39,8 +39,9 @@ class Timeouts:
     """A hub that has said nothing for so long is suspect."""
     lost_timeout: float = field(default=90.0, validator=_positive)
     """A hub that has said nothing for so long is lost."""
-    rejoin_timeout: float = field(default=0.75, validator=_positive)
-    """After its connection ended, so long a hub's place is kept for it before it is lost."""
+    rejoin_timeout: float = field(default=0.8, validator=_positive)
+    """After its connection ended, so long a hub's place is kept for it before it is lost. Well below a second,
+    so that within one all who wait for its agents know."""
     settle_timeout: float = field(default=3.0, validator=_positive)
     """After a MetaHub was restarted, so long a hub that it does not know may still be about to join."""
     retry_interval: float = field(default=0.25, validator=_positive)
@@ -66,22 +67,37 @@ class Timeouts:
     permission_timeout: float = field(default=300.0, validator=_positive)
     """For an operator to decide."""
     stop_grace: float = field(default=5.0, validator=_positive)
-    """For an agent to end after it was asked to, before its process group is terminated."""
+    """For an agent to end after it was asked to: so long after that, its process group is killed."""
     result_ttl: float = field(default=3600.0, validator=_positive)
     """For how long a finished agent's outcome is kept for late waiters."""
     report_interval: float = field(default=1.0, validator=_positive)
     """Between two attempts to report an outcome to a parent's hub that is away."""
     redial_delay: float = field(default=0.1, validator=_positive)
-    """Before the first redial of a MetaHub; doubled at each failure, with jitter."""
+    """The longest pause between two dials of a lost MetaHub during the first ``rejoin_timeout``; later it
+    is doubled each time. A pause is half to all of it."""
     redial_delay_max: float = field(default=0.8, validator=_positive)
     """The longest pause between two redials. Below a second, so that a MetaHub that is back has its hubs
     back within one."""
+
+    @property
+    def answer_grace(self) -> float:
+        """The first quarter of ``stop_grace``: for an agent to answer that it will end."""
+        return self.stop_grace / 4
+
+    @property
+    def end_grace(self) -> float:
+        """The rest: for it to end by itself, and, for the last quarter, on SIGTERM."""
+        return self.stop_grace - self.answer_grace
 
     def __attrs_post_init__(self) -> None:
         if not self.heartbeat_interval < self.suspect_timeout < self.lost_timeout:
             raise ValueError("heartbeat_interval < suspect_timeout < lost_timeout must hold")
         if not self.redial_delay <= self.redial_delay_max < self.settle_timeout:
             raise ValueError("redial_delay <= redial_delay_max < settle_timeout must hold")
+        # A pause, and as long for the dial and the registration: a hub that can reach its MetaHub again so
+        # long before it is given up is back in time.
+        if not 2 * self.redial_delay < self.rejoin_timeout:
+            raise ValueError("2 * redial_delay < rejoin_timeout must hold")
 
 
 @frozen

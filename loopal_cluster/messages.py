@@ -969,6 +969,14 @@ class HubReconcile(Message[Reconciled]):
 
 
 @frozen
+class Leave(Message[Ok]):
+    """A hub closes: it runs nothing any more and has reported all. The MetaHub need not wait for it to return."""
+
+    method: ClassVar = "meta/leave"
+    result: ClassVar = Ok
+
+
+@frozen
 class HubLost(Message[Ok]):
     """To every hub: this one is gone, and so is all it ran."""
 

@@ -337,7 +337,7 @@ class HubAway:
 
 @frozen
 class HubGone:
-    """A hub is lost, and with it all it ran."""
+    """A hub is lost, and with it all it ran; or it has left, and says so in the reason."""
 
     name: str
     reason: str

@@ -61,8 +61,8 @@ async def open_child(
 
     The program is looked up on the child's own PATH, or from ``cwd`` if its name contains a slash.
     ``env`` is the whole environment; None inherits ours. Leaving the block stops the child as
-    ``Child.stop`` does, also when cancelled, and so takes at most 1.5 times ``grace`` and a few seconds
-    for the kernel. ``guard`` ends the child if our own process is killed. ``on_stderr`` is called with
+    ``Child.stop`` does, also when cancelled, and so takes at most ``grace`` and a few seconds for the
+    kernel. ``guard`` ends the child if our own process is killed. ``on_stderr`` is called with
     each line of standard error; in any case the end of it is kept.
 
     Raises:
@@ -74,7 +74,7 @@ async def open_child(
         try:
             yield child
         finally:
-            with trio.move_on_after(1.5 * grace + 2 * KILL_TIMEOUT, shield=True):
+            with trio.move_on_after(grace + 2 * KILL_TIMEOUT, shield=True):
                 await child.stop()
             child._close()
 
@@ -124,15 +124,15 @@ class Child:
     async def stop(self) -> str:
         """Stop the child and its group, and say how it ended.
 
-        Standard input is closed and the child has ``grace`` seconds; then SIGTERM, and half of that; then
-        SIGKILL. Returns when the child is reaped. May be repeated, also by several tasks, and if cancelled
+        Standard input is closed; after two thirds of ``grace`` seconds comes SIGTERM, at their end SIGKILL.
+        Returns when the child is reaped. May be repeated, also by several tasks, and if cancelled
         is carried on by leaving ``open_child``.
         """
         await trio.aclose_forcefully(self.stdin)
-        await self._ended_within(self._grace)
+        await self._ended_within(self._grace * 2 / 3)
         if not self._ended.is_set():
             self._signal(signal.SIGTERM)
-            await self._ended_within(self._grace / 2)
+            await self._ended_within(self._grace / 3)
         if not self._ended.is_set():
             self._signal(signal.SIGKILL)
             await self._ended_within(KILL_TIMEOUT)

@@ -44,7 +44,7 @@ async def run_command(
     The prompt is written to standard input, unless an item of ``argv`` is ``{prompt}``: then it takes
     that item's place, and standard input is empty. Only whole items are replaced, never parts: a prompt
     inside of ``sh -c '...'`` would be run as code. ``on_output`` gets the output piece by piece, as it comes.
-    If cancelled, the program and its group get SIGTERM and, after 1.5 times ``grace``, SIGKILL.
+    If cancelled, the program and its group get SIGTERM and, after ``grace`` seconds, SIGKILL.
 
     Raises:
         ChildNotStarted: there is no such program or directory, or the prompt does not fit an argument.

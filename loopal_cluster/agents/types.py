@@ -46,8 +46,8 @@ class Place:
     cwd: str
     guard: Guard
     limits: Limits
-    stop_grace: float
-    """Seconds."""
+    end_grace: float
+    """Seconds for an agent to end that has been asked to; then it is made to."""
     secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN"})
     """Environment variables that no child gets to see."""
 
@@ -79,14 +79,14 @@ class AgentType(Protocol):
 class _Task:
     """An agent that is a task of the hub's own process."""
 
-    def __init__(self, channel: FrameChannel, stop_grace: float) -> None:
+    def __init__(self, channel: FrameChannel, end_grace: float) -> None:
         self.channel = channel
         self.ended = trio.Event()
-        self._stop_grace = stop_grace
+        self._end_grace = end_grace
 
     async def stop(self) -> str:
         await self.channel.aclose()  # which cancels its function
-        with trio.move_on_after(self._stop_grace):
+        with trio.move_on_after(self._end_grace):
             await self.ended.wait()
             return "its function ended"
         return "its function did not end when cancelled"
@@ -102,7 +102,7 @@ class FunctionAgent:
     async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
         """Run it in a task."""
         hub_end, agent_end = record_pair()
-        task = _Task(hub_end, place.stop_grace)
+        task = _Task(hub_end, place.end_grace)
 
         async def run() -> None:
             try:
@@ -141,7 +141,7 @@ class ProcessAgent:
             self.argv,
             env=place.environment(self.env),
             cwd=self.cwd or place.cwd,
-            grace=place.stop_grace,
+            grace=place.end_grace,
             guard=place.guard,
         ) as child:
             yield _Process(child, place.limits)
@@ -165,7 +165,7 @@ class CommandAgent:
                 prompt,
                 env=place.environment(self.env),
                 cwd=self.cwd or place.cwd,
-                grace=place.stop_grace,
+                grace=place.end_grace,
                 guard=place.guard,
                 on_output=context.stream,
             )

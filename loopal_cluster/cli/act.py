@@ -111,6 +111,9 @@ def register(app: typer.Typer) -> None:
                 outcome = await _end(handle, Cancelled("interrupted"))
             status = _show_outcome(as_json, handle.name, where, handle.id, outcome)
             return status if stopper.signal is None else exit_status(KeyboardInterrupt())
+        return exit_status(
+            KeyboardInterrupt()
+        )  # a signal came before the agent was up: its spawn is given up
 
     @async_command(app, "wait")
     async def wait(

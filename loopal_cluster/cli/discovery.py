@@ -2,8 +2,9 @@
 
 Each hub has a file ``NAME.json`` in the user's runtime directory, readable by nobody else: it says where
 the hub listens, and the token. The file is also the claim on the name: it is there, without addresses,
-while the hub starts. A file whose process is dead is left over from a crash, and removed by whoever
-comes across it.
+while the hub starts, and locked for as long as the hub's process has it open. A file that nobody has locked
+is left over from a crash, and removed by whoever comes across it. The lock, not the process id, says who lives:
+ids are used again, in a container every hub may have the id 1, and a zombie still has its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from attrs import define, field, frozen
 
@@ -97,6 +98,8 @@ class Claim:
 
     name: str
     _directory: Path
+    _locked: int | None = None
+    """The descriptor of the file by which the hub is found. It stays open, for the lock ends with it."""
 
     @property
     def socket(self) -> str:
@@ -107,15 +110,22 @@ class Claim:
         """Let the hub be found: it is up."""
         unix = next((a.removeprefix("unix:") for a in addresses if a.startswith("unix:")), None)
         tcp = next((a for a in addresses if not a.startswith("unix:")), None)
-        self._write(unix=unix, tcp=tcp, token=token)
+        with _locked(self._directory):
+            self._write(unix=unix, tcp=tcp, token=token)
 
     def _write(self, **what: str | None) -> None:
         # Written aside and renamed, so that a reader sees all of it or nothing; mkstemp makes it 0600.
         text = json.dumps({"pid": os.getpid(), "hub": self.name, **what})
         descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=f".{self.name}.")
-        with open(descriptor, "w") as file:
-            file.write(text + "\n")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, f"{text}\n".encode())
         os.replace(temporary, _file(self._directory, self.name))
+        self._unlock()
+        self._locked = descriptor
+
+    def _unlock(self) -> None:
+        if self._locked is not None:
+            os.close(self._locked)
 
 
 @contextmanager
@@ -137,6 +147,7 @@ def claim_name(name: str) -> Iterator[Claim]:
     finally:
         with _locked(directory):
             _file(directory, name).unlink(missing_ok=True)
+            claim._unlock()
 
 
 def runtime_directory() -> Path:
@@ -169,13 +180,11 @@ def _file(directory: Path, name: str) -> Path:
 def _read_live(path: Path) -> LocalHub | None:
     """The hub whose file this is; if it is dead, or the file is none of ours, remove what is left."""
     try:
-        hub = _parse(json.loads(path.read_text()))
+        with path.open() as file:
+            if _is_locked(file):
+                return _parse(json.load(file))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        hub = None
-    if hub is not None and _is_alive(hub.pid):
-        return hub
     path.unlink(missing_ok=True)
     path.with_suffix(".sock").unlink(missing_ok=True)
     return None
@@ -185,15 +194,12 @@ def _parse(found: Any) -> LocalHub:
     return LocalHub(found["hub"], int(found["pid"]), found["unix"], found["tcp"], found["token"])
 
 
-def _is_alive(pid: int) -> bool:
+def _is_locked(file: IO[str]) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        # The pid has a new owner, another user: our hub is gone.
-        return False
-    return True
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextmanager

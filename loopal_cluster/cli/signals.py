@@ -59,5 +59,8 @@ async def open_stopper() -> AsyncIterator[Stopper]:
             nursery.start_soon(watch)
             yield stopper
             nursery.cancel_scope.cancel()
+    if stopper.signal is not None:
+        # What is left is the end of the process: no third signal may turn that into a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stopper.signal == signal.SIGINT:
         raise KeyboardInterrupt

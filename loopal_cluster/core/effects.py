@@ -48,7 +48,7 @@ class StartAgent:
 class StopAgent:
     """End a started agent: close its connection, and see to it that it is gone.
 
-    After the grace period its process group is terminated, then killed. ``AgentEnded`` follows.
+    Within ``end_grace`` its process group is terminated, then killed. ``AgentEnded`` follows.
     """
 
     agent_id: str

@@ -62,6 +62,7 @@ from loopal_cluster.core.steps import (
     Joining,
     Judging,
     LeaseDue,
+    Leaving,
     OwedDue,
     Probing,
     Reconciling,
@@ -195,6 +196,8 @@ class HubCore:
                 self._supervisor.close(now)
             case unreachable:
                 assert_never(unreachable)
+        if self._supervisor.closing and self.quiet:
+            self.uplink.leave(now)
         return self.exchange.drain()
 
     def next_deadline(self) -> float | None:
@@ -212,6 +215,11 @@ class HubCore:
         """Whether no agent lives, and every outcome has been reported."""
         return not self.agents and not self._reports
 
+    @property
+    def closed(self) -> bool:
+        """Whether, after ``Closing``, nothing is left to do: the hub is quiet, and the MetaHub has been told."""
+        return self.uplink.left
+
     # Connections and agents, coming and going.
 
     def _on_connected(self, peer: Peer, link: Link, now: float) -> None:
@@ -226,8 +234,6 @@ class HubCore:
     def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
         party = self._parties.get(peer)
         self._timers.discard(HandshakeDue(peer))
-        if self.uplink.peer == peer and self.uplink.joined and not self._supervisor.closing:
-            self.exchange.log("WARNING", f"lost the MetaHub: {reason}; dialling again")
         self._retire(peer, f"connection lost: {reason}", now)
         if isinstance(party, AgentParty):
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
@@ -451,6 +457,8 @@ class HubCore:
                 self._on_joined(self.uplink.on_probed(answer, now), now)
             case Announcing():
                 self.uplink.on_announced(answer, now)
+            case Leaving():
+                self.uplink.left = True
             case Initializing(agent_id):
                 self._supervisor.on_initialized(agent_id, answer, now)
             case Starting(agent_id):

@@ -54,11 +54,13 @@ from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
+    OK,
     AgentDetails,
     AgentEvent,
     CancelRequest,
     Heartbeat,
     HubLost,
+    Leave,
     Message,
     Ok,
     Progress,
@@ -74,6 +76,8 @@ from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
 
 __all__ = ["MetaHubCore"]
 
+LEFT = "it has left"
+"""Why a hub is gone that has said goodbye."""
 LATE = 1.0
 """Seconds by which a deadline may be missed before we take it that we were not running."""
 
@@ -162,6 +166,8 @@ class MetaHubCore:
     def _on_request(self, origin: Origin, party: Party, message: Message[Any], now: float) -> None:
         try:
             match party:
+                case HubParty(record) if isinstance(message, Leave):
+                    self._leave(origin, record, now)
                 case HubParty(record):
                     self._requests.on_hub_request(origin, record, message, now)
                 case ClientParty():
@@ -392,18 +398,28 @@ class MetaHubCore:
         self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
         self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
 
+    def _leave(self, origin: Origin, record: HubRecord, now: float) -> None:
+        """A hub says that it closes: nothing is kept for it."""
+        self.exchange.answer(origin, OK)
+        self.exchange.hang_up(origin.peer, LEFT)
+        self.exchange.log("INFO", f"hub '{record.name}' has left")
+        self._forget(record, LEFT, now)
+
     def _lose(self, record: HubRecord, reason: str, now: float) -> None:
+        self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
+        self._forget(record, reason, now)
+
+    def _forget(self, record: HubRecord, reason: str, now: float) -> None:
         """Forget a hub, and tell every other hub that what it ran is gone."""
         record.health = Health.AWAY
         # While it is still listed: a spawn that fails now is owed its end, should the hub come back.
-        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' was lost: {reason}", now)
+        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' is gone: {reason}", now)
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
-        self.exchange.log("WARNING", f"hub '{record.name}' was lost: {reason}")
         deadline = now + self.settings.timeouts.call_timeout
         for other in self.hubs:  # one that is away will hear of it when it is back
             if other.protocol is not None and other.peer != record.peer:

@@ -29,6 +29,7 @@ __all__ = [
     "Joining",
     "Judging",
     "LeaseDue",
+    "Leaving",
     "MetaHubThen",
     "OwedDue",
     "Probing",
@@ -92,6 +93,11 @@ class Probing:
 @frozen
 class Announcing:
     """The MetaHub knows what we run; if that has changed meanwhile, tell it again."""
+
+
+@frozen
+class Leaving:
+    """The MetaHub has heard our farewell, or never will."""
 
 
 @frozen
@@ -190,6 +196,7 @@ HubThen = (
     | Joining
     | Probing
     | Announcing
+    | Leaving
     | Initializing
     | Starting
     | SpawningRemotely

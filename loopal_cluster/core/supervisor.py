@@ -386,7 +386,7 @@ class Supervisor:
             self._exchange.perform(StopAgent(record.id))
         else:
             self._exchange.notify(record.peer, Interrupt())
-            deadline = now + self._settings.timeouts.stop_grace
+            deadline = now + self._settings.timeouts.answer_grace
             try:
                 self._exchange.call(record.peer, Shutdown(), Stopping(record.id), deadline)
             except Refused:  # it does not answer anything: nothing to wait for

@@ -1,4 +1,4 @@
-"""A hub's side of its connection to the MetaHub: join, heartbeat, announce.
+"""A hub's side of its connection to the MetaHub: join, heartbeat, announce, leave.
 
 The runtime dials; this part registers, and from then on everything that is not local goes through
 ``call``. A lost connection is dialled again; what was asked and can be asked twice waits for it, and is
@@ -28,6 +28,7 @@ from loopal_cluster.core.steps import (
     HubThen,
     Joining,
     LeaseDue,
+    Leaving,
     Probing,
     RetryDue,
     Timer,
@@ -40,6 +41,7 @@ from loopal_cluster.messages import (
     Announced,
     CancelAgent,
     Heartbeat,
+    Leave,
     ListHubs,
     Message,
     MetaAsk,
@@ -104,6 +106,10 @@ class Uplink:
     """What the MetaHub does not know yet, by agent name; None for one that has ended."""
     _announcing: bool = field(default=False, init=False)
     _announce_whole: bool = field(default=False, init=False)
+    _leaving: bool = field(default=False, init=False)
+    """We have nothing more to do, and have said so."""
+    left: bool = field(default=False, init=False)
+    """And the MetaHub knows, or never will."""
 
     def connect(self, peer: Peer, now: float) -> None:
         """The runtime has dialled: register."""
@@ -194,6 +200,19 @@ class Uplink:
         self.joined = False
         self.protocol = None
         self._timers.discard(HeartbeatDue())
+
+    def leave(self, now: float) -> None:
+        """Say goodbye, once. A MetaHub that cannot be told, or does not answer, sees the connection end."""
+        if self._leaving:
+            return
+        self._leaving = True
+        if not self.speaks("leave"):
+            self.left = True
+            return
+        try:
+            self.call(Leave(), Leaving(), now + self._settings.timeouts.rejoin_timeout)
+        except Refused:
+            self.left = True
 
     @property
     def expected(self) -> bool:

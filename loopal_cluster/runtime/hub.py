@@ -11,7 +11,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
@@ -26,6 +26,7 @@ from loopal_cluster.config import HubSettings, Limits, Policy, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect, Joined, StartAgent, StopAgent
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link
 from loopal_cluster.core.hub import HubCore
+from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.background import open_background
@@ -162,7 +163,7 @@ async def _open_hub(
     guard: Guard,
 ) -> AsyncIterator[Hub]:
     settings = core.settings
-    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.stop_grace)
+    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.end_grace)
     hub: Hub
 
     def perform(effect: Effect) -> None:
@@ -189,10 +190,10 @@ async def _open_hub(
         serve = partial(runtime.serve, link=Link.ACCEPTED)
         nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
-        # Left in peace: end the agents and report their outcomes. If cancelled, they are ended without.
+        # Left in peace: end the agents, report their outcomes, say goodbye. If cancelled, they are ended without.
         with trio.move_on_after(3 * settings.timeouts.stop_grace):
             runtime.dispatch(Closing())
-            await runtime.until(lambda: core.quiet)
+            await runtime.until(lambda: core.closed)
 
 
 class _Agents:
@@ -259,9 +260,9 @@ async def _join(hub: Hub, dial: Dial) -> None:
 
 
 async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
-    """Serve the uplink; when it ends, dial again with capped, jittered backoff."""
+    """Serve the uplink; when it ends, dial again."""
     timeouts = hub.core.settings.timeouts
-    delay = timeouts.redial_delay
+    pauses = redial_pauses(timeouts, random.uniform)
     while True:
         hub.joined = trio.Event()
         reason = await hub._runtime.serve(channel, Link.UPLINK)
@@ -269,17 +270,18 @@ async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
             if hub.joined.is_set():  # otherwise our caller is told, by the exception
                 logger.error("left the cluster: %s", reason)
             return
-        if hub.joined.is_set():
-            delay = timeouts.redial_delay  # it was a good connection; one that was refused goes on slowing us
-        channel, delay = await _redial(dial, delay, timeouts.redial_delay_max)
+        if hub.core.closed:
+            return
+        if hub.joined.is_set():  # it was a good connection; one that was refused goes on slowing us
+            logger.warning("lost the MetaHub: %s; dialling again", reason)
+            pauses = redial_pauses(timeouts, random.uniform)
+        channel = await _redial(dial, pauses)
 
 
-async def _redial(dial: Dial, delay: float, longest: float) -> tuple[FrameChannel, float]:
+async def _redial(dial: Dial, pauses: Iterator[float]) -> FrameChannel:
     while True:
-        # Jitter, so that the hubs of a MetaHub that restarts do not all come at once.
-        await trio.sleep(delay * random.uniform(0.5, 1.0))
-        delay = min(delay * 2, longest)
+        await trio.sleep(next(pauses))
         try:
-            return await dial(), delay
+            return await dial()
         except ConnectionLost as error:
             logger.info("%s", error)

@@ -60,6 +60,11 @@ def start(params):
         event({"Stream": {"text": "going"}})
         print("out of memory", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif MODE == "stone":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        event("AwaitingInput")
+        while True:
+            signal.pause()
     elif MODE == "calls":
         call(0)
     elif params["lifecycle"] == "ephemeral" and MODE != "stays":

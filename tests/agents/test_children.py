@@ -141,18 +141,18 @@ async def test_a_child_that_ends_with_its_input_is_not_signalled() -> None:
         assert "'cat'" in repr(child)
 
 
-async def test_a_child_that_ignores_its_input_gets_sigterm_after_the_grace() -> None:
+async def test_a_child_that_ignores_its_input_gets_sigterm_before_the_grace_is_over() -> None:
     async with open_child(["sleep", "1000"], grace=0.05) as child:
         assert await child.stop() == "killed by SIGTERM"
         assert await child.wait() == -signal.SIGTERM
 
 
 async def test_a_child_that_ignores_sigterm_too_is_killed() -> None:
-    async with deaf_child(grace=0.1) as child:
+    async with deaf_child(grace=0.3) as child:
         started_at = trio.current_time()
 
         assert await child.stop() == "killed by SIGKILL"
-        assert 0.15 <= trio.current_time() - started_at < 2
+        assert 0.3 <= trio.current_time() - started_at < 2
 
 
 async def test_a_stopped_child_is_killed_too() -> None:

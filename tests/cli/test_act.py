@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from loopal_cluster import Cancelled
+from loopal_cluster import Cancelled, ProcessAgent
 
 from .program import META_TOKEN, open_site, run
 
@@ -110,6 +110,20 @@ async def test_a_spawn_that_is_interrupted_cancels_the_agent_and_all_it_spawned(
     async with site.a.open_client() as client:
         assert await client.wait("chief") == Cancelled("interrupted")
         assert (await client.wait("hub-b/worker")).kind == "cancelled"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_a_spawn_that_is_interrupted_before_its_agent_is_up_has_not_succeeded(
+    signum, tmp_path, monkeypatch
+):
+    mute = ProcessAgent(["sleep", "1000"])
+    async with open_site(tmp_path, monkeypatch, agents={"mute": mute}) as site:
+        async with site.start("spawn", "--wait", "mute") as spawn:
+            await site.a._runtime.until(lambda: len(site.a.core.agents) > 0)
+            spawn.process.send_signal(signum)
+
+            assert await spawn.process.wait() == 130
+        await site.a._runtime.until(lambda: len(site.a.core.agents) == 0)
 
 
 @pytest.mark.parametrize("place", ["hub", "meta hub"])

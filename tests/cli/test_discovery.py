@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,10 +29,25 @@ def directory(tmp_path, monkeypatch):
     return tmp_path / "loopal-cluster"
 
 
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+CLAIM = """
+import time
+from loopal_cluster.cli.discovery import claim_name
+with claim_name("box") as claim:
+    claim.publish([claim.socket], "t")
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def claimed_elsewhere():
+    """Another process, with a hub named ``box``."""
+    with subprocess.Popen([sys.executable, "-c", CLAIM], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_hub_that_is_up_is_found_with_all_that_one_needs_to_connect(directory):
@@ -82,14 +98,46 @@ def test_of_several_hubs_one_must_be_named():
     assert str(caught.value) == (f"several hubs run here: a (--connect {a.socket}), b (--connect {b.socket})")
 
 
-def test_what_a_crashed_hub_left_is_removed(directory):
+def test_a_name_that_another_process_has_is_taken_and_its_hub_is_found():
+    with claimed_elsewhere() as process:
+        assert find_hub().pid == process.pid
+        with pytest.raises(NameTaken, match=f"process {process.pid}"):
+            with claim_name("box"):
+                pass
+
+
+def test_a_hub_that_was_killed_is_gone_even_while_it_is_a_zombie():
+    with claimed_elsewhere() as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(process.pid, 0)  # it is still there, for whoever asks by its id
+
+        assert local_hubs() == []
+        with claim_name("box") as claim:
+            claim.publish([claim.socket], "t")
+            assert find_hub().pid == os.getpid()
+
+
+@pytest.mark.parametrize("pid", [1, os.getpid(), os.getppid()], ids=["init", "ours", "parent"])
+def test_what_a_crashed_hub_left_is_removed_whoever_has_its_process_id_now(pid, directory):
     runtime_directory()
-    record = {"pid": dead_pid(), "hub": "box", "unix": "x", "tcp": None, "token": "t"}
+    record = {"pid": pid, "hub": "box", "unix": "x", "tcp": None, "token": "t"}
     (directory / "box.json").write_text(json.dumps(record))
     (directory / "box.sock").touch()
 
     assert local_hubs() == []
     assert [path.name for path in directory.iterdir()] == [".lock"]
+
+
+def test_the_processes_that_a_hub_starts_do_not_keep_its_name():
+    with claim_name("box") as claim:
+        claim.publish([claim.socket], "t")
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+
+    with child:
+        with claim_name("box"):
+            assert local_hubs() == []
+        child.communicate(b"\n")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x"}', "\x00", '{"pid": null, "hub": 1}'])

@@ -91,7 +91,7 @@ REQUESTS = st.one_of(
         st.booleans(),
     ),
     st.builds(m.Subscribe, st.none() | st.integers(-1, 5)),
-    st.sampled_from([m.ListAgents(), m.ListHubs(), m.Status(), m.Topology(), m.MetaTopology()]),
+    st.sampled_from([m.ListAgents(), m.ListHubs(), m.Status(), m.Topology(), m.MetaTopology(), m.Leave()]),
 )
 NOTICES = st.one_of(
     st.builds(m.Heartbeat, NAMES, st.integers(0, 5)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loopal_cluster.address import Address
 from loopal_cluster.config import Limits, Timeouts
 from loopal_cluster.core.effects import Disconnect, Log, Send
 from loopal_cluster.core.events import Peer
@@ -11,11 +12,13 @@ from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
+    OK,
     ClusterEvent,
     Heartbeat,
     HubInfo,
     HubList,
     HubLost,
+    Leave,
     ListHubs,
     Protocol,
     Register,
@@ -24,6 +27,7 @@ from loopal_cluster.messages import (
     Role,
     Status,
     Subscribe,
+    WaitAgent,
     Welcome,
 )
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
@@ -288,9 +292,9 @@ def test_a_hub_whose_connection_ended_keeps_its_place_for_a_moment():
     meta.lose(hub)
 
     assert statuses(meta) == {"a": "Disconnected"}
-    meta.advance(0.74)
+    meta.advance(0.79)
     assert statuses(meta) == {"a": "Disconnected"}
-    meta.advance(0.01)
+    meta.advance(0.02)
     assert statuses(meta) == {}
 
 
@@ -383,7 +387,7 @@ def test_every_other_hub_of_ours_is_told_of_a_loss():
     join_base(meta, "d")
     meta.lose(join(meta, "a"))
 
-    effects = unlogged(meta.advance(0.75))
+    effects = unlogged(meta.advance(0.8))
 
     lost = HubLost("a", "its connection ended and it did not come back")
     assert effects == [Send(peer, Request(1, lost)) for peer in others]
@@ -392,11 +396,70 @@ def test_every_other_hub_of_ours_is_told_of_a_loss():
     assert len(meta.core.exchange.calls) == 0
 
 
+def test_a_hub_that_leaves_is_gone_at_once_and_every_other_hub_of_ours_is_told():
+    meta = open_meta()
+    other, hub = join(meta, "b"), join(meta, "a", "x")
+
+    effects = meta.request(hub, Leave())
+
+    assert effects == [
+        Send(hub, Response(3, OK)),
+        Disconnect(hub, "it has left"),
+        Log("INFO", "hub 'a' has left"),
+        Send(other, Request(1, HubLost("a", "it has left"))),
+    ]
+    assert statuses(meta) == {"b": "Connected"}
+    assert meta.core.directory.hubs_of("x") == []
+    assert unlogged(meta.lose(hub)) == []
+
+
+def test_the_name_of_a_hub_that_has_left_is_free_even_while_its_connection_is_not_closed():
+    meta = open_meta()
+    old = join(meta, "a")
+    meta.request(old, Leave())
+
+    join(meta, "a", instance="2")
+    meta.lose(old)
+
+    assert statuses(meta) == {"a": "Connected"}
+
+
+def test_what_a_hub_has_not_answered_when_it_leaves_fails_at_once():
+    meta = open_meta()
+    asker, hub = join(meta, "b"), join(meta, "a")
+    meta.request(asker, WaitAgent(Address("x", "a")))
+
+    [failure] = answers(meta.request(hub, Leave()), asker)
+
+    assert (failure.code, failure.detail) == (ErrorCode.CONNECTION_LOST, "hub 'a' is gone: it has left")
+
+
+def test_watchers_see_that_a_hub_has_left():
+    meta = open_meta()
+    hub, watcher = join(meta, "a"), attach(meta, role=Role.OBSERVER)
+    meta.request(watcher, Subscribe())
+
+    [event] = notices(meta.request(hub, Leave()), watcher)
+
+    assert event == ClusterEvent(2, 0.0, "a", None, HubGone("a", "it has left"))
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.OPERATOR])
+def test_only_a_hub_can_leave(role):
+    meta = open_meta()
+    join(meta, "a")
+
+    [failure] = answers(meta.request(attach(meta, "a", role), Leave()))
+
+    assert failure.code is ErrorCode.METHOD_NOT_FOUND
+    assert statuses(meta) == {"a": "Connected"}
+
+
 def test_a_hub_that_does_not_take_the_news_is_logged_and_kept():
     meta = open_meta()
     join(meta, "b")
     meta.lose(join(meta, "a"))
-    meta.advance(0.75)
+    meta.advance(0.8)
 
     effects = meta.advance(30.0)
 
@@ -423,13 +486,13 @@ def test_what_happens_to_hubs_is_told_to_those_who_watch():
     meta.advance(30.0)
     meta.notify(hub, Heartbeat("a"))
     meta.lose(hub, "reset")
-    meta.advance(0.75)
+    meta.advance(0.8)
 
     payloads = [HubJoined("a"), HubSuspect("a"), HubAway("a", "reset")]
     payloads.append(HubGone("a", "its connection ended and it did not come back"))
     expected = [
         ClusterEvent(seq, at, "a", None, payload)
-        for seq, at, payload in zip((1, 2, 3, 4), (0.0, 30.0, 30.0, 30.75), payloads, strict=True)
+        for seq, at, payload in zip((1, 2, 3, 4), (0.0, 30.0, 30.0, 30.8), payloads, strict=True)
     ]
     events = [line.partition("message=")[2] for line in meta.transcript if "ClusterEvent(" in line]
     assert events == [f"{event}))" for event in expected]

@@ -448,9 +448,9 @@ def test_what_waits_for_a_hub_fails_when_that_does_not_come_back():
     meta.lose(b)
     meta.request(a, MetaRoute(envelope("b/y")))
 
-    failures = answers(meta.advance(0.75), a)
+    failures = answers(meta.advance(0.8), a)
 
-    detail = "hub 'b' was lost: its connection ended and it did not come back"
+    detail = "hub 'b' is gone: its connection ended and it did not come back"
     assert failures == [Failure(n, ErrorCode.CONNECTION_LOST, detail) for n in (2, 3)]
     assert meta.core.exchange.calls.count(b) == 0
 
@@ -463,7 +463,7 @@ def test_another_instance_is_not_asked_what_waits_for_the_one_that_is_gone():
 
     again = join(meta, "b", instance="b-2")
 
-    detail = "hub 'b' was lost: another hub has come with its name"
+    detail = "hub 'b' is gone: another hub has come with its name"
     assert f"0   -> {Send(a, Failure(2, ErrorCode.CONNECTION_LOST, detail))}" in meta.transcript
     assert meta.core.exchange.calls.count(b) == meta.core.exchange.calls.count(again) == 0
 
@@ -692,7 +692,7 @@ def test_a_clients_spawn_on_a_hub_that_was_lost_meanwhile_is_revoked_when_that_i
     client, b = attach(meta), join(meta, "b")
     [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
     meta.lose(b)
-    [failure] = answers(meta.advance(0.75), client)
+    [failure] = answers(meta.advance(0.8), client)
 
     again = join(meta, "b")
 

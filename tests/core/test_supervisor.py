@@ -585,13 +585,13 @@ def test_a_stop_asks_first_then_sees_to_it_and_is_done_when_the_agent_is_gone(me
     assert quietly(gone) == [Send(client, Response(2, result))]
 
 
-def test_an_agent_that_does_not_answer_is_stopped_when_its_grace_is_over():
+def test_an_agent_that_does_not_answer_is_stopped_after_a_quarter_of_its_grace():
     hub = open_hub()
     begin(hub)
     hub.request(attach(hub), ShutdownAgent(X))
 
-    assert hub.advance(4.9) == []
-    assert hub.advance(0.1) == [StopAgent("id-1")]
+    assert hub.advance(1.24) == []
+    assert hub.advance(0.01) == [StopAgent("id-1")]
     assert hub.core.agents.local("x") is not None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from loopal_cluster.config import HubSettings, Limits
 from loopal_cluster.core.effects import Disconnect, Joined, Log, Send
-from loopal_cluster.core.events import Link
+from loopal_cluster.core.events import AgentEnded, Closing, Link
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
@@ -18,7 +18,9 @@ from loopal_cluster.messages import (
     Heartbeat,
     HubInfo,
     HubList,
+    Leave,
     ListHubs,
+    MetaComplete,
     RegisterHub,
     Role,
     Route,
@@ -29,8 +31,11 @@ from .builders import (
     answer_all,
     attach,
     begin,
+    call_of,
     come_up,
     envelope,
+    for_remote,
+    in_cluster,
     join_base_meta,
     join_meta,
     notices,
@@ -117,9 +122,7 @@ def test_a_connection_that_ends_may_be_dialled_again_whenever_it_ends(stage):
 
     effects = hub.lose(up, "reset")
 
-    assert effects == (
-        [Log("WARNING", "lost the MetaHub: reset; dialling again")] if stage == "joined" else []
-    )
+    assert effects == []
     assert hub.core.next_deadline() == (
         hub.core.settings.timeouts.lease_timeout if stage == "joined" else None
     )
@@ -168,6 +171,69 @@ def test_a_meta_hub_that_does_not_list_us_any_more_may_still_have_our_old_connec
 
     assert [effect.refusal for effect in effects if isinstance(effect, Disconnect)] == [None]
     assert not hub.core.uplink.refused
+
+
+# Leaving.
+
+
+def test_a_hub_that_closes_says_goodbye_when_its_agents_have_ended_and_all_is_reported():
+    hub, _, up = in_cluster()
+    answer_all(hub, up, OK)
+    for_remote(hub, up)
+
+    closing = requests(hub.handle(Closing()), up)
+    ended = requests(hub.handle(AgentEnded("s-1", "stopped")), up)
+    answer_all(hub, up, OK)
+    farewell = requests(hub.handle(AgentEnded("id-1", "stopped")), up)
+
+    assert closing == []
+    assert [type(message) for message in ended] == [MetaComplete]
+    assert farewell == [Leave()]
+    assert not hub.core.closed
+
+
+@pytest.mark.parametrize("end", ["answered", "refused", "silent", "cut"])
+def test_a_hub_has_left_when_its_goodbye_is_answered_or_never_will_be(end):
+    hub = open_hub()
+    up = join_meta(hub)
+    hub.handle(Closing())
+    assert not hub.core.closed
+
+    match end:
+        case "answered":
+            hub.receive(up, Response(call_of(hub, Leave), OK))
+        case "refused":
+            hub.receive(up, Failure(call_of(hub, Leave), ErrorCode.OVERLOADED, "no"))
+        case "silent":
+            hub.advance(hub.core.settings.timeouts.rejoin_timeout)
+        case "cut":
+            assert hub.lose(up) == []
+
+    assert hub.core.closed
+
+
+@pytest.mark.parametrize("uplink", ["none", "base", "lost", "too busy"])
+def test_a_hub_that_cannot_say_goodbye_goes_without(uplink):
+    hub = open_hub(limits=Limits(calls_per_peer=1))
+    if uplink == "base":
+        join_base_meta(hub)
+    if uplink == "lost":
+        hub.lose(join_meta(hub))
+    if uplink == "too busy":
+        join_meta(hub)
+        hub.request(attach(hub), Route(envelope("there/z")))
+
+    assert hub.handle(Closing()) == []
+    assert hub.core.closed
+
+
+def test_a_hub_says_goodbye_once():
+    hub = open_hub()
+    up = join_meta(hub)
+
+    hub.handle(Closing())
+
+    assert requests(hub.handle(Closing()), up) == []
 
 
 # Heartbeats.

@@ -41,7 +41,7 @@ from loopal_cluster import (
 from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.messages import Permission
 from loopal_cluster.outcomes import reason_of
-from loopal_cluster.payloads import Stream
+from loopal_cluster.payloads import AwaitingInput, Stream
 from loopal_cluster.testing import open_test_cluster
 
 from ..processes import children_of_ours, open_fds, until
@@ -473,6 +473,26 @@ REAL = {
     "parent": parent,
     "stay": stay,
 }
+
+
+@pytest.mark.parametrize("mode", ["stone", "deaf"])
+async def test_a_real_agent_that_ignores_everything_is_killed_when_its_grace_is_over(mode):
+    agent = ProcessAgent([sys.executable, "-I", "-S", BASE_AGENT, mode])
+    async with open_hub("solo", agents={"it": agent}, timeouts=Timeouts(stop_grace=1.0)) as hub:
+        async with hub.open_client() as client:
+            handle = await client.spawn("it", persistent=True)
+            events = await client.subscribe(since=0)
+            async for event in events:
+                if isinstance(event.payload, AwaitingInput):
+                    break
+            began = trio.current_time()
+
+            assert await handle.cancel("enough") == Cancelled("enough")
+
+            took = trio.current_time() - began
+            # The one that answers is not waited for so long.
+            assert (1.0 if mode == "stone" else 0.75) <= took < 2.0
+            assert children_of_ours() == set()
 
 
 async def test_the_real_children_of_a_cancelled_parent_are_gone_on_every_hub():
