@@ -7,6 +7,7 @@ comes from, so that whoever receives a message can answer it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -152,14 +153,17 @@ class MetaRequests:
         """A hub asks, mostly for one of its agents."""
         match message:
             case MetaRoute(envelope):
+                self._check_was_there(envelope.target, envelope.asked_ms, hub)
                 self._deliver(origin, DeliverEnvelope(stamped(envelope, hub.name)), hub.name, now)
             case MetaAsk(envelope):
+                self._check_was_there(envelope.target, envelope.asked_ms, hub)
                 self._deliver(origin, DeliverAsk(stamped(envelope, hub.name)), hub.name, now)
             case MetaSpawn(spec):
-                parent = None if spec.parent is None else Address(spec.parent.rpartition("/")[2], hub.name)
-                self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
+                self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
+                parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
+                self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
-                for name in self._directory.update(hub.name, message):
+                for name in self._directory.update(hub.name, message, now):
                     self._owned.pop((hub.name, name), None)
                 hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
                 self._exchange.answer(origin, OK)
@@ -181,16 +185,16 @@ class MetaRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
-                envelope = evolve(from_client(envelope), origin_hub=None)
+                envelope = evolve(from_client(envelope), origin_hub=None, asked_ms=None)
                 self._deliver(origin, DeliverEnvelope(envelope), None, now)
             case Ask(envelope) | MetaAsk(envelope):
                 timeout = envelope.timeout_ms
                 if timeout is None:
                     timeout = int(self._settings.timeouts.ask_timeout * 1000)
-                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout)
+                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout, asked_ms=None)
                 self._deliver(origin, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
-                self._spawn(origin, evolve(spec, parent=None, depth=0), now)
+                self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
             case Status():
@@ -223,6 +227,26 @@ class MetaRequests:
                 self._find(origin, Address.parse(name), message, sender, now)
             case _:
                 raise unknown(message)
+
+    def _check_was_there(self, target: Address, asked_ms: int | None, asker: HubRecord) -> None:
+        """Let a repetition pass only to who was there when it was first asked, and so knows whether it was done.
+
+        If nobody is there now, that is for others to say.
+
+        Raises:
+            Refused: the hub has been started anew since, or the name is another agent's.
+        """
+        if asked_ms is None:
+            return
+        if target.hub is None:
+            hubs = [hub for hub in self._directory.hubs_of(target.agent) if hub != asker.name]
+            since = [self._directory.since(target.agent, hub) for hub in hubs]
+        else:
+            record = self._hubs.get(target.hub)
+            since = [] if record is None else [record.since]
+        if max(since, default=-math.inf) > asker.joined_at - asked_ms / 1000:
+            detail = f"'{target}' has changed hands since this was first asked; it may have been done"
+            raise Refused(ErrorCode.CONNECTION_LOST, detail)
 
     # To the hub that has the agent.
 
@@ -512,7 +536,7 @@ class MetaRequests:
 
 def stamped(envelope: Envelope, hub: str) -> Envelope:
     """An envelope that says which hub it comes from, whatever it said before."""
-    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub)
+    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub, asked_ms=None)
 
 
 def qualified(envelope: Envelope, hub: str) -> Source:
