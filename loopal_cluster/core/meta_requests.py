@@ -142,8 +142,8 @@ class MetaRequests:
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
     _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
     """Spawns that were given up and that their hub may not know of, by hub and agent id."""
-    _owned: dict[tuple[str, str], tuple[Peer, SpawnSpec]] = field(factory=dict, init=False)
-    """The agents of our clients that are not detached, by hub and name."""
+    _owned: dict[str, dict[str, tuple[Peer, SpawnSpec]]] = field(factory=dict, init=False)
+    """The agents of our clients that are not detached, by hub and name: whose each is."""
     _last_gather: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -163,8 +163,8 @@ class MetaRequests:
                 parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
                 self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
-                for name in self._directory.update(hub.name, message, now):
-                    self._owned.pop((hub.name, name), None)
+                self._directory.update(hub.name, message, now)
+                self._forget_ended(hub.name)
                 hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
                 self._exchange.answer(origin, OK)
             case MetaComplete(completion):
@@ -401,8 +401,8 @@ class MetaRequests:
 
     def forget_hub(self, hub: str) -> None:
         """A hub is gone, and with it what we knew of its agents."""
-        for name in self._directory.forget(hub):
-            self._owned.pop((hub, name), None)
+        self._directory.forget(hub)
+        self._owned.pop(hub, None)
         self._cache.forget(hub)
 
     # Spawning and outcomes.
@@ -418,16 +418,24 @@ class MetaRequests:
     def on_spawned(self, client: Peer, spec: SpawnSpec, hub: Peer) -> None:
         """A client's agent is up: it ends with the client."""
         record = self._hub_of(hub)
-        if not spec.detached and record is not None:
-            self._owned[record.name, spec.name] = (client, spec)
+        if not spec.detached and record is not None and record.protocol is not None:
+            self._owned.setdefault(record.name, {})[spec.name] = (client, spec)
+
+    def _forget_ended(self, hub: str) -> None:
+        """Forget what a hub does not run (any more): it answers a spawn before it announces the agent."""
+        running = {
+            name: owned for name, owned in self._owned.pop(hub, {}).items() if self._directory.has(name, hub)
+        }
+        if running:
+            self._owned[hub] = running
 
     def on_client_lost(self, client: Peer, reason: str, now: float) -> None:
         """What a client has spawned, or is still spawning, ends with it."""
-        for (hub, name), (owner, spec) in [*self._owned.items()]:
-            record = self._hubs.get(hub)
-            if owner == client and record is not None:
-                del self._owned[hub, name]
-                self.revoke(spec, record.peer, reason, now)
+        for record in self._hubs:
+            for name, (owner, spec) in [*self._owned.get(record.name, {}).items()]:
+                if owner == client:
+                    del self._owned[record.name][name]
+                    self.revoke(spec, record.peer, reason, now)
 
     def _hub_of(self, peer: Peer) -> HubRecord | None:
         return next((record for record in self._hubs if record.peer == peer), None)

@@ -23,11 +23,10 @@ class Directory:
     """Since when each is up."""
     _by_hub: dict[str, set[str]] = field(factory=dict, init=False)
 
-    def update(self, hub: str, announce: Announce, now: float) -> set[str]:
-        """Take in what a hub says it runs now; return the names that it ran before and does not any more."""
-        gone = {*announce.ended}
+    def update(self, hub: str, announce: Announce, now: float) -> None:
+        """Take in what a hub says it runs now."""
         if announce.whole:
-            gone |= self.forget(hub)
+            self.forget(hub)
         known = self._by_hub.setdefault(hub, set())
         for name in known.intersection(announce.ended):
             known.remove(name)
@@ -35,18 +34,19 @@ class Directory:
         for entry in announce.started:
             known.add(entry.name)
             self._by_name.setdefault(entry.name, {})[hub] = now - entry.up_ms / 1000
-        return gone - known
 
-    def forget(self, hub: str) -> set[str]:
-        """Forget a hub's agents; return their names."""
-        names = self._by_hub.pop(hub, set())
-        for name in names:
+    def forget(self, hub: str) -> None:
+        """Forget a hub's agents."""
+        for name in self._by_hub.pop(hub, ()):
             self._drop(name, hub)
-        return names
 
     def hubs_of(self, agent: str) -> list[str]:
         """The hubs that run an agent of this name."""
         return list(self._by_name.get(agent, ()))
+
+    def has(self, agent: str, hub: str) -> bool:
+        """Whether the hub runs an agent of this name."""
+        return agent in self._by_hub.get(hub, ())
 
     def since(self, agent: str, hub: str) -> float:
         """Since when the hub's agent of this name is up, at the latest."""

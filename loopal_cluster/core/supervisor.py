@@ -358,9 +358,11 @@ class Supervisor:
     def _revoke(self, record: AgentRecord, now: float) -> None:
         """We do not know whether the other hub has started it, and nobody waits any more: it must not."""
         message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
-        deadline = now + self._settings.timeouts.lease_timeout
-        with suppress(Refused):  # no MetaHub: then the other hub hears nothing of us, and its lease ends
-            self._uplink.call(message, Revoking(record.id, record.hub or ""), deadline)
+        timeouts = self._settings.timeouts
+        # Its lease ends what the other hub runs for one it hears nothing of, but not what is detached.
+        patience = timeouts.result_ttl if record.spec.detached else timeouts.lease_timeout
+        with suppress(Refused):
+            self._uplink.call(message, Revoking(record.id, record.hub or ""), now + patience)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""

@@ -847,11 +847,12 @@ def test_a_spawn_that_was_refused_is_not_revoked():
     assert requests(effects, up) == []
 
 
-def test_a_spawn_that_is_given_up_while_the_meta_hub_is_away_is_revoked_when_it_is_back():
-    hub, x, up = with_shadow(up=False)
+@pytest.mark.parametrize(("detached", "away"), [(False, 60.0), (True, 3600.0)])
+def test_a_spawn_that_is_given_up_while_the_meta_hub_is_away_is_revoked_when_it_is_back(detached, away):
+    hub, x, up = with_shadow(up=False, detached=detached)
     hub.lose(up)
 
-    refused = hub.advance(60.0)
+    refused = hub.advance(away)
     again, effects = rejoin(hub)
 
     assert [frame.code for frame in answers(refused, x)] == [ErrorCode.DEADLINE_EXCEEDED]
@@ -872,6 +873,30 @@ def test_a_clients_spawn_on_a_hub_that_was_lost_meanwhile_is_revoked_when_that_i
     assert failure.code is ErrorCode.CONNECTION_LOST
     assert start.message.spec.spawn_id in revoked
     assert meta.core.exchange.calls.count(b) == 0
+
+
+def test_a_clients_agent_that_has_ended_while_its_hub_was_away_is_forgotten():
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+    [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+    meta.receive(b, Response(start.id, Spawned(start.message.spec.spawn_id, "x")))
+    meta.lose(b)
+    again = join(meta, "b")
+    meta.request(again, Announce(whole=True))
+
+    assert requests(meta.lose(client), again) == []
+
+
+def test_a_clients_agent_is_forgotten_with_its_hub_even_if_that_never_came_to_announce_it():
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+    [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+    meta.receive(b, Response(start.id, Spawned(start.message.spec.spawn_id, "x")))
+    meta.lose(b)
+    meta.advance(0.75)
+    again = join(meta, "b")
+
+    assert requests(meta.lose(client), again) == []
 
 
 def test_a_revoked_agent_that_comes_up_all_the_same_is_stopped_by_its_hub():
