@@ -233,6 +233,8 @@ class Envelope:
     """Of an ask: the time left for the answer. The hub it starts from fills it in."""
     extend: bool = extension(False)
     """Of an ask: with each ``Progress`` that time begins anew."""
+    asked_ms: int | None = extension()
+    """In a repetition: how long before its hub joined (again) the message was first sent to the MetaHub."""
 
 
 @frozen
@@ -264,6 +266,8 @@ class SpawnSpec:
     """The time it may take. Then it is stopped, and its outcome is ``timed_out``."""
     idle_timeout_ms: int | None = extension()
     """The time it may report nothing, to the hub that runs it; with the same consequence."""
+    asked_ms: int | None = extension()
+    """In a repetition: how long before its hub joined (again) the spawn was first sent to the MetaHub."""
     extra: Mapping[str, Opaque] = Factory(dict)
     """Keys this version does not know, passed on."""
 
@@ -822,6 +826,8 @@ class RegisterHub(Message[Welcome]):
     """A uuid made at process start. The same instance returning is a reconnect."""
     labels: Mapping[str, str] = extension(Factory(dict))
     agent_types: tuple[str, ...] = extension(())
+    up_ms: int = extension(0)
+    """How long ago this instance first registered with a MetaHub; nobody can have asked it before."""
 
 
 @frozen
@@ -897,6 +903,8 @@ class Announced:
     id: str
     type: str | None = None
     parent: str | None = None
+    up_ms: int = extension(0)
+    """How long it has been up."""
 
 
 @frozen

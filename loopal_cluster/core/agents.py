@@ -44,6 +44,8 @@ class AgentRecord:
     depth: int = 0
     peer: Peer | None = None
     lifecycle: Lifecycle = Lifecycle.SPAWNING
+    begun_at: float = 0.0
+    """When it was up, if it runs here."""
     children: dict[str, AgentRecord] = field(factory=dict)
     """By id, in the order they were spawned."""
     spawner: Origin | None = None

@@ -40,6 +40,8 @@ class Call(Generic[N]):
     then: N
     """What the core does with the answer."""
     deadline: float
+    asked_at: float | None = None
+    """When it was first sent, if that matters to who repeats it."""
 
 
 @define
@@ -59,13 +61,15 @@ class CallTable(Generic[N]):
     _away: set[Peer] = Factory(set)
     """Peers that are gone, of which calls wait for another connection. No order of it escapes."""
 
-    def open(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> Request:
+    def open(
+        self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
+    ) -> Request:
         """Remember a call and return the request to send."""
         leg = self._legs.get(peer)
         if leg is None:
             leg = self._legs[peer] = _Leg()
         leg.last_id += 1
-        leg.calls[leg.last_id] = Call(peer, leg.last_id, message, then, deadline)
+        leg.calls[leg.last_id] = Call(peer, leg.last_id, message, then, deadline, asked_at)
         self._deadlines.set((peer, leg.last_id), deadline)
         return Request(leg.last_id, message)
 

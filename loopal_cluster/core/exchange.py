@@ -75,7 +75,12 @@ class Exchange(Generic[N]):
     def resume(self, old: Peer, new: Peer, now: float) -> None:
         """A peer is back on another connection: ask it again what it has not answered."""
         for call in self.calls.settle_peer(old):
-            self._ask(new, with_time_left(call.message, call.deadline - now), call.then, call.deadline)
+            self.ask_again(new, call, now)
+
+    def ask_again(self, peer: Peer, call: Call[N], now: float) -> None:
+        """Send a request that has been sent before, with the time that is left for it."""
+        message = with_time_left(call.message, call.deadline - now)
+        self._ask(peer, message, call.then, call.deadline, call.asked_at)
 
     def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
@@ -113,7 +118,9 @@ class Exchange(Generic[N]):
         else:
             self.refuse(origin, answer.code, answer.detail)
 
-    def call(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
+    def call(
+        self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
+    ) -> int:
         """Send a request and remember what to do with its answer; return its id.
 
         While the peer is away, the request waits for it to ``resume``. If ``then`` has an ``origin``, that
@@ -124,10 +131,12 @@ class Exchange(Generic[N]):
         """
         if self.calls.count(peer) >= self.limits.calls_per_peer:
             raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
-        return self._ask(peer, message, then, deadline)
+        return self._ask(peer, message, then, deadline, asked_at)
 
-    def _ask(self, peer: Peer, message: Message[Any], then: N, deadline: float) -> int:
-        request = self.calls.open(peer, message, then, deadline)
+    def _ask(
+        self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
+    ) -> int:
+        request = self.calls.open(peer, message, then, deadline, asked_at)
         origin: Origin | None = getattr(then, "origin", None)
         if origin is not None:
             self.join(origin, peer, request.id)

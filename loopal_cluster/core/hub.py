@@ -288,13 +288,6 @@ class HubCore:
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
 
-    def _retry(self, now: float) -> None:
-        for call in self.uplink.take_retries():
-            try:
-                self.uplink.call(call.message, call.then, call.deadline)
-            except Refused as refused:
-                self._on_answer(call, Failure(call.id, refused.code, refused.detail), now)
-
     def _on_timer(self, timer: Timer, now: float) -> None:
         match timer:
             case HandshakeDue(peer):
@@ -314,7 +307,7 @@ class HubCore:
             case ReportDue(agent_id):
                 self._reports.on_due(agent_id, now)
             case RetryDue():
-                self._retry(now)
+                self.uplink.retry(now)
             case LeaseDue():
                 self._supervisor.on_lease_due(now)
             case OwedDue() | HealthDue() | RejoinDue():
@@ -440,6 +433,7 @@ class HubCore:
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
         if self.uplink.doubts(call, answer, now):
             return
+        answer = self.uplink.judged(call, answer)
         match call.then:
             case Forwarding(origin):
                 self.exchange.pass_on(origin, answer)

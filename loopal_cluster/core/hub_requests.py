@@ -205,13 +205,13 @@ class HubRequests:
         self, origin: Origin, message: Message[Any], now: float, *, timeout: float | None = None
     ) -> None:
         timeout = self._settings.timeouts.call_timeout if timeout is None else timeout
-        self._uplink.call(message, Forwarding(origin), now + timeout + 2 * LEG)
+        self._uplink.call(message, Forwarding(origin), now + timeout + 2 * LEG, now=now)
 
     # Messages.
 
     def _route(self, origin: Origin, envelope: Envelope, now: float) -> None:
         record, target = self._locate(envelope.target)
-        envelope = evolve(envelope, target=target)
+        envelope = evolve(envelope, target=target, asked_ms=None)
         if record is not None:
             self._deliveries.deliver(record, DeliverEnvelope(envelope), origin, now)
         else:
@@ -228,7 +228,7 @@ class HubRequests:
         timeout = self._settings.timeouts.ask_timeout
         if envelope.timeout_ms is not None:
             timeout = max(0, envelope.timeout_ms) / 1000
-        envelope = evolve(envelope, target=target, timeout_ms=int(timeout * 1000))
+        envelope = evolve(envelope, target=target, timeout_ms=int(timeout * 1000), asked_ms=None)
         if record is not None:
             self._deliveries.deliver(record, DeliverAsk(envelope), origin, now)
         elif self._uplink.joined and not self._uplink.speaks("ask"):

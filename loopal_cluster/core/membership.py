@@ -37,6 +37,10 @@ class HubRecord:
     agent_types: tuple[str, ...]
     seen_at: float
     """When it last said anything."""
+    since: float
+    """When this instance first registered, here or with our predecessor."""
+    joined_at: float
+    """When its connection registered."""
     health: Health = Health.ALIVE
     agent_count: int = 0
     """As its last heartbeat had it."""

@@ -295,6 +295,8 @@ class MetaHubCore:
                 labels=message.labels,
                 agent_types=message.agent_types,
                 seen_at=now,
+                since=now - message.up_ms / 1000,
+                joined_at=now,
             )
             self.hubs.add(record)
         self._parties[origin.peer] = HubParty(record)
@@ -312,7 +314,7 @@ class MetaHubCore:
         self.exchange.hang_up(record.peer, "the hub has connected again")
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
-        record.peer = peer
+        record.peer, record.joined_at = peer, now
         return record
 
     def _welcome_hub(self, record: HubRecord) -> Welcome:

@@ -7,6 +7,7 @@ comes from, so that whoever receives a message can answer it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -141,8 +142,8 @@ class MetaRequests:
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
     _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
     """Spawns that were given up and that their hub may not know of, by hub and agent id."""
-    _owned: dict[tuple[str, str], tuple[Peer, SpawnSpec]] = field(factory=dict, init=False)
-    """The agents of our clients that are not detached, by hub and name."""
+    _owned: dict[str, dict[str, tuple[Peer, SpawnSpec]]] = field(factory=dict, init=False)
+    """The agents of our clients that are not detached, by hub and name: whose each is."""
     _last_gather: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -152,15 +153,18 @@ class MetaRequests:
         """A hub asks, mostly for one of its agents."""
         match message:
             case MetaRoute(envelope):
+                self._check_was_there(envelope.target, envelope.asked_ms, hub)
                 self._deliver(origin, DeliverEnvelope(stamped(envelope, hub.name)), hub.name, now)
             case MetaAsk(envelope):
+                self._check_was_there(envelope.target, envelope.asked_ms, hub)
                 self._deliver(origin, DeliverAsk(stamped(envelope, hub.name)), hub.name, now)
             case MetaSpawn(spec):
-                parent = None if spec.parent is None else Address(spec.parent.rpartition("/")[2], hub.name)
-                self._spawn(origin, evolve(spec, parent=None if parent is None else str(parent)), now)
+                self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
+                parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
+                self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
-                for name in self._directory.update(hub.name, message):
-                    self._owned.pop((hub.name, name), None)
+                self._directory.update(hub.name, message, now)
+                self._forget_ended(hub.name)
                 hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
                 self._exchange.answer(origin, OK)
             case MetaComplete(completion):
@@ -181,16 +185,16 @@ class MetaRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
-                envelope = evolve(from_client(envelope), origin_hub=None)
+                envelope = evolve(from_client(envelope), origin_hub=None, asked_ms=None)
                 self._deliver(origin, DeliverEnvelope(envelope), None, now)
             case Ask(envelope) | MetaAsk(envelope):
                 timeout = envelope.timeout_ms
                 if timeout is None:
                     timeout = int(self._settings.timeouts.ask_timeout * 1000)
-                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout)
+                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout, asked_ms=None)
                 self._deliver(origin, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
-                self._spawn(origin, evolve(spec, parent=None, depth=0), now)
+                self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
             case Status():
@@ -223,6 +227,26 @@ class MetaRequests:
                 self._find(origin, Address.parse(name), message, sender, now)
             case _:
                 raise unknown(message)
+
+    def _check_was_there(self, target: Address, asked_ms: int | None, asker: HubRecord) -> None:
+        """Let a repetition pass only to who was there when it was first asked, and so knows whether it was done.
+
+        If nobody is there now, that is for others to say.
+
+        Raises:
+            Refused: the hub has been started anew since, or the name is another agent's.
+        """
+        if asked_ms is None:
+            return
+        if target.hub is None:
+            hubs = [hub for hub in self._directory.hubs_of(target.agent) if hub != asker.name]
+            since = [self._directory.since(target.agent, hub) for hub in hubs]
+        else:
+            record = self._hubs.get(target.hub)
+            since = [] if record is None else [record.since]
+        if max(since, default=-math.inf) > asker.joined_at - asked_ms / 1000:
+            detail = f"'{target}' has changed hands since this was first asked; it may have been done"
+            raise Refused(ErrorCode.CONNECTION_LOST, detail)
 
     # To the hub that has the agent.
 
@@ -377,8 +401,8 @@ class MetaRequests:
 
     def forget_hub(self, hub: str) -> None:
         """A hub is gone, and with it what we knew of its agents."""
-        for name in self._directory.forget(hub):
-            self._owned.pop((hub, name), None)
+        self._directory.forget(hub)
+        self._owned.pop(hub, None)
         self._cache.forget(hub)
 
     # Spawning and outcomes.
@@ -396,15 +420,23 @@ class MetaRequests:
         record = self._hub_of(hub)
         # A base hub would have to be told by name, and does not tell when the agent ends.
         if not spec.detached and record is not None and record.protocol is not None:
-            self._owned[record.name, spec.name] = (client, spec)
+            self._owned.setdefault(record.name, {})[spec.name] = (client, spec)
+
+    def _forget_ended(self, hub: str) -> None:
+        """Forget what a hub does not run (any more): it answers a spawn before it announces the agent."""
+        running = {
+            name: owned for name, owned in self._owned.pop(hub, {}).items() if self._directory.has(name, hub)
+        }
+        if running:
+            self._owned[hub] = running
 
     def on_client_lost(self, client: Peer, reason: str, now: float) -> None:
         """What a client has spawned, or is still spawning, ends with it."""
-        for (hub, name), (owner, spec) in [*self._owned.items()]:
-            record = self._hubs.get(hub)
-            if owner == client and record is not None:
-                del self._owned[hub, name]
-                self.revoke(spec, record.peer, reason, now)
+        for record in self._hubs:
+            for name, (owner, spec) in [*self._owned.get(record.name, {}).items()]:
+                if owner == client:
+                    del self._owned[record.name][name]
+                    self.revoke(spec, record.peer, reason, now)
 
     def _hub_of(self, peer: Peer) -> HubRecord | None:
         return next((record for record in self._hubs if record.peer == peer), None)
@@ -513,7 +545,7 @@ class MetaRequests:
 
 def stamped(envelope: Envelope, hub: str) -> Envelope:
     """An envelope that says which hub it comes from, whatever it said before."""
-    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub)
+    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub, asked_ms=None)
 
 
 def qualified(envelope: Envelope, hub: str) -> Source:

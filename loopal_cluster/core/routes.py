@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-from loopal_cluster.messages import Announce, Announced
+from loopal_cluster.messages import Announce
 
 __all__ = ["Directory", "RouteCache"]
 
@@ -19,33 +19,38 @@ __all__ = ["Directory", "RouteCache"]
 class Directory:
     """The announced agents, by name and by hub."""
 
-    _by_name: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
-    _by_hub: dict[str, dict[str, Announced]] = field(factory=dict, init=False)
+    _by_name: dict[str, dict[str, float]] = field(factory=dict, init=False)
+    """Since when each is up."""
+    _by_hub: dict[str, set[str]] = field(factory=dict, init=False)
 
-    def update(self, hub: str, announce: Announce) -> set[str]:
-        """Take in what a hub says it runs now; return the names that it ran before and does not any more."""
-        gone = {*announce.ended}
+    def update(self, hub: str, announce: Announce, now: float) -> None:
+        """Take in what a hub says it runs now."""
         if announce.whole:
-            gone |= self.forget(hub)
-        known = self._by_hub.setdefault(hub, {})
-        for name in announce.ended:
-            if known.pop(name, None) is not None:
-                self._drop(name, hub)
-        for entry in announce.started:
-            known[entry.name] = entry
-            self._by_name.setdefault(entry.name, {})[hub] = entry
-        return gone - known.keys()
-
-    def forget(self, hub: str) -> set[str]:
-        """Forget a hub's agents; return their names."""
-        names = {*self._by_hub.pop(hub, ())}
-        for name in names:
+            self.forget(hub)
+        known = self._by_hub.setdefault(hub, set())
+        for name in known.intersection(announce.ended):
+            known.remove(name)
             self._drop(name, hub)
-        return names
+        for entry in announce.started:
+            known.add(entry.name)
+            self._by_name.setdefault(entry.name, {})[hub] = now - entry.up_ms / 1000
+
+    def forget(self, hub: str) -> None:
+        """Forget a hub's agents."""
+        for name in self._by_hub.pop(hub, ()):
+            self._drop(name, hub)
 
     def hubs_of(self, agent: str) -> list[str]:
         """The hubs that run an agent of this name."""
         return list(self._by_name.get(agent, ()))
+
+    def has(self, agent: str, hub: str) -> bool:
+        """Whether the hub runs an agent of this name."""
+        return agent in self._by_hub.get(hub, ())
+
+    def since(self, agent: str, hub: str) -> float:
+        """Since when the hub's agent of this name is up, at the latest."""
+        return self._by_name[agent][hub]
 
     def count(self, hub: str) -> int:
         """How many agents a hub has announced."""

@@ -182,12 +182,13 @@ class Supervisor:
             owner=None if spec.detached else owner,
         )
         self.agents.add(record)
-        outgoing = evolve(spec, parent=str(caller.on(self._settings.name)), depth=depth, spawn_id=record.id)
+        owner = str(caller.on(self._settings.name))
+        outgoing = evolve(spec, parent=owner, depth=depth, spawn_id=record.id, asked_ms=None)
         deadline = now + self._settings.timeouts.spawn_timeout
         # Its own hub ends it in time. We see to it only if we cannot hear of that.
         self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * LEG)
         try:
-            self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline)
+            self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline, now=now)
         except Refused as refused:
             self._forget_times(record)
             self.agents.remove(record)
@@ -304,6 +305,7 @@ class Supervisor:
         if (idle := record.spec.idle_timeout_ms) is not None:
             self._timers.set(IdleDue(record.id), now + idle / 1000)
         self._up(record)
+        record.begun_at = now
         self._uplink.agent_started(record, now)
         self._deliveries.flush(record, now)
 
@@ -356,9 +358,11 @@ class Supervisor:
     def _revoke(self, record: AgentRecord, now: float) -> None:
         """We do not know whether the other hub has started it, and nobody waits any more: it must not."""
         message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
-        deadline = now + self._settings.timeouts.lease_timeout
-        with suppress(Refused):  # no MetaHub: then the other hub hears nothing of us, and its lease ends
-            self._uplink.call(message, Revoking(record.id, record.hub or ""), deadline)
+        timeouts = self._settings.timeouts
+        # Its lease ends what the other hub runs for one it hears nothing of, but not what is detached.
+        patience = timeouts.result_ttl if record.spec.detached else timeouts.lease_timeout
+        with suppress(Refused):
+            self._uplink.call(message, Revoking(record.id, record.hub or ""), now + patience)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""

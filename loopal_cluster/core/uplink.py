@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
@@ -40,6 +40,7 @@ from loopal_cluster.messages import (
     Announce,
     Announced,
     CancelAgent,
+    Envelope,
     Heartbeat,
     Leave,
     ListHubs,
@@ -53,6 +54,7 @@ from loopal_cluster.messages import (
     RegisterHub,
     Resolve,
     ShutdownAgent,
+    SpawnSpec,
     UplinkInfo,
     WaitAgent,
 )
@@ -74,6 +76,12 @@ REPEATABLE = (
 )
 """What may be asked twice: it only looks, or whoever does it remembers its id."""
 
+ABSENT = {ErrorCode.HUB_NOT_CONNECTED, ErrorCode.OVERLOADED}
+"""Refusals of the MetaHub that say nothing of what a hub has done before."""
+
+UNNAMED = {ErrorCode.AGENT_NOT_FOUND, ErrorCode.AMBIGUOUS_NAME}
+"""The same of a bare name: it may have been clear then whose it is."""
+
 FINAL = {ErrorCode.UNAUTHORIZED, ErrorCode.NAME_TAKEN, ErrorCode.INVALID_REQUEST, ErrorCode.REFUSED}
 """Refusals that dialling again will not change."""
 
@@ -92,6 +100,10 @@ class Uplink:
     """The newest connection that joined; what we ask waits there until the next one has."""
     anew: bool = field(default=False, init=False)
     """The MetaHub has started anew since we were last in its cluster."""
+    _first_at: float | None = field(default=None, init=False)
+    """When this instance first spoke to a MetaHub."""
+    _joined_at: float = field(default=-math.inf, init=False)
+    """When the newest leg joined; what was first asked before is a repetition there."""
     _settling_until: float = field(default=-math.inf, init=False)
     _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
@@ -114,6 +126,7 @@ class Uplink:
     def connect(self, peer: Peer, now: float) -> None:
         """The runtime has dialled: register."""
         self.peer = peer
+        self._first_at = now if self._first_at is None else self._first_at
         settings = self._settings
         message = RegisterHub(
             name=settings.name,
@@ -123,6 +136,7 @@ class Uplink:
             instance=settings.instance,
             labels=settings.labels,
             agent_types=settings.agent_types,
+            up_ms=int((now - self._first_at) * 1000),
         )
         self._exchange.call(peer, message, Joining(), now + settings.timeouts.handshake_timeout)
 
@@ -178,9 +192,10 @@ class Uplink:
         self._announcing = False
         self._announce_whole = True
         old, self._leg = self._leg, self.peer
+        self._joined_at = now
         self.beat(now)
-        if old is not None:
-            self._exchange.resume(old, self.peer, now)
+        for call in [] if old is None else self._exchange.forget(old):
+            self._ask(evolve(call, asked_at=now) if call.asked_at is None else call, now)
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""
@@ -219,15 +234,22 @@ class Uplink:
         """Whether there is a MetaHub, or will be again."""
         return self._leg is not None
 
-    def call(self, message: Message[Any], then: HubThen, deadline: float) -> int:
-        """Ask the MetaHub; if it is away, as soon as it is back.
+    def call(self, message: Message[Any], then: HubThen, deadline: float, *, now: float | None = None) -> int:
+        """Ask the MetaHub; if it is away, as soon as it is back. ``now`` is for what must not be done twice.
 
         Raises:
             Refused: this hub is not in a cluster, or has asked too much already.
         """
         if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
-        return self._exchange.call(self._leg, message, then, deadline)
+        return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
+
+    def _ask(self, call: Call[HubThen], now: float) -> None:
+        """Ask again. What was first sent on an earlier connection may have been done, and says so."""
+        assert self._leg is not None
+        if call.asked_at is not None and call.asked_at < self._joined_at:
+            call = evolve(call, message=repetition(call.message, self._joined_at - call.asked_at))
+        self._exchange.ask_again(self._leg, call, now)
 
     def keeps(self, call: Call[HubThen]) -> bool:
         """Whether a call that a lost connection left unanswered is asked again on the next."""
@@ -254,10 +276,27 @@ class Uplink:
             self._timers.set(RetryDue(), now + self._settings.timeouts.retry_interval)
         return True
 
-    def take_retries(self) -> list[Call[HubThen]]:
-        """What was not believed, to be asked again."""
+    def retry(self, now: float) -> None:
+        """Ask again what was not believed."""
         retries, self._retries = self._retries, []
-        return retries
+        for call in retries:
+            self._ask(call, now)
+
+    def judged(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
+        """An answer, for what it is worth: "nobody there" to a repetition does not say what became of the first."""
+        match call.message:
+            case MetaRoute(Envelope(asked_ms=int())) | MetaAsk(Envelope(asked_ms=int())):
+                bare = call.message.envelope.target.hub is None
+            case MetaSpawn(SpawnSpec(asked_ms=int())):
+                bare = False
+            case _:
+                return answer
+        doubtful = ABSENT | UNNAMED if bare else ABSENT
+        if isinstance(answer, Response) or answer.code not in doubtful:
+            return answer
+        return Failure(
+            answer.id, ErrorCode.CONNECTION_LOST, f"the connection was lost; asked again: {answer.detail}"
+        )
 
     def speaks(self, feature: str) -> bool:
         """Whether the MetaHub has agreed to one of our additions."""
@@ -274,7 +313,7 @@ class Uplink:
 
     def agent_started(self, record: AgentRecord, now: float) -> None:
         """Let the MetaHub know of a new agent."""
-        self._changes[record.name] = announced(record)
+        self._changes[record.name] = announced(record, now)
         self._announce(now)
 
     def agent_ended(self, record: AgentRecord, now: float) -> None:
@@ -300,7 +339,7 @@ class Uplink:
             return
         if self._announce_whole:
             running = [record for record in self._agents.here() if record.lifecycle is Lifecycle.RUNNING]
-            started = tuple(announced(record) for record in running)
+            started = tuple(announced(record, now) for record in running)
             message = Announce(started=started, whole=True)
         else:
             message = Announce(
@@ -317,7 +356,20 @@ class Uplink:
         self._announcing = True
 
 
-def announced(record: AgentRecord) -> Announced:
+def announced(record: AgentRecord, now: float) -> Announced:
     """An agent, for the MetaHub's directory."""
     parent = None if record.parent is None else str(record.parent)
-    return Announced(name=record.name, id=record.id, type=record.type, parent=parent)
+    up_ms = int((now - record.begun_at) * 1000)
+    return Announced(name=record.name, id=record.id, type=record.type, parent=parent, up_ms=up_ms)
+
+
+def repetition(message: Message[Any], seconds: float) -> Message[Any]:
+    """A message that was first sent so long before this connection joined."""
+    asked_ms = math.ceil(seconds * 1000)
+    match message:
+        case MetaRoute(envelope) | MetaAsk(envelope):
+            return type(message)(evolve(envelope, asked_ms=asked_ms))
+        case MetaSpawn(spec):
+            return MetaSpawn(evolve(spec, asked_ms=asked_ms))
+        case _:
+            return message

@@ -254,6 +254,7 @@ class _Agent(Struct, frozen=True, forbid_unknown_fields=True):
 class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``messages.Envelope`` from an agent, its keys in ascending order, as they are written."""
 
+    asked_ms: int | None = None
     content: Raw
     extend: bool = False
     id: str
@@ -297,6 +298,7 @@ def _decode_envelope(line: bytes) -> Frame | None:
         params.origin_hub,
         params.timeout_ms,
         params.extend,
+        params.asked_ms,
     )
     message = cast(Any, METHODS[head.method])(envelope)
     return Notification(message) if head.id is None else Request(head.id, message)
@@ -308,6 +310,7 @@ def _encode_envelope(envelope: Envelope) -> bytes:
     content = envelope.content
     return _dump_envelope(
         _Envelope(
+            asked_ms=envelope.asked_ms,
             content=Raw(content.json if isinstance(content, Opaque) else dumps(content).json),
             extend=envelope.extend,
             id=envelope.id,

@@ -15,7 +15,9 @@ from loopal_cluster.messages import (
     EMPTY,
     OK,
     AgentInfo,
+    AgentSource,
     Announce,
+    Announced,
     CancelAgent,
     CancelRequest,
     ClusterTopology,
@@ -75,7 +77,12 @@ def rejoin(hub: CoreDriver, cluster: str = "c") -> tuple[Peer, list[Effect]]:
 
 def told(driver: CoreDriver, peer: Peer) -> list[str]:
     """The lines of the transcript that say what a peer was told."""
-    return [line for line in driver.transcript if f"-> Send(peer={peer}, " in line]
+    return lines_with(driver, f"-> Send(peer={peer}, ")
+
+
+def lines_with(driver: CoreDriver, text: str) -> list[str]:
+    """The lines of the transcript with a text."""
+    return [line for line in driver.transcript if text in line]
 
 
 def asked(effects: list[Effect], peer: Peer, kind: type) -> list[Request]:
@@ -638,6 +645,171 @@ def test_the_identity_of_an_agent_of_our_own_is_refused(whose):
     assert [frame.code for frame in answers(effects, up)] == [ErrorCode.NAME_TAKEN]
 
 
+# A repetition for somebody who was not there when it was first asked.
+
+
+@pytest.mark.parametrize(
+    "message", [Route(envelope("there/x")), SpawnAgent(SpawnSpec("x", target_hub="there"))]
+)
+def test_a_repetition_says_how_long_before_this_connection_it_was_first_asked(message):
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    [first] = sent(hub.request(client, message), up)
+
+    hub.advance(0.2)
+    hub.lose(up)
+    hub.advance(0.5)
+    again, effects = rejoin(hub)
+    hub.advance(0.2)
+    hub.lose(again)
+    once_more, more = rejoin(hub)
+
+    kind = type(first.message)
+    assert "asked_ms=None" in repr(first)
+    assert ["asked_ms=700" in repr(frame) for frame in asked(effects, again, kind)] == [True]
+    assert ["asked_ms=900" in repr(frame) for frame in asked(more, once_more, kind)] == [True]
+
+
+def test_what_was_never_sent_is_no_repetition():
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.lose(up)
+    hub.request(client, Route(envelope("there/x")))
+    hub.advance(0.5)
+
+    again, effects = rejoin(hub)
+
+    [request] = asked(effects, again, MetaRoute)
+    assert request.message.envelope.asked_ms is None
+
+
+def test_a_hub_says_how_long_ago_it_first_registered():
+    hub = open_hub()
+    up = join_meta(hub)
+    hub.advance(2.5)
+    hub.lose(up)
+
+    hub.connect(Link.UPLINK)
+
+    first, second = lines_with(hub, "RegisterHub")
+    assert "up_ms=0" in first
+    assert "up_ms=2500" in second
+
+
+REPEATED = [
+    MetaRoute(envelope("b/x", asked_ms=500)),
+    MetaSpawn(SpawnSpec("y", target_hub="b", spawn_id="s", asked_ms=500)),
+]
+
+
+@pytest.mark.parametrize("message", REPEATED)
+def test_a_repetition_is_passed_on_to_a_hub_that_was_there_as_if_it_were_the_first(message):
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b", up_ms=500)
+
+    [request] = sent(meta.request(a, message), b)
+
+    assert "asked_ms=None" in repr(request)
+
+
+@pytest.mark.parametrize("message", REPEATED)
+def test_a_repetition_for_a_hub_that_was_started_anew_since_is_refused_because_nobody_knows(message):
+    meta = open_meta()
+    a, _ = join(meta, "a"), join(meta, "b", up_ms=499)
+
+    [refusal] = answers(meta.request(a, message), a)
+
+    assert refusal.code is ErrorCode.CONNECTION_LOST
+    assert "has changed hands" in refusal.detail
+
+
+def test_how_long_ago_is_reckoned_from_when_the_asking_hub_joined_and_not_from_now():
+    meta = open_meta()
+    a = join(meta, "a")
+    meta.advance(5.0)
+    b = join(meta, "b", up_ms=5250)
+
+    early = meta.request(a, MetaRoute(envelope("b/x", asked_ms=500)))
+    late = meta.request(a, MetaRoute(envelope("b/x", asked_ms=250)))
+
+    assert [frame.code for frame in answers(early, a)] == [ErrorCode.CONNECTION_LOST]
+    assert requests(late, b) == [DeliverEnvelope(envelope("x", AgentSource("a/claimed"), origin_hub="a"))]
+
+
+def test_a_hub_that_is_back_is_as_old_as_it_was():
+    meta = open_meta()
+    meta.lose(join(meta, "b"))
+    meta.advance(0.5)
+    b = join(meta, "b", up_ms=500)
+    a = join(meta, "a")
+
+    assert requests(meta.request(a, MetaRoute(envelope("b/x", asked_ms=500))), b) != []
+
+
+@pytest.mark.parametrize(("up_ms", "passes"), [(500, True), (499, False)])
+def test_a_repetition_by_bare_name_reaches_only_an_agent_that_had_the_name_then(up_ms, passes):
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b", up_ms=10_000)
+    meta.request(b, Announce((Announced("x", "x-id", up_ms=up_ms),), whole=True))
+
+    effects = meta.request(a, MetaRoute(envelope("x", asked_ms=500)))
+
+    assert bool(requests(effects, b)) is passes
+    assert [frame.code for frame in answers(effects, a)] == ([] if passes else [ErrorCode.CONNECTION_LOST])
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "told"),
+    [
+        ("there/x", ErrorCode.HUB_NOT_CONNECTED, ErrorCode.CONNECTION_LOST),
+        ("there/x", ErrorCode.OVERLOADED, ErrorCode.CONNECTION_LOST),
+        ("there/x", ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_NOT_FOUND),
+        ("there/x", ErrorCode.DELIVERY_FAILED, ErrorCode.DELIVERY_FAILED),
+        ("x", ErrorCode.AGENT_NOT_FOUND, ErrorCode.CONNECTION_LOST),
+        ("x", ErrorCode.AMBIGUOUS_NAME, ErrorCode.CONNECTION_LOST),
+    ],
+)
+@pytest.mark.parametrize("repeated", [True, False])
+def test_that_nobody_is_there_for_a_repetition_does_not_say_that_nobody_was(target, code, told, repeated):
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.request(client, Route(envelope(target)))
+    if repeated:
+        hub.advance(0.1)
+        hub.lose(up)
+        up, _ = rejoin(hub)
+
+    effects = hub.receive(up, Failure(call_of(hub, MetaRoute), code, "no"))
+
+    assert [frame.code for frame in answers(effects, client)] == [told if repeated else code]
+
+
+def test_a_repetition_that_is_not_believed_is_asked_again_as_a_repetition():
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.request(client, Route(envelope("there/x")))
+    hub.advance(0.1)
+    hub.lose(up)
+    up, _ = rejoin(hub, cluster="another")
+    hub.receive(up, Failure(call_of(hub, MetaRoute), ErrorCode.HUB_NOT_CONNECTED, "not yet"))
+
+    [again] = asked(hub.advance(0.25), up, MetaRoute)
+
+    assert again.message.envelope.asked_ms == 100
+
+
+def test_an_agent_or_a_client_cannot_make_a_repetition():
+    hub, x, up = in_cluster()
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+
+    by_agent = hub.request(x, Route(envelope("there/y", asked_ms=5)))
+    by_client = meta.request(client, Route(envelope("b/y", asked_ms=5)))
+
+    assert [message.envelope.asked_ms for message in requests(by_agent, up)] == [None]
+    assert [message.envelope.asked_ms for message in requests(by_client, b)] == [None]
+
+
 # A spawn that is given up.
 
 
@@ -675,11 +847,12 @@ def test_a_spawn_that_was_refused_is_not_revoked():
     assert requests(effects, up) == []
 
 
-def test_a_spawn_that_is_given_up_while_the_meta_hub_is_away_is_revoked_when_it_is_back():
-    hub, x, up = with_shadow(up=False)
+@pytest.mark.parametrize(("detached", "away"), [(False, 60.0), (True, 3600.0)])
+def test_a_spawn_that_is_given_up_while_the_meta_hub_is_away_is_revoked_when_it_is_back(detached, away):
+    hub, x, up = with_shadow(up=False, detached=detached)
     hub.lose(up)
 
-    refused = hub.advance(60.0)
+    refused = hub.advance(away)
     again, effects = rejoin(hub)
 
     assert [frame.code for frame in answers(refused, x)] == [ErrorCode.DEADLINE_EXCEEDED]
@@ -700,6 +873,30 @@ def test_a_clients_spawn_on_a_hub_that_was_lost_meanwhile_is_revoked_when_that_i
     assert failure.code is ErrorCode.CONNECTION_LOST
     assert start.message.spec.spawn_id in revoked
     assert meta.core.exchange.calls.count(b) == 0
+
+
+def test_a_clients_agent_that_has_ended_while_its_hub_was_away_is_forgotten():
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+    [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+    meta.receive(b, Response(start.id, Spawned(start.message.spec.spawn_id, "x")))
+    meta.lose(b)
+    again = join(meta, "b")
+    meta.request(again, Announce(whole=True))
+
+    assert requests(meta.lose(client), again) == []
+
+
+def test_a_clients_agent_is_forgotten_with_its_hub_even_if_that_never_came_to_announce_it():
+    meta = open_meta()
+    client, b = attach(meta), join(meta, "b")
+    [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
+    meta.receive(b, Response(start.id, Spawned(start.message.spec.spawn_id, "x")))
+    meta.lose(b)
+    meta.advance(0.75)
+    again = join(meta, "b")
+
+    assert requests(meta.lose(client), again) == []
 
 
 def test_a_revoked_agent_that_comes_up_all_the_same_is_stopped_by_its_hub():

@@ -27,7 +27,7 @@ def test_a_directory_is_the_last_that_every_hub_has_said(steps):
             directory.forget(hub)
             model.pop(hub, None)
         else:
-            directory.update(hub, announce)
+            directory.update(hub, announce, 0.0)
             kept = set() if announce.whole else model.get(hub, set()) - set(announce.ended)
             model[hub] = kept | {entry.name for entry in announce.started}
 
@@ -38,7 +38,7 @@ def test_a_directory_is_the_last_that_every_hub_has_said(steps):
 
 def test_a_forgotten_hub_leaves_nothing_behind():
     directory = Directory()
-    directory.update("h1", Announce((Announced("a", "1"), Announced("b", "2"))))
+    directory.update("h1", Announce((Announced("a", "1"), Announced("b", "2"))), 0.0)
 
     directory.forget("h1")
 

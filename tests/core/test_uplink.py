@@ -314,7 +314,8 @@ def test_an_announcement_that_cannot_be_sent_harms_nobody_and_is_made_up_for():
     begin(hub, "x", client)
     answer_all(hub, up, OK)
 
-    assert requests(hub.advance(15.0), up) == [Announce((Announced("x", "id-1", "t"),), whole=True)]
+    x = Announced("x", "id-1", "t", up_ms=15_000)
+    assert requests(hub.advance(15.0), up) == [Announce((x,), whole=True)]
 
 
 def test_only_what_is_up_is_announced():

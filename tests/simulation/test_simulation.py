@@ -135,10 +135,6 @@ def test_the_command_says_that_there_is_no_runtime_level_yet(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="calm 5472: two stops at once report different reasons; rough 2785, 4924: a spawn repeated "
-    "after its hub and the MetaHub have both crashed runs again (docs/protocol.md names it)"
-)
 @pytest.mark.parametrize("weather", Weather)
 def test_thousands_of_seeds_keep_every_promise(weather):
     assert findings(weather, range(1000, 6000)) == []

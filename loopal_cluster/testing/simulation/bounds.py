@@ -38,7 +38,7 @@ TIMEOUTS = Timeouts(
     wait_timeout=12.0,
     permission_timeout=5.5,
     stop_grace=1.0,
-    result_ttl=20.0,
+    result_ttl=40.0,
     report_interval=0.5,
     redial_delay=0.1,
     redial_delay_max=2.0,
@@ -56,7 +56,10 @@ GONE = TIMEOUTS.stop_grace + 1.5 * TIMEOUTS.stop_grace + SLACK
 LOST = TIMEOUTS.rejoin_timeout + 1.0
 """From the end of a hub's connection until all who wait on its agents know (issue: 1 s after detection)."""
 
-ORPHAN = max(TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout, TIMEOUTS.lease_timeout) + GONE + SLACK
+SILENCE = TIMEOUTS.heartbeat_interval + TIMEOUTS.call_timeout
+"""From the beginning of a partition until a hub has noticed that its MetaHub does not answer."""
+
+ORPHAN = max(TIMEOUTS.lost_timeout + TIMEOUTS.rejoin_timeout, SILENCE + TIMEOUTS.lease_timeout) + GONE + SLACK
 """From the end of an agent's owner until the agent is gone, whatever is cut meanwhile."""
 
 

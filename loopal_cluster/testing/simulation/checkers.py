@@ -442,9 +442,17 @@ class CutsAreSurvived:
             harmless = not near_base and all(
                 t.kind in self.HARMLESS or (t.kind == "crash" and t.process == META) for t in near
             )
-            if near and harmless and op.hub != META and not self._target_ended(op, history):
+            doomed = self._target_ended(op, history) or self._means_nobody(op, history)
+            if near and harmless and op.hub != META and not doomed:
                 kinds = ", ".join(f"{trouble.kind} of {trouble.process}" for trouble in near)
                 yield Deviation(self.name, op.ended_at, f"{op} failed because of {kinds}: {op.answers[0][1]}")
+
+    def _means_nobody(self, op: Op, history: History) -> bool:
+        """A bare name that nobody has, or several: once asked again, nobody can say whose it was at first."""
+        target = target_of(op)
+        if target is None or target.hub is not None:
+            return False
+        return sum(is_target(life, op) and life.running_at(op.at) for life in history.lives) != 1
 
     def _target_ended(self, op: Op, history: History) -> bool:
         return any(

@@ -317,6 +317,8 @@ class _Author:
         self._at = 0.0
         self._spawned: list[tuple[str, float, float]] = []
         """What will probably be there: addresses, from when, until when."""
+        self._owners: dict[str, str] = {}
+        """On which hub each was spawned last."""
 
     def script(self) -> Script:
         rnd = self._random
@@ -368,7 +370,8 @@ class _Author:
             name = next((free for free in NAMES if f"{target}/{free}" not in taken), name)
         here = actor.partition("/")[0].removeprefix("client@")
         until = self._at + (1000.0 if plan.ending == "hang" else plan.work)
-        self._spawned.append((f"{target or here}/{name}", self._at + 0.3, until))
+        self._spawned.append((address := f"{target or here}/{name}", self._at + 0.3, until))
+        self._owners[address] = here.partition("@")[2] or here
         return Spawn(
             actor=actor,
             name=name,
@@ -461,6 +464,7 @@ class _Author:
             case "half":
                 return [Step(at, HalfClose(hub, by_hub=rnd.random() < 0.5))]
             case "partition":
+                lasts = self._or_very_long(lasts)
                 up, down = rnd.choice(((True, True), (True, False), (False, True)))
                 partition = Step(at, Partition(hub, up, down, lasts))
                 return [partition, *self._peeks(at, lasts), *self._witnesses(hub, at)]
@@ -469,20 +473,29 @@ class _Author:
             case "crash":
                 return [Step(at, Crash(hub, lasts)), *self._peeks(at, lasts), *self._witnesses(hub, at)]
             case "freeze":
+                lasts = self._or_very_long(lasts)
                 return [Step(at, Freeze(hub, lasts)), *self._peeks(at, lasts), *self._witnesses(hub, at)]
             case "meta crash":
-                return [Step(at, Crash(META, lasts))]
+                return [Step(at, Crash(META, self._or_very_long(lasts)))]
             case _:
                 return [Step(at, Freeze(META, lasts))]
+
+    def _or_very_long(self, lasts: float) -> float:
+        """Sometimes long enough for a hub to be lost, or a lease to end."""
+        rnd = self._faults
+        return round(rnd.uniform(20.0, 30.0), 3) if rnd.random() < 0.2 else lasts
 
     def _peeks(self, at: float, lasts: float) -> list[Step]:
         """Somebody looks at the hubs meanwhile, so that a wrong health is seen."""
         return [Step(round(at + lasts * part, 3), Look(f"client@{META}", "hubs")) for part in (0.5, 0.95)]
 
     def _witnesses(self, hub: str, at: float) -> list[Step]:
-        """Others wait on agents of the hub when it goes."""
-        there = [name for name, since, until in self._spawned if name.startswith(hub) and since < at < until]
+        """Their owners and others wait on agents of the hub when it goes, on those that would go on longest."""
+        there = [(until, name) for name, since, until in self._spawned if since < at < until]
+        names = [name for _, name in sorted(there, reverse=True) if name.startswith(hub)][:2]
+        waiters = [(self._owners[name], name) for name in names]
+        waiters += [(self._faults.choice(self._hubs), name) for name in names]
         return [
-            Step(round(max(0.0, at - 0.8), 3), Wait(f"client@{self._faults.choice(self._hubs)}", name, None))
-            for name in there[:2]
+            Step(round(max(0.0, at - 0.8), 3), Wait(f"client@{waiter}", name, None))
+            for waiter, name in waiters
         ]
