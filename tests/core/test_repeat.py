@@ -893,7 +893,7 @@ def test_a_clients_agent_is_forgotten_with_its_hub_even_if_that_never_came_to_an
     [start] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="b"))), b)
     meta.receive(b, Response(start.id, Spawned(start.message.spec.spawn_id, "x")))
     meta.lose(b)
-    meta.advance(0.75)
+    meta.advance(0.8)
     again = join(meta, "b")
 
     assert requests(meta.lose(client), again) == []
