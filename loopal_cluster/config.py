@@ -75,9 +75,9 @@ class Timeouts:
     redial_delay: float = field(default=0.1, validator=_positive)
     """The longest pause between two dials of a lost MetaHub during the first ``rejoin_timeout``; later it
     is doubled each time. A pause is half to all of it."""
-    redial_delay_max: float = field(default=0.8, validator=_positive)
-    """The longest pause between two redials. Below a second, so that a MetaHub that is back has its hubs
-    back within one."""
+    redial_delay_max: float = field(default=0.5, validator=_positive)
+    """The longest pause between two redials. With ``retry_interval`` well below a second, so that within one
+    of a MetaHub's return all goes on."""
 
     @property
     def answer_grace(self) -> float:

@@ -224,7 +224,7 @@ class AgentTimedOut(AgentError):
 
 
 class AgentLost(AgentError):
-    """The agent's hub or process is gone and its outcome is unknown."""
+    """The agent's hub is gone, or whoever was asked; whether the work was done is unknown."""
 
 
 _BY_CODE: dict[ErrorCode, type[RemoteError]] = {cls.code: cls for cls in RemoteError.__subclasses__()}

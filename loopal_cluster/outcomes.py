@@ -64,7 +64,7 @@ class TimedOut:
 
 @frozen
 class Lost:
-    """The agent's hub or process is gone; whether the work was done is unknown."""
+    """The agent's hub is gone, or cannot be reached; whether the work was done is unknown."""
 
     reason: str
     """What was lost, in words."""

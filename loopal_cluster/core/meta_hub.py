@@ -57,6 +57,7 @@ from loopal_cluster.messages import (
     OK,
     AgentDetails,
     AgentEvent,
+    CancelAgent,
     CancelRequest,
     Heartbeat,
     HubLost,
@@ -69,9 +70,11 @@ from loopal_cluster.messages import (
     Role,
     SpawnAgent,
     SpawnSpec,
+    WaitAgent,
     Waited,
     Welcome,
 )
+from loopal_cluster.outcomes import Lost
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
 
 __all__ = ["MetaHubCore"]
@@ -415,7 +418,8 @@ class MetaHubCore:
         """Forget a hub, and tell every other hub that what it ran is gone."""
         record.health = Health.AWAY
         # While it is still listed: a spawn that fails now is owed its end, should the hub come back.
-        self._fail(self.exchange.forget(record.peer), f"hub '{record.name}' is gone: {reason}", now)
+        for call in self.exchange.forget(record.peer):
+            self._on_answer(call, answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
@@ -478,6 +482,19 @@ class MetaHubCore:
 def qualify(address: str, hub: str) -> str:
     """An address as others see it who are not on that hub."""
     return address if "/" in address else f"{hub}/{address}"
+
+
+def answer_of_lost(hub: str, call: Call[MetaHubThen], reason: str) -> Response | Failure:
+    """For a hub that is gone: whoever waits for the end of its agent learns that it is lost."""
+    reason = f"hub '{hub}' is gone: {reason}"
+    match call:
+        case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
+            lost = Lost(reason)
+            return Response(
+                call.id, Waited(reason, agent=str(agent.on(hub)), agent_id=agent_id, outcome=lost)
+            )
+        case _:
+            return Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
 
 
 def may_repeat(call: Call[MetaHubThen]) -> bool:

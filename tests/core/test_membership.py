@@ -13,6 +13,8 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
+    AgentInfo,
+    CancelAgent,
     ClusterEvent,
     Heartbeat,
     HubInfo,
@@ -28,8 +30,10 @@ from loopal_cluster.messages import (
     Status,
     Subscribe,
     WaitAgent,
+    Waited,
     Welcome,
 )
+from loopal_cluster.outcomes import Lost
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
 from loopal_cluster.testing import CoreDriver, sent
 
@@ -427,11 +431,23 @@ def test_the_name_of_a_hub_that_has_left_is_free_even_while_its_connection_is_no
 def test_what_a_hub_has_not_answered_when_it_leaves_fails_at_once():
     meta = open_meta()
     asker, hub = join(meta, "b"), join(meta, "a")
-    meta.request(asker, WaitAgent(Address("x", "a")))
+    meta.request(asker, AgentInfo(Address("x", "a")))
 
     [failure] = answers(meta.request(hub, Leave()), asker)
 
     assert (failure.code, failure.detail) == (ErrorCode.CONNECTION_LOST, "hub 'a' is gone: it has left")
+
+
+@pytest.mark.parametrize("message", [WaitAgent(Address("x", "a")), CancelAgent(Address("x", "a"))])
+def test_whoever_waits_for_an_agent_of_a_hub_that_is_gone_learns_that_it_is_lost(message):
+    meta = open_meta()
+    client, hub = attach(meta), join(meta, "a")
+    meta.request(client, message)
+
+    [answer] = answers(meta.request(hub, Leave()), client)
+
+    reason = "hub 'a' is gone: it has left"
+    assert answer.result == Waited(reason, agent="a/x", outcome=Lost(reason))
 
 
 def test_watchers_see_that_a_hub_has_left():

@@ -42,7 +42,7 @@ from loopal_cluster.messages import (
     Waited,
     Welcome,
 )
-from loopal_cluster.outcomes import Done
+from loopal_cluster.outcomes import Done, Lost
 from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
@@ -484,7 +484,9 @@ def test_a_silent_hub_that_is_lost_leaves_no_call_open():
     effects = meta.advance(30.0)
     meta.lose(b)
 
-    assert [frame.code for frame in answers(effects, a)] == [ErrorCode.CONNECTION_LOST]
+    assert [frame.result.outcome for frame in answers(effects, a)] == [
+        Lost("hub 'b' is gone: silent for 90 s")
+    ]
     assert meta.core.exchange.calls.count(b) == 0
 
 
