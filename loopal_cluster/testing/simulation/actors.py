@@ -6,6 +6,7 @@ Each has one connection and acts on its own; what it asked, what it got and what
 
 from __future__ import annotations
 
+import abc
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ from loopal_cluster.wire.codec import decode_result
 if TYPE_CHECKING:
     from loopal_cluster.testing.simulation.world import World
 
-__all__ = ["Caller", "Client", "Observer", "Operator", "Rogue", "ScriptedAgent", "letter"]
+__all__ = ["Agent", "Caller", "Client", "Observer", "Operator", "Rogue", "ScriptedAgent", "letter"]
 
 TOKEN = "token"
 
@@ -333,10 +334,22 @@ class Rogue(Caller):
             self._forget()
 
 
-class ScriptedAgent(Caller):
-    """An agent process that does as its plan says. It knows its hub only through its connection."""
+class Agent(Caller, abc.ABC):
+    """An agent, in whatever way it runs."""
 
     life: AgentLife
+
+    @abc.abstractmethod
+    def die(self, reason: str = "killed") -> None:
+        """End it from outside, now."""
+
+    @abc.abstractmethod
+    def freeze(self, lasts: float) -> None:
+        """Stop it for a while."""
+
+
+class ScriptedAgent(Agent):
+    """An agent process that does as its plan says. It knows its hub only through its connection."""
 
     def __init__(self, world: World, life: AgentLife, on_gone: Callable[[str], None]) -> None:
         super().__init__(world, life.address, life.hub)

@@ -11,10 +11,10 @@ from attrs import define, evolve, field, frozen
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
+from loopal_cluster.testing.simulation.cores import CoreWorld, MakeHub, MakeMetaHub
 from loopal_cluster.testing.simulation.history import Deviation, History
 from loopal_cluster.testing.simulation.script import Peers, Script, Weather, generate
 from loopal_cluster.testing.simulation.shrink import shrink
-from loopal_cluster.testing.simulation.world import MakeHub, MakeMetaHub, World
 
 __all__ = ["Report", "Simulation"]
 
@@ -62,7 +62,7 @@ class Simulation:
     def run(self, *, tracing: bool = False) -> Report:
         """Carry out the script and check every promise."""
         assert self.script is not None
-        world = World(
+        world = CoreWorld(
             self.seed,
             self.script,
             make_hub=self.make_hub,
