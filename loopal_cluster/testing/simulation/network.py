@@ -19,9 +19,11 @@ from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.wire.codec import decode, encode
 
-__all__ = ["Connection", "End", "Line", "Owner", "Pipe", "connect"]
+__all__ = ["RESET", "Connection", "End", "Line", "Owner", "Pipe", "connect"]
 
 NO_PEER = Peer(0)
+RESET = "connection reset"
+"""The end of a connection that was not closed, but broken."""
 
 
 @frozen
@@ -187,7 +189,7 @@ class Connection:
         """Break it: what is on the way is lost, and each end learns at a time of its own."""
         for pipe, end in ((self.up, self.dialler), (self.down, self.listener)):
             pipe.drop()
-            self.schedule.after(self.delays.uniform(0.0, 0.3), end.fail, "connection reset")
+            self.schedule.after(self.delays.uniform(0.0, 0.3), end.fail, RESET)
 
 
 MakeEnd = Callable[[Owner, str, Pipe], End]

@@ -96,7 +96,8 @@ class Node(Protocol):
     def frozen(self) -> int: ...
 
     @property
-    def core(self) -> Core: ...
+    def core(self) -> Core | None:
+        """What decides in it, if it is up."""
 
     @property
     def peers(self) -> int:
