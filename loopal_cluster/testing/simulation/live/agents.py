@@ -73,6 +73,7 @@ class _WatchedAgent:
         return await self._running.stop()
 
     def _on_frame(self, way: str, frame: Frame | Rejected) -> None:
+        self._world.trace_frame(self._life.hub, self._life.address, way, frame)
         if isinstance(frame, Request) and isinstance(frame.message, Shutdown):
             self._want_stop()
 

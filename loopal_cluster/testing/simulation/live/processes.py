@@ -125,18 +125,20 @@ class LiveProcess(Reader, abc.ABC):
 
     def channel(self, stream: End) -> FrameChannel:
         """Give an end of ours to the runtime."""
-        assert isinstance(stream, SimStream)
-        self._streams = [old for old in self._streams if old.open]
-        self._streams.append(stream)
-        watcher = partial(self.world.trace_frame, self.name, stream.label)
-        return WatchedChannel(stream_channel(stream), watcher)
+        return WatchedChannel(self._own(stream), partial(self.world.trace_frame, self.name, stream.label))
 
     def reach(self, agent: ScriptedAgent) -> FrameChannel:
         """Connect the runtime to the process of an agent, which goes when this one does."""
         connection = self.world.connect(self, agent, slowest=0.01)
         agent.begin(connection.listener)
         self._children.append(agent)
-        return self.channel(connection.dialler)
+        return self._own(connection.dialler)
+
+    def _own(self, end: End) -> FrameChannel:
+        assert isinstance(end, SimStream)
+        self._streams = [stream for stream in self._streams if stream.open]
+        self._streams.append(end)
+        return stream_channel(end)
 
     @property
     def peers(self) -> int:
