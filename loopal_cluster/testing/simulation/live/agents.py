@@ -119,8 +119,10 @@ class _FunctionActor(Program, Agent):
         async with trio.open_nursery() as nursery:
             self.begin(ctx, nursery)
             nursery.start_soon(self._listen, ctx)
-            await trio.sleep(math.inf if self._plan.ending == "hang" else self._plan.work)
-            self.ready = False
+            try:
+                await trio.sleep(math.inf if self._plan.ending == "hang" else self._plan.work)
+            finally:
+                self.give_up()
             nursery.cancel_scope.cancel()
 
     async def _listen(self, ctx: AgentContext) -> None:

@@ -70,6 +70,14 @@ class Program(Caller):
             op.caller_gone_at = self.world.schedule.now
             self._scopes[request_id].cancel()
 
+    def give_up(self) -> None:
+        """Ask nothing more, and no longer wait for what is open; its tasks are about to be cancelled."""
+        self.ready = False
+        if not self.world.over:
+            for op in self._open.values():
+                op.caller_gone_at = self.world.schedule.now
+            self._open.clear()
+
     def killed(self) -> None:
         """The process is gone; what is open will not be answered."""
         self._forget()

@@ -48,7 +48,7 @@ class RuntimeWorld(World):
         self.over = False
         """Nothing that happens from now on is part of the run: its tasks are only being ended."""
         self._plot = trio.CancelScope()
-        self._lives = itertools.count(1)
+        self._lives, self._ids = itertools.count(1), itertools.count(1)
 
     def run(self) -> History:
         with seeded_scheduler(self.seed), self._logging():
@@ -102,9 +102,8 @@ class RuntimeWorld(World):
 
     def ambient(self, name: str, times: random.Random | None) -> Ambient:
         """Identities that tell whose they are, virtual time, and chance from the seed."""
-        numbers = itertools.count(1)
         return Ambient(
-            new_id=lambda: f"{name}-{next(numbers)}",
+            new_id=lambda: f"{name}-{next(self._ids)}",
             time=lambda: EPOCH + self.schedule.now,
             uniform=(times or random.Random(f"{name}-{self.seed}")).uniform,
         )
