@@ -214,32 +214,34 @@ class _Agents:
 
     def start(self, effect: StartAgent) -> None:
         """Begin to open an agent."""
-        self._scopes[effect.agent_id] = trio.CancelScope()
-        self._nursery.start_soon(self._run, effect, name=f"agent {effect.name}")
+        # One that took too long to come up may be asked for again, with the same identity, before it is
+        # gone. That identity then means the new one, and nobody is told of the end of the old one.
+        scope = self._scopes[effect.agent_id] = trio.CancelScope()
+        self._nursery.start_soon(self._run, effect, scope, name=f"agent {effect.name}")
 
     def stop(self, agent_id: str) -> None:
         """End an agent, wherever it stands."""
         if (scope := self._scopes.get(agent_id)) is not None:
             scope.cancel()
 
-    async def _run(self, effect: StartAgent) -> None:
-        agent_id, scope = effect.agent_id, self._scopes[effect.agent_id]
+    async def _run(self, effect: StartAgent, scope: trio.CancelScope) -> None:
+        agent_id = effect.agent_id
         place = evolve(self._place, cwd=effect.cwd)
         opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:
                 opened = True
-                with scope:
-                    reason = await self._talk(agent_id, running.channel)
+                if not scope.cancel_called:
+                    with scope:
+                        reason = await self._talk(agent_id, running.channel)
                 reason = await running.stop()
         except (ClusterError, OSError) as error:
             reason = str(error)
         finally:
-            del self._scopes[agent_id]
-            if opened:
-                self._runtime.dispatch(AgentEnded(agent_id, reason))
-            else:
-                self._runtime.dispatch(AgentNotStarted(agent_id, reason))
+            if self._scopes.get(agent_id) is scope:
+                del self._scopes[agent_id]
+                ended = AgentEnded(agent_id, reason) if opened else AgentNotStarted(agent_id, reason)
+                self._runtime.dispatch(ended)
 
     async def _talk(self, agent_id: str, channel: FrameChannel) -> str:
         peer = self._runtime.admit(channel)

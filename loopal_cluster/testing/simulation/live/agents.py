@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import frozen
 
-from loopal_cluster.agents.context import AgentContext, Received
-from loopal_cluster.agents.session import describe
+from loopal_cluster.agents.context import AgentContext
+from loopal_cluster.agents.inbox import Received, failed
 from loopal_cluster.agents.types import FunctionAgent, Place, RunningAgent
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.frames import Frame, Rejected, Request
@@ -139,7 +139,7 @@ class _FunctionActor(Program, Agent):
         if not self._reason and self._plan.ending == "done":
             return Completed("goal", text)
         self._reason = self._reason or text
-        return Completed("error", describe(_Killed(self._reason)))
+        return Completed("error", failed(_Killed(self._reason)).error)
 
     def _say(self, ctx: AgentContext, completed: Completed) -> None:
         if self.world.over:
@@ -204,10 +204,10 @@ class _Process:
 
     async def stop(self) -> str:
         await trio.aclose_forcefully(self.channel)
-        await self._ended_within(self._grace)
+        await self._ended_within(self._grace * 2 / 3)
         if not self._ended.is_set():
             self._actor.terminate()
-            await self._ended_within(self._grace / 2)
+            await self._ended_within(self._grace / 3)
         if not self._ended.is_set():
             self._actor.die("SIGKILL")
         return "ended"
