@@ -16,6 +16,7 @@ from loopal_cluster.messages import (
     Question,
 )
 from loopal_cluster.payloads import Payload, Stream
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.toolbox import Toolbox
@@ -27,8 +28,10 @@ __all__ = ["AgentContext", "AgentFunction"]
 class AgentContext(ClusterClient):
     """An agent's view. Everything ``ClusterClient`` has is asked of the agent's own hub."""
 
-    def __init__(self, caller: Caller, start: AgentStart, inbox: Inbox) -> None:
-        super().__init__(caller)
+    def __init__(
+        self, caller: Caller, start: AgentStart, inbox: Inbox, ambient: Ambient | None = None
+    ) -> None:
+        super().__init__(caller, ambient)
         self._inbox = inbox
         self._asks = 0
         self.name = start.name or "agent"

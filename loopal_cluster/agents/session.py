@@ -44,6 +44,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.payloads import AwaitingInput, Error, Finished, Interrupted, ModeChanged, Payload, Stream
 from loopal_cluster.payloads import Started as StartedEvent
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.wire.contents import loads
@@ -51,12 +52,14 @@ from loopal_cluster.wire.contents import loads
 __all__ = ["serve_session"]
 
 
-async def serve_session(channel: FrameChannel, function: AgentFunction, *, limits: Limits) -> None:
+async def serve_session(
+    channel: FrameChannel, function: AgentFunction, *, limits: Limits, ambient: Ambient | None = None
+) -> None:
     """Be the agent on the other end of a hub's channel, until it has ended or the hub is gone.
 
     Beyond ``limits.inbox`` messages that wait, a sender is told ``Overloaded``.
     """
-    session = _Session(function, limits.inbox)
+    session = _Session(function, limits.inbox, ambient or Ambient())
     async with open_caller(channel, session.on_request, session.on_notification) as caller:
         session.caller = caller
         async with trio.open_nursery() as nursery:
@@ -69,8 +72,9 @@ async def serve_session(channel: FrameChannel, function: AgentFunction, *, limit
 class _Session:
     caller: Caller
 
-    def __init__(self, function: AgentFunction, inbox_limit: int) -> None:
+    def __init__(self, function: AgentFunction, inbox_limit: int, ambient: Ambient) -> None:
         self._function = function
+        self._ambient = ambient
         self._start: AgentStart | None = None
         self._started = trio.Event()
         self._inbox = Inbox(inbox_limit)
@@ -121,7 +125,7 @@ class _Session:
         if start.lifecycle not in ("ephemeral", "persistent", None):
             raise InvalidRequest(f"lifecycle {start.lifecycle!r} is neither ephemeral nor persistent")
         self._start = start
-        self._context = AgentContext(self.caller, start, self._inbox)
+        self._context = AgentContext(self.caller, start, self._inbox, self._ambient)
         self._started.set()
         return Started(session_id=start.agent_id or "session")
 

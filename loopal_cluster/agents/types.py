@@ -21,6 +21,7 @@ from loopal_cluster.agents.context import AgentContext, AgentFunction
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
 
@@ -48,6 +49,7 @@ class Place:
     limits: Limits
     end_grace: float
     """Seconds for an agent to end that has been asked to; then it is made to."""
+    ambient: Ambient = Ambient()
     secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN"})
     """Environment variables that no child gets to see."""
 
@@ -106,7 +108,7 @@ class FunctionAgent:
 
         async def run() -> None:
             try:
-                await serve_session(agent_end, self.function, limits=place.limits)
+                await serve_session(agent_end, self.function, limits=place.limits, ambient=place.ambient)
             finally:
                 task.ended.set()
 

@@ -345,13 +345,13 @@ class MetaHubCore:
         record, timeouts = self.hubs.get(name), self.settings.timeouts
         if record is None or record.health is Health.AWAY:
             return
-        silence = now - record.seen_at
-        if silence >= timeouts.lost_timeout:
+        # Sums, as in the timer: a difference may be rounded to just below the timeout, and again for ever.
+        if now >= record.seen_at + timeouts.lost_timeout:
             reason = f"silent for {timeouts.lost_timeout:g} s"
             self.exchange.hang_up(record.peer, reason)
             self._lose(record, reason, now)
             return
-        if silence >= timeouts.suspect_timeout and record.health is Health.ALIVE:
+        if now >= record.seen_at + timeouts.suspect_timeout and record.health is Health.ALIVE:
             record.health = Health.SUSPECT
             self._timeline.publish(name, None, HubSuspect(name), now)
             self.exchange.log("INFO", f"hub '{name}' is suspect: silent for {timeouts.suspect_timeout:g} s")

@@ -7,7 +7,6 @@ agents and, through its MetaHub, for everybody else's.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -67,6 +66,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Outcome, unwrap
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
@@ -86,8 +86,9 @@ WAIT_STEP = 300.0
 class ClusterClient:
     """What both programs and agents can ask."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, ambient: Ambient | None = None) -> None:
         self._caller = caller
+        self._ambient = ambient or Ambient()
 
     async def status(self) -> StatusInfo:
         """The hub this is connected to, in one line."""
@@ -123,7 +124,7 @@ class ClusterClient:
         Raises:
             AgentNotFound, AmbiguousName, HubNotConnected, DeliveryFailed, Overloaded: it was not.
         """
-        await self._caller.call(Route(_envelope(target, text)))
+        await self._caller.call(Route(self._envelope(target, text)))
 
     async def ask(self, target: str, text: str, *, timeout: float | None = None, extend: bool = False) -> str:
         """Send a message to an agent, by bare or qualified name, and return its reply.
@@ -142,7 +143,7 @@ class ClusterClient:
         left = trio.current_effective_deadline() - trio.current_time()
         seconds = min(left, math.inf if timeout is None else timeout)
         timeout_ms = None if math.isinf(seconds) else max(1, int(seconds * 1000))
-        message = Ask(evolve(_envelope(target, text), timeout_ms=timeout_ms, extend=extend))
+        message = Ask(evolve(self._envelope(target, text), timeout_ms=timeout_ms, extend=extend))
         patience = math.inf if timeout is None else timeout + ASK_PATIENCE
         try:
             with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
@@ -184,7 +185,7 @@ class ClusterClient:
             UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
         """
         spec = SpawnSpec(
-            name=name or f"{agent_type or 'agent'}-{uuid.uuid4().hex[:8]}",
+            name=name or f"{agent_type or 'agent'}-{self._ambient.new_id()[:8]}",
             prompt=prompt,
             cwd=cwd,
             model=model,
@@ -194,7 +195,7 @@ class ClusterClient:
             lifecycle="persistent" if persistent else "ephemeral",
             detached=detached,
             notify_parent=notify_parent,
-            spawn_id=str(uuid.uuid4()),
+            spawn_id=self._ambient.new_id(),
             timeout_ms=_milliseconds(timeout),
             idle_timeout_ms=_milliseconds(idle_timeout),
         )
@@ -207,6 +208,16 @@ class ClusterClient:
                 await self.cancel(str(address), "its spawn was cancelled", agent_id=spec.spawn_id)
             raise
         return AgentHandle(self, address, spawned.agent_id)
+
+    def _envelope(self, target: str, text: str) -> Envelope:
+        """A message. Its source is set by the hub, which knows who we are."""
+        return Envelope(
+            id=self._ambient.new_id(),
+            source=HumanSource(),
+            target=Address.parse(target),
+            content=UserContent(text),
+            timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
+        )
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
         """Open a nursery whose children are agents, on any hub::
@@ -300,17 +311,6 @@ class AgentHandle:
         return await self._client.cancel(str(self.address), reason, agent_id=self.id)
 
 
-def _envelope(target: str, text: str) -> Envelope:
-    """A message. Its source is set by the hub, which knows who we are."""
-    return Envelope(
-        id=str(uuid.uuid4()),
-        source=HumanSource(),
-        target=Address.parse(target),
-        content=UserContent(text),
-        timestamp=datetime.now(UTC).isoformat(),
-    )
-
-
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else max(1, int(seconds * 1000))
 
@@ -327,9 +327,13 @@ class Client(ClusterClient):
     """A program's connection to a hub or a MetaHub. Made by ``open_client``."""
 
     def __init__(
-        self, caller: Caller, welcome: Welcome, events: trio.MemoryReceiveChannel[ClusterEvent]
+        self,
+        caller: Caller,
+        welcome: Welcome,
+        events: trio.MemoryReceiveChannel[ClusterEvent],
+        ambient: Ambient | None = None,
     ) -> None:
-        super().__init__(caller)
+        super().__init__(caller, ambient)
         self.welcome = welcome
         """What the other side is: ``kind``, ``hub``, ``cluster``."""
         self.closed = caller.closed
@@ -388,6 +392,7 @@ async def open_client(
     on_question: Adviser | None = None,
     on_decided: Callable[[Decided], None] = lambda decided: None,
     event_buffer: int = 10_000,
+    ambient: Ambient | None = None,
 ) -> AsyncIterator[Client]:
     """Register over a connected channel and be a client of that hub or MetaHub for the block.
 
@@ -427,7 +432,7 @@ async def open_client(
             nursery.start_soon(_end_events, caller, put_event)
             register = Register(name=name, token=token, role=role, protocol=Protocol(1))
             welcome = await caller.call(register)
-            yield Client(caller, welcome, events)
+            yield Client(caller, welcome, events, ambient)
 
 
 async def _end_events(caller: Caller, put_event: trio.MemorySendChannel[ClusterEvent]) -> None:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -29,6 +26,7 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
 from loopal_cluster.messages import Decided, Role
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
@@ -53,6 +51,7 @@ class Hub:
     core: HubCore = field(repr=False)
     _runtime: Runtime = field(repr=False)
     _nursery: trio.Nursery = field(repr=False)
+    _ambient: Ambient = field(repr=False)
     joined: trio.Event = field(factory=trio.Event, repr=False)
     """Set while, or since, the newest connection to the MetaHub has been accepted by it."""
     left: trio.Event = field(factory=trio.Event, repr=False)
@@ -83,6 +82,7 @@ class Hub:
             on_permission=on_permission,
             on_question=on_question,
             on_decided=on_decided,
+            ambient=self._ambient,
         )
 
 
@@ -108,6 +108,7 @@ async def open_hub(
     cwd: str | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
+    ambient: Ambient | None = None,
 ) -> AsyncIterator[Hub]:
     """Run a hub for the length of the block.
 
@@ -127,10 +128,11 @@ async def open_hub(
         key: value if hasattr(value, "open") else FunctionAgent(value)
         for key, value in (agents or {}).items()
     }
+    ambient = ambient or Ambient()
     settings = HubSettings(
         name=check_name(name, "hub name"),
-        instance=str(uuid.uuid4()),
-        token=token or str(uuid.uuid4()),
+        instance=ambient.new_id(),
+        token=token or ambient.new_id(),
         meta_token=meta_token,
         capabilities=tuple(capabilities),
         labels=dict(labels or {}),
@@ -141,14 +143,14 @@ async def open_hub(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
     )
-    epoch = time.time() - trio.current_time()
-    core = HubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
+    epoch = ambient.time() - trio.current_time()
+    core = HubCore(settings, new_id=ambient.new_id, epoch=epoch)
     if isinstance(join, str):
         join = partial(dial, join, settings.limits.line_bytes)
     async with (
         open_listeners(listen) as listeners,
         open_guard() as guard,
-        _open_hub(core, types, listeners, guard) as hub,
+        _open_hub(core, types, listeners, guard, ambient) as hub,
     ):
         if join is not None:
             await _join(hub, join)
@@ -161,9 +163,10 @@ async def _open_hub(
     types: Mapping[str, AgentType],
     listeners: Sequence[trio.SocketListener],
     guard: Guard,
+    ambient: Ambient,
 ) -> AsyncIterator[Hub]:
     settings = core.settings
-    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.end_grace)
+    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.end_grace, ambient)
     hub: Hub
 
     def perform(effect: Effect) -> None:
@@ -186,7 +189,7 @@ async def _open_hub(
     ):
         running = _Agents(runtime, agent_nursery, types, place)
         addresses = tuple(address_of(listener) for listener in listeners)
-        hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery)
+        hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery, ambient)
         serve = partial(runtime.serve, link=Link.ACCEPTED)
         nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
@@ -211,32 +214,34 @@ class _Agents:
 
     def start(self, effect: StartAgent) -> None:
         """Begin to open an agent."""
-        self._scopes[effect.agent_id] = trio.CancelScope()
-        self._nursery.start_soon(self._run, effect, name=f"agent {effect.name}")
+        # One that took too long to come up may be asked for again, with the same identity, before it is
+        # gone. That identity then means the new one, and nobody is told of the end of the old one.
+        scope = self._scopes[effect.agent_id] = trio.CancelScope()
+        self._nursery.start_soon(self._run, effect, scope, name=f"agent {effect.name}")
 
     def stop(self, agent_id: str) -> None:
         """End an agent, wherever it stands."""
         if (scope := self._scopes.get(agent_id)) is not None:
             scope.cancel()
 
-    async def _run(self, effect: StartAgent) -> None:
-        agent_id, scope = effect.agent_id, self._scopes[effect.agent_id]
+    async def _run(self, effect: StartAgent, scope: trio.CancelScope) -> None:
+        agent_id = effect.agent_id
         place = evolve(self._place, cwd=effect.cwd)
         opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:
                 opened = True
-                with scope:
-                    reason = await self._talk(agent_id, running.channel)
+                if not scope.cancel_called:
+                    with scope:
+                        reason = await self._talk(agent_id, running.channel)
                 reason = await running.stop()
         except (ClusterError, OSError) as error:
             reason = str(error)
         finally:
-            del self._scopes[agent_id]
-            if opened:
-                self._runtime.dispatch(AgentEnded(agent_id, reason))
-            else:
-                self._runtime.dispatch(AgentNotStarted(agent_id, reason))
+            if self._scopes.get(agent_id) is scope:
+                del self._scopes[agent_id]
+                ended = AgentEnded(agent_id, reason) if opened else AgentNotStarted(agent_id, reason)
+                self._runtime.dispatch(ended)
 
     async def _talk(self, agent_id: str, channel: FrameChannel) -> str:
         peer = self._runtime.admit(channel)
@@ -262,7 +267,7 @@ async def _join(hub: Hub, dial: Dial) -> None:
 async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
     """Serve the uplink; when it ends, dial again."""
     timeouts = hub.core.settings.timeouts
-    pauses = redial_pauses(timeouts, random.uniform)
+    pauses = redial_pauses(timeouts, hub._ambient.uniform)
     while True:
         hub.joined = trio.Event()
         reason = await hub._runtime.serve(channel, Link.UPLINK)
@@ -274,7 +279,7 @@ async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
             return
         if hub.joined.is_set():  # it was a good connection; one that was refused goes on slowing us
             logger.warning("lost the MetaHub: %s; dialling again", reason)
-            pauses = redial_pauses(timeouts, random.uniform)
+            pauses = redial_pauses(timeouts, hub._ambient.uniform)
         channel = await _redial(dial, pauses)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -17,6 +15,7 @@ from loopal_cluster.core.effects import Disconnect, Effect
 from loopal_cluster.core.events import Link
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.messages import Role
+from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Client, open_client
@@ -39,6 +38,7 @@ class MetaHub:
     core: MetaHubCore = field(repr=False)
     _runtime: Runtime = field(repr=False)
     _nursery: trio.Nursery = field(repr=False)
+    _ambient: Ambient = field(repr=False)
 
     @property
     def address(self) -> str:
@@ -55,7 +55,7 @@ class MetaHub:
         """Be a client of this MetaHub, in its own process."""
         ours, theirs = record_pair()
         self.attach(theirs)
-        return open_client(ours, name=name, token=self.token, role=role)
+        return open_client(ours, name=name, token=self.token, role=role, ambient=self._ambient)
 
 
 @asynccontextmanager
@@ -65,6 +65,7 @@ async def open_meta_hub(
     token: str | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
+    ambient: Ambient | None = None,
 ) -> AsyncIterator[MetaHub]:
     """Run a MetaHub for the length of the block.
 
@@ -74,14 +75,15 @@ async def open_meta_hub(
     Raises:
         ConfigError: ``bind`` cannot be listened on.
     """
+    ambient = ambient or Ambient()
     settings = MetaHubSettings(
-        cluster=str(uuid.uuid4()),
-        token=token or str(uuid.uuid4()),
+        cluster=ambient.new_id(),
+        token=token or ambient.new_id(),
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
     )
-    epoch = time.time() - trio.current_time()
-    core = MetaHubCore(settings, new_id=lambda: str(uuid.uuid4()), epoch=epoch)
+    epoch = ambient.time() - trio.current_time()
+    core = MetaHubCore(settings, new_id=ambient.new_id, epoch=epoch)
     async with (
         open_listeners([] if bind is None else [bind]) as listeners,
         open_runtime(core, settings.limits, logger, _perform) as runtime,
@@ -90,7 +92,7 @@ async def open_meta_hub(
         serve = partial(runtime.serve, link=Link.ACCEPTED)
         nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         addresses = tuple(address_of(listener) for listener in listeners)
-        yield MetaHub(addresses, settings.token, core, runtime, nursery)
+        yield MetaHub(addresses, settings.token, core, runtime, nursery, ambient)
 
 
 async def serve_meta_hub(

@@ -14,10 +14,11 @@ from loopal_cluster.runtime.channels import record_pair
 from loopal_cluster.testing.channels import byte_pair
 from loopal_cluster.testing.cluster import TestCluster, open_test_cluster
 from loopal_cluster.testing.driver import CoreDriver, sent
-from loopal_cluster.testing.simulation import Peers, Simulation, Weather
+from loopal_cluster.testing.simulation import Level, Peers, Simulation, Weather
 
 __all__ = [
     "CoreDriver",
+    "Level",
     "Peers",
     "Simulation",
     "TestCluster",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from loopal_cluster.testing.simulation import Peers, Report, Simulation, Weather
+from loopal_cluster.testing.simulation import Level, Peers, Report, Simulation, Weather
 
 __all__ = ["main"]
 
@@ -24,17 +24,15 @@ NOISE = ("Heartbeat(", "<- DeadlineReached", "AgentEvent(", "ClusterEvent(", "->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; return the exit status."""
     options = _parse(arguments)
-    if options.level == "runtime":
-        print("the runtime level is not there yet; use --level core", file=sys.stderr)
-        return 2
     first = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    level = Level(options.level)
     weathers = list(Weather) if options.weather == "both" else [Weather(options.weather)]
     clusters = list(Peers) if options.peers == "both" else [Peers(options.peers)]
     kinds = [(weather, peers) for weather in weathers for peers in clusters]
     began = time.perf_counter()
     for done, seed in enumerate(range(first, first + options.seeds)):
         for weather, peers in kinds:
-            simulation = Simulation(seed, weather, peers)
+            simulation = Simulation(seed, weather, peers, level)
             report = simulation.run()
             if report.deviations:
                 _show(simulation, report, done + 1, time.perf_counter() - began, as_json=options.json)
@@ -42,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - began
     runs = options.seeds * len(kinds)
     summary = {
+        "level": level.value,
         "first_seed": first,
         "seeds": options.seeds,
         "runs": runs,
@@ -63,7 +62,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loopal_cluster.testing", description=__doc__)
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many (default: 1)")
     parser.add_argument("--seed", type=int, metavar="S", help="the first (default: a random one, printed)")
-    parser.add_argument("--level", choices=("core", "runtime"), default="core", help="what is simulated")
+    parser.add_argument(
+        "--level",
+        choices=[level.value for level in Level],
+        default="core",
+        help="what runs: the cores alone, or the whole runtime on trio",
+    )
     parser.add_argument(
         "--weather", choices=("calm", "rough", "both"), default="both", help="what goes wrong"
     )
@@ -85,7 +89,7 @@ def _positive(text: str) -> int:
 
 
 def _show(simulation: Simulation, report: Report, done: int, seconds: float, *, as_json: bool) -> None:
-    weather, peers = simulation.weather.value, simulation.peers.value
+    weather, peers, level = simulation.weather.value, simulation.peers.value, simulation.level.value
     first = report.deviations[0]
     small = simulation.shrunk(first.checker).run(tracing=True)
     found = next(deviation for deviation in small.deviations if deviation.checker == first.checker)
@@ -95,6 +99,7 @@ def _show(simulation: Simulation, report: Report, done: int, seconds: float, *, 
             "seed": report.seed,
             "weather": weather,
             "peers": peers,
+            "level": level,
             "checker": first.checker,
             "deviations": [str(deviation) for deviation in report.deviations],
             "script": str(small.script).splitlines(),
@@ -109,7 +114,8 @@ def _show(simulation: Simulation, report: Report, done: int, seconds: float, *, 
     print(f"what happened in it, the last {CONTEXT} lines before:")
     print(*transcript[-CONTEXT:], sep="\n")
     print(f"  {found}")
-    print(f"again: python -m loopal_cluster.testing --seed {report.seed} --weather {weather} --peers {peers}")
+    options = f"--weather {weather} --peers {peers} --level {level}"
+    print(f"again: python -m loopal_cluster.testing --seed {report.seed} {options}")
 
 
 def _tells(line: str, until: float) -> bool:

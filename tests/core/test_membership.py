@@ -228,6 +228,20 @@ def test_a_silent_hub_is_suspect_after_30_seconds_and_lost_after_90():
     assert statuses(meta) == {}
 
 
+@pytest.mark.parametrize(
+    ("joined_at", "silence", "status"), [(25.446, 30.0, "Degraded"), (74.26, 90.0, None)]
+)
+def test_a_rounded_difference_does_not_keep_the_meta_hub_from_seeing_silence(joined_at, silence, status):
+    meta = open_meta()
+    meta.now = joined_at
+    join(meta, "a")
+    assert (joined_at + silence) - joined_at < silence, "the example is one of rounding"
+
+    meta.advance(silence)
+
+    assert statuses(meta).get("a") == status
+
+
 def test_a_hub_that_sends_heartbeats_stays_alive():
     meta = open_meta()
     hub = join(meta, "a")

@@ -42,6 +42,9 @@ from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.messages import Permission
 from loopal_cluster.outcomes import reason_of
 from loopal_cluster.payloads import AwaitingInput, Stream
+from loopal_cluster.runtime.ambient import Ambient
+from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import open_test_cluster
 
 from ..processes import children_of_ours, open_fds, until
@@ -215,6 +218,50 @@ class SlowStart:
         await trio.sleep(5)
         async with self.agent.open(place) as running:
             yield running
+
+
+class _Mute:
+    """An agent that says nothing, and takes its time to go."""
+
+    def __init__(self) -> None:
+        self.channel, self._other = record_pair()
+
+    async def stop(self) -> str:
+        await trio.sleep(3)
+        return "gone at last"
+
+
+class MuteAtFirst:
+    """An agent type that opens a mute agent, then good ones."""
+
+    def __init__(self, agent: AgentType) -> None:
+        self._agent = agent
+        self._opened = 0
+
+    @asynccontextmanager
+    async def open(self, place: Any) -> AsyncIterator[Any]:
+        self._opened += 1
+        if self._opened == 1:
+            yield _Mute()
+        else:
+            async with self._agent.open(place) as running:
+                yield running
+
+
+async def test_the_end_of_a_failed_attempt_to_start_an_agent_is_not_that_of_the_next(autojump_clock):
+    agents = {"stay": MuteAtFirst(FunctionAgent(stay))}
+    same = Ambient(new_id=lambda: "a-1")
+    async with open_hub("h", agents=agents, timeouts=Timeouts(start_timeout=1)) as hub:
+        ours, theirs = record_pair()
+        hub.attach(theirs)
+        async with open_client(ours, name="program", token=hub.token, ambient=same) as client:
+            with pytest.raises(SpawnFailed, match="in time"):
+                await client.spawn("stay", name="a")
+            await client.spawn("stay", name="a")
+            await trio.sleep(10)
+
+            assert [agent.name for agent in await client.local_agents()] == ["a"]
+            assert (await client.wait_once("a", seconds=1)).timed_out
 
 
 async def test_a_message_to_an_agent_that_comes_up_waits_for_it(autojump_clock):

@@ -15,7 +15,7 @@ out on the pure cores in virtual time, heals everything, lets everything end, an
 from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
 from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op
 from loopal_cluster.testing.simulation.script import Peers, Script, Step, Weather, generate
-from loopal_cluster.testing.simulation.simulation import Report, Simulation
+from loopal_cluster.testing.simulation.simulation import Level, Report, Simulation
 
 __all__ = [
     "CHECKERS",
@@ -23,6 +23,7 @@ __all__ = [
     "Checker",
     "Deviation",
     "History",
+    "Level",
     "Op",
     "Peers",
     "Report",

@@ -6,6 +6,7 @@ Each has one connection and acts on its own; what it asked, what it got and what
 
 from __future__ import annotations
 
+import abc
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,17 @@ from loopal_cluster.wire.codec import decode_result
 if TYPE_CHECKING:
     from loopal_cluster.testing.simulation.world import World
 
-__all__ = ["Caller", "Client", "Observer", "Operator", "Rogue", "ScriptedAgent", "letter"]
+__all__ = [
+    "Agent",
+    "Caller",
+    "Client",
+    "Observer",
+    "Operator",
+    "Rogue",
+    "ScriptedAgent",
+    "begin_life",
+    "letter",
+]
 
 TOKEN = "token"
 
@@ -272,10 +283,14 @@ class Operator(Caller):
         allow = self._manner == "allow"
         call_id = message.tool_call_id if isinstance(message, Permission) else ""
         decided = allow if isinstance(message, Permission) else None
-        self.world.trace(self.name, "decides", call_id, decided)
-        self.world.history.decisions.append((self.world.schedule.now, self.name, call_id, decided))
+        self.note_decision(call_id, decided)
         result = Decision(allow=allow) if isinstance(message, Permission) else Answers((self.name,))
         self.answer(Response(request_id, result))
+
+    def note_decision(self, call_id: str, decided: bool | None) -> None:
+        """What this operator decides about a tool call; None: they answer a question."""
+        self.world.trace(self.name, "decides", call_id, decided)
+        self.world.history.decisions.append((self.world.schedule.now, self.name, call_id, decided))
 
 
 class Rogue(Caller):
@@ -333,10 +348,22 @@ class Rogue(Caller):
             self._forget()
 
 
-class ScriptedAgent(Caller):
-    """An agent process that does as its plan says. It knows its hub only through its connection."""
+class Agent(Caller, abc.ABC):
+    """An agent, in whatever way it runs."""
 
     life: AgentLife
+
+    @abc.abstractmethod
+    def die(self, reason: str = "killed") -> None:
+        """End it from outside, now."""
+
+    @abc.abstractmethod
+    def freeze(self, lasts: float) -> None:
+        """Stop it for a while."""
+
+
+class ScriptedAgent(Agent):
+    """An agent process that does as its plan says. It knows its hub only through its connection."""
 
     def __init__(self, world: World, life: AgentLife, on_gone: Callable[[str], None]) -> None:
         super().__init__(world, life.address, life.hub)
@@ -466,14 +493,8 @@ class ScriptedAgent(Caller):
                 super()._on_request(request_id, message)
 
     def _start(self, message: AgentStart) -> None:
-        life, history = self.life, self.world.history
-        life.began_at = self.world.schedule.now
-        life.spawned_by, self._plan = Plan.read(message.prompt)
-        life.deaf = self._plan.listens != "yes"
-        if life.spawned_by is not None:
-            op = history.spawns[life.spawned_by]
-            assert isinstance(op.message, SpawnAgent)
-            life.parent, life.detached = op.life, op.message.spec.detached
+        self._plan = begin_life(self.world, self.life, message.prompt)
+        self.life.deaf = self._plan.listens != "yes"
         self.ready = True
         if self._plan.ending != "hang":
             self._soon(self._plan.work, self._end_by_itself)
@@ -500,6 +521,17 @@ class ScriptedAgent(Caller):
             self._soon(
                 self._times.uniform(0.0, 0.3), self._say, Completed("aborted", f"stop {self.life.agent_id}")
             )
+
+
+def begin_life(world: World, life: AgentLife, prompt: str | None) -> Plan:
+    """Note that an agent has begun, and by whose operation; returns what it is to do."""
+    life.began_at = world.schedule.now
+    life.spawned_by, plan = Plan.read(prompt)
+    if life.spawned_by is not None:
+        op = world.history.spawns[life.spawned_by]
+        assert isinstance(op.message, SpawnAgent)
+        life.parent, life.detached = op.life, op.message.spec.detached
+    return plan
 
 
 def letter(actor: Caller, target: str) -> Route:

@@ -19,9 +19,11 @@ from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.wire.codec import decode, encode
 
-__all__ = ["Connection", "End", "Line", "Owner", "connect"]
+__all__ = ["RESET", "Connection", "End", "Line", "Owner", "Pipe", "connect"]
 
 NO_PEER = Peer(0)
+RESET = "connection reset"
+"""The end of a connection that was not closed, but broken."""
 
 
 @frozen
@@ -31,7 +33,7 @@ class Opening:
     accept: Callable[[End], None]
 
 
-Item = Frame | Opening | str
+Item = Frame | bytes | Opening | str
 
 
 class Owner(Protocol):
@@ -72,7 +74,7 @@ class Line:
 
 
 @define(eq=False)
-class _Pipe:
+class Pipe:
     """One direction of a connection."""
 
     schedule: Schedule
@@ -93,7 +95,7 @@ class _Pipe:
             return
         if isinstance(item, str):
             self.shut = True
-        elif self.codec and not isinstance(item, Opening):
+        elif self.codec and not isinstance(item, Opening | bytes):
             item = through_the_codec(item)
         delay = self.delays.uniform(0.001, self.slowest) + self.line.extra_delay
         self._last = max(self.schedule.now + delay, self._last)
@@ -109,7 +111,7 @@ class _Pipe:
             elif isinstance(item, Opening):
                 item.accept(self.receiver)
             elif self.receiver.open:
-                self.receiver.owner.on_frame(self.receiver, item)
+                self.receiver.take(item)
 
     def drop(self) -> None:
         """Lose what is on the way, and all that will be sent."""
@@ -128,7 +130,7 @@ class End:
     owner: Owner
     label: str
     """Who is on the other side, for the transcript."""
-    _out: _Pipe
+    _out: Pipe
     peer: Peer = NO_PEER
     """What the owner's core calls it."""
     open: bool = True
@@ -138,10 +140,18 @@ class End:
         if self.open:
             self._out.put(frame)
 
+    def take(self, item: Frame | bytes) -> None:
+        """Bring to the owner what the other side has sent."""
+        assert not isinstance(item, bytes)
+        self.owner.on_frame(self, item)
+
     def close(self, reason: str = "closed by the other side") -> None:
         """End the connection; the owner is not told, the other side is, after what was sent."""
         self.open = False
         self._out.put(reason)
+
+    def taken(self, count: int) -> None:
+        """The other side has read so many bytes, if these are bytes."""
 
     def half_close(self) -> None:
         """Let the other side see the end, while we go on listening."""
@@ -163,8 +173,8 @@ class Connection:
     delays: random.Random
     dialler: End
     listener: End
-    up: _Pipe
-    down: _Pipe
+    up: Pipe
+    down: Pipe
 
     def open(self, accept: Callable[[End], None]) -> None:
         """Let the listener have its end, as soon as word of it has come through."""
@@ -179,7 +189,10 @@ class Connection:
         """Break it: what is on the way is lost, and each end learns at a time of its own."""
         for pipe, end in ((self.up, self.dialler), (self.down, self.listener)):
             pipe.drop()
-            self.schedule.after(self.delays.uniform(0.0, 0.3), end.fail, "connection reset")
+            self.schedule.after(self.delays.uniform(0.0, 0.3), end.fail, RESET)
+
+
+MakeEnd = Callable[[Owner, str, Pipe], End]
 
 
 def connect(
@@ -192,13 +205,15 @@ def connect(
     line: Line | None = None,
     slowest: float = 0.05,
     codec: bool = False,
+    ends: tuple[MakeEnd, MakeEnd] | None = None,
 ) -> Connection:
     """Make a connection; ``slowest`` is the longest delay of a frame, in seconds."""
     line = line or Line()
     delays = random.Random(f"network-{seed}")
-    up = _Pipe(schedule, line, True, delays, slowest, codec)
-    down = _Pipe(schedule, line, False, delays, slowest, codec)
-    here, there = End(dialler, names[1], up), End(listener, names[0], down)
+    up = Pipe(schedule, line, True, delays, slowest, codec)
+    down = Pipe(schedule, line, False, delays, slowest, codec)
+    make_here, make_there = ends or (End, End)
+    here, there = make_here(dialler, names[1], up), make_there(listener, names[0], down)
     up.receiver, down.receiver = there, here
     connection = Connection(schedule, line, delays, here, there, up, down)
     line.connections = [old for old in line.connections if old.alive]

@@ -36,7 +36,7 @@ from loopal_cluster.testing.simulation.network import Connection, End, Line, con
 from loopal_cluster.wire.codec import decode_result
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.world import World
+    from loopal_cluster.testing.simulation.cores import CoreWorld
 
 __all__ = ["AGENT_TYPES", "HubProcess", "MetaHubProcess", "Process"]
 
@@ -54,7 +54,7 @@ class Process(abc.ABC):
 
     core: Core
 
-    def __init__(self, world: World, name: str, drift: float) -> None:
+    def __init__(self, world: CoreWorld, name: str, drift: float) -> None:
         self.world = world
         self.name = name
         self.run = 0
@@ -249,7 +249,7 @@ class MetaHubProcess(Process):
 class HubProcess(Process):
     """A hub with its agents and its line to the MetaHub."""
 
-    def __init__(self, world: World, name: str, drift: float) -> None:
+    def __init__(self, world: CoreWorld, name: str, drift: float) -> None:
         super().__init__(world, name, drift)
         self.line = Line()
         self.uplink: Connection | None = None
@@ -387,7 +387,7 @@ class _AgentHost:
             self._over("no such program")
         else:
             hub.world.history.lives.append(life)
-            self._agent = hub.world.add_agent(life, self._on_gone)
+            self._agent = hub.world.start_agent(life, self._on_gone)
             connection = connect(
                 hub.world.schedule,
                 hub,

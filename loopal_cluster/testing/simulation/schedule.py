@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +33,21 @@ class Schedule:
 
     def run_until(self, until: float) -> None:
         """Let everything happen that is due by ``until``; time then is ``until``."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            self.now, _, act, args = heapq.heappop(heap)
-            self.done += 1
-            act(*args)
+        while self.next_at <= until:
+            self.run_next()
         self.now = until
+
+    @property
+    def next_at(self) -> float:
+        """When the next thing is due; infinity if nothing is."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    def run_next(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, act, args = heapq.heappop(self._heap)
+        self.done += 1
+        act(*args)
+
+    def clear(self) -> None:
+        """Let nothing of it happen."""
+        self._heap.clear()

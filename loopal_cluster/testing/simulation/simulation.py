@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,23 @@ from attrs import define, evolve, field, frozen
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
+from loopal_cluster.testing.simulation.cores import CoreWorld, MakeHub, MakeMetaHub
 from loopal_cluster.testing.simulation.history import Deviation, History
+from loopal_cluster.testing.simulation.live.world import RuntimeWorld
 from loopal_cluster.testing.simulation.script import Peers, Script, Weather, generate
 from loopal_cluster.testing.simulation.shrink import shrink
-from loopal_cluster.testing.simulation.world import MakeHub, MakeMetaHub, World
+from loopal_cluster.testing.simulation.world import World
 
-__all__ = ["Report", "Simulation"]
+__all__ = ["Level", "Report", "Simulation"]
+
+
+class Level(enum.Enum):
+    """What runs in the simulated processes."""
+
+    CORE = "core"
+    """The pure cores alone: milliseconds a run."""
+    RUNTIME = "runtime"
+    """The whole runtime, in trio's tasks and over bytes: tens of milliseconds a run."""
 
 
 @frozen
@@ -49,6 +61,7 @@ class Simulation:
     seed: int
     weather: Weather = Weather.ROUGH
     peers: Peers = Peers.OURS
+    level: Level = Level.CORE
     script: Script | None = None
     """What to try; by default what the seed says."""
     make_hub: MakeHub = HubCore
@@ -62,19 +75,20 @@ class Simulation:
     def run(self, *, tracing: bool = False) -> Report:
         """Carry out the script and check every promise."""
         assert self.script is not None
-        world = World(
-            self.seed,
-            self.script,
-            make_hub=self.make_hub,
-            make_meta_hub=self.make_meta_hub,
-            tracing=tracing,
-        )
+        world = self._world(self.script, tracing)
         history = world.run()
         deviations = list(history.deviations)
         # After a core has raised nothing else can be expected of the run.
         if not any(deviation.traceback for deviation in deviations):
             deviations += [found for checker in self.checkers for found in checker.check(history)]
         return Report(self.seed, self.script, tuple(deviations), history, tuple(world.transcript))
+
+    def _world(self, script: Script, tracing: bool) -> World:
+        if self.level is Level.RUNTIME:
+            return RuntimeWorld(self.seed, script, tracing=tracing)
+        return CoreWorld(
+            self.seed, script, make_hub=self.make_hub, make_meta_hub=self.make_meta_hub, tracing=tracing
+        )
 
     def shrunk(self, checker: str, *, tries: int = 400) -> Simulation:
         """The same simulation with a script from which every step is gone that this finding does not need."""

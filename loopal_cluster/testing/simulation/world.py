@@ -1,20 +1,20 @@
-"""A simulated cluster: the processes, the network and the actors, and how a script moves them."""
+"""A simulated cluster: the processes, the network and the actors, and how a script moves them.
+
+What runs in the processes is another matter: ``cores.py`` puts the pure cores there, ``live/`` the real
+runtime.
+"""
 
 from __future__ import annotations
 
+import abc
 import random
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 from attrs import evolve
 
 from loopal_cluster.address import Address
-from loopal_cluster.config import HubSettings, MetaHubSettings
-from loopal_cluster.core.events import Link
 from loopal_cluster.core.hub import HubCore
-from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.messages import (
     AgentInfo,
     CancelAgent,
@@ -38,19 +38,17 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.runtime.runtime import Core
 from loopal_cluster.testing.simulation.actors import (
+    Agent,
     Caller,
     Client,
     Observer,
     Operator,
     Rogue,
-    ScriptedAgent,
     letter,
 )
-from loopal_cluster.testing.simulation.base_process import BaseHubProcess, BaseMetaHubProcess
 from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Trouble
-from loopal_cluster.testing.simulation.network import Connection, Line, Owner, connect
-from loopal_cluster.testing.simulation.process import HubProcess, MetaHubProcess, Process, Stopped
+from loopal_cluster.testing.simulation.history import Deviation, History, Trouble
+from loopal_cluster.testing.simulation.network import Connection, End, Line, Owner
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.testing.simulation.script import (
     META,
@@ -78,76 +76,113 @@ from loopal_cluster.testing.simulation.script import (
 )
 from loopal_cluster.testing.simulation.tables import left_in
 
-__all__ = ["World"]
-
-STEPS_LIMIT = 200_000
-"""Far more than any script needs: a core that answers itself for ever is found by this."""
-
-MakeHub = Callable[[HubSettings, Callable[[], str]], Core]
-MakeMetaHub = Callable[[MetaHubSettings, Callable[[], str]], Core]
+__all__ = ["HubNode", "Node", "World"]
 
 
-class World:
+class Node(Protocol):
+    """A hub or the MetaHub, as far as the world moves it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def run(self) -> int:
+        """Counts the starts."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def frozen(self) -> int: ...
+
+    @property
+    def core(self) -> Core | None:
+        """What decides in it, if it is up."""
+
+    @property
+    def peers(self) -> int:
+        """How many connections it has."""
+
+    def start(self) -> None:
+        """Begin with an empty memory."""
+
+    def crash(self) -> None:
+        """Be gone: no word to anybody but what the system says on the connections."""
+
+    def freeze(self, lasts: float) -> None:
+        """Do nothing for a while."""
+
+
+class HubNode(Node, Protocol):
+    """A hub, as far as the world moves it."""
+
+    @property
+    def line(self) -> Line:
+        """The cable to the MetaHub."""
+
+    @property
+    def uplink(self) -> Connection | None: ...
+
+    @property
+    def joined(self) -> bool: ...
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether it was ever in the cluster as the instance it is now."""
+
+
+class World(abc.ABC):
     """One run. What a script needs to come true, and the history of what did."""
 
-    def __init__(
-        self,
-        seed: int,
-        script: Script,
-        *,
-        make_hub: MakeHub = HubCore,
-        make_meta_hub: MakeMetaHub = MetaHubCore,
-        tracing: bool = False,
-    ) -> None:
+    client: ClassVar[type[Client]] = Client
+    observer: ClassVar[type[Observer]] = Observer
+    operator: ClassVar[type[Operator]] = Operator
+
+    meta: Node
+    hubs: Mapping[str, HubNode]
+
+    def __init__(self, seed: int, script: Script, *, tracing: bool = False) -> None:
         self.seed = seed
         self.script = script
-        self.make_hub, self.make_meta_hub = make_hub, make_meta_hub
         self.tracing = tracing
         self.transcript: list[str] = []
         self.schedule = Schedule()
         self.history = History(base=frozenset(script.base))
-        meta = BaseMetaHubProcess if self.is_base(META) else MetaHubProcess
-        self.meta: MetaHubProcess = meta(self, META, script.drift)
-        self.hubs: dict[str, HubProcess] = {
-            name: (BaseHubProcess if self.is_base(name) else HubProcess)(self, name, script.drift)
-            for name in script.hubs
-        }
-        self.clients = {name: Client(self, f"client@{name}", name) for name in (*script.hubs, META)}
-        self._agents: dict[str, list[ScriptedAgent]] = {}
+        self.clients = {name: self.client(self, f"client@{name}", name) for name in (*script.hubs, META)}
+        self._agents: list[Agent] = []
         self._connections = 0
         self._operators = 0
 
     # From beginning to end.
 
+    @abc.abstractmethod
     def run(self) -> History:
         """Carry out the script, heal everything, let everything end; return what happened."""
-        with suppress(Stopped):  # the deviation says why
-            self._run()
-        self.history.ended_at = self.schedule.now
-        return self.history
 
-    def _run(self) -> None:
+    @abc.abstractmethod
+    def attach(self, caller: Caller, role: Role) -> None:
+        """Connect a client to its hub, now or as soon as that is there."""
+
+    @abc.abstractmethod
+    def dial(self, owner: Owner, name: str) -> End:
+        """Connect whoever speaks in frames to a hub or the MetaHub."""
+
+    def plot(self) -> Iterator[float]:
+        """Carry out the script, then heal and end everything; yields when to go on."""
         self._start()
         for step in self.script.steps:
-            self._advance(step.at)
+            yield step.at
             self._carry_out(step)
-        self._advance(self.script.horizon)
+        yield self.script.horizon
         # By now every fault has been healed or is about to be: see ``Trouble.ends``.
         healed = max([self.script.horizon, *(trouble.ends for trouble in self.history.troubles)])
-        self._advance(healed + ORPHAN + max(TIMEOUTS.wait_timeout, GONE) + SLACK)
+        yield healed + ORPHAN + max(TIMEOUTS.wait_timeout, GONE) + SLACK
         self._end_agents()
-        self._advance(self.schedule.now + TIMEOUTS.result_ttl + TIMEOUTS.spawn_timeout + 2 * GONE)
+        yield self.schedule.now + TIMEOUTS.result_ttl + TIMEOUTS.spawn_timeout + 2 * GONE
         self._look_for_absent_hubs()
         if self.script.base:
-            self._part_from_base_peers()
-        self._look_for_leftovers()
-
-    def _advance(self, until: float) -> None:
-        while self.schedule.now < until:
-            self.schedule.run_until(min(until, self.schedule.now + 1.0))
-            if self.schedule.done > STEPS_LIMIT:
-                self.deviate("the run ends", f"more than {STEPS_LIMIT} things have happened")
-                raise Stopped
+            yield from self._part_from_base_peers()
+        yield from self._look_for_leftovers()
 
     def _start(self) -> None:
         self.meta.start()
@@ -155,47 +190,44 @@ class World:
             hub.start()
         for client in self.clients.values():
             self.attach(client, Role.CLIENT)
-        for watched in (META, self.script.hubs[0]):
-            if not self.is_base(watched):
-                self.attach(Observer(self, f"observer@{watched}", watched), Role.OBSERVER)
+        for name in (META, self.script.hubs[0]):
+            if not self.is_base(name):
+                self.attach(self.observer(self, f"observer@{name}", name), Role.OBSERVER)
 
     def _end_agents(self) -> None:
-        for agents in list(self._agents.values()):
-            for agent in agents:
-                agent.die("the run is over")
+        for agent in list(self._agents):
+            agent.die("the run is over")
 
-    def _part_from_base_peers(self) -> None:
+    def _part_from_base_peers(self) -> Iterator[float]:
         """Let base hubs go for good, and people stop what a base peer has left unsaid of."""
         for hub in self.hubs.values():
             if self.is_base(hub.name):
                 hub.crash()
-        self._advance(self.schedule.now + LOST + SLACK)
+        yield self.schedule.now + LOST + SLACK
         for hub in self.hubs.values():
             client = self.clients[hub.name]
             if isinstance(hub.core, HubCore) and client.here:
                 for record in hub.core.agents:
                     client.ask(CancelAgent(record.address, agent_id=record.id, reason="forgotten"))
-        self._advance(self.schedule.now + TIMEOUTS.spawn_timeout + TIMEOUTS.result_ttl + 2 * GONE)
+        yield self.schedule.now + TIMEOUTS.spawn_timeout + TIMEOUTS.result_ttl + 2 * GONE
 
-    def _look_for_leftovers(self) -> None:
+    def _look_for_leftovers(self) -> Iterator[float]:
         for process in (self.meta, *self.hubs.values()):
-            if not self.is_base(process.name):
-                for name, left in self._left_in(process):
-                    self.deviate("tables empty when quiet", f"{process.name} still has {name}: {left}")
+            if self.is_base(process.name):
+                continue
+            # The announcement of a heartbeat may just be on its way.
+            for _ in range(8):
+                left = left_in(process.core, peers=process.peers, hubs=len(self.hubs))
+                if not left:
+                    break
+                yield self.schedule.now + TIMEOUTS.heartbeat_interval / 8
+            for name, what in left:
+                self.deviate("tables empty when quiet", f"{process.name} still has {name}: {what}")
 
     def _look_for_absent_hubs(self) -> None:
         for hub in self.hubs.values():
             if not hub.joined:
                 self.deviate("hubs come back", f"{hub.name} is not joined long after everything was healed")
-
-    def _left_in(self, process: Process) -> list[tuple[str, str]]:
-        """What a process still remembers; the announcement of a heartbeat may just be on its way."""
-        for _ in range(8):
-            left = left_in(process.core, peers=process.peers, hubs=len(self.hubs))
-            if not left:
-                break
-            self._advance(self.schedule.now + TIMEOUTS.heartbeat_interval / 8)
-        return left
 
     # For the parts of the world.
 
@@ -209,7 +241,7 @@ class World:
         self.trace("!!", checker, text)
         self.history.deviations.append(Deviation(checker, self.schedule.now, text, traceback))
 
-    def process(self, name: str) -> Process:
+    def process(self, name: str) -> Node:
         """A hub, or the MetaHub."""
         return self.meta if name == META else self.hubs[name]
 
@@ -221,54 +253,22 @@ class World:
         """Whether clients of this hub are part of its program and need no token."""
         return hub != META and int(hub.rpartition("-")[2]) % 2 == 0
 
-    def connect(
-        self, dialler: Owner, listener: Owner, *, line: Line | None = None, slowest: float = 0.05
-    ) -> Connection:
-        """Make a connection with delays of its own."""
-        self._connections += 1
-        who = tuple(getattr(owner, "name", "?") for owner in (dialler, listener))
-        return connect(
-            self.schedule,
-            dialler,
-            listener,
-            names=(who[0], who[1]),
-            seed=f"{who[0]}-{who[1]}-{self.seed}",
-            line=line,
-            slowest=slowest,
-            codec=self.script.codec,
-        )
+    def add_agent(self, agent: Agent) -> None:
+        """Let an agent be there."""
+        self._agents.append(agent)
 
-    def attach(self, caller: Caller, role: Role) -> None:
-        """Connect a client to its hub, now or as soon as that is there."""
-        process = self.process(caller.hub)
-        if caller.end is not None or (caller.hub == META and self.is_base(META)):
-            return  # a base MetaHub has hubs and nobody else
-        if not process.alive:
-            self.schedule.after(0.5, self.attach, caller, role)
-            return
-        connection = self.connect(caller, process, slowest=0.02)
-        link = Link.TRUSTED if self.trusts(caller.hub) else Link.ACCEPTED
-        connection.open(partial(process.welcome, link=link))
-        caller.register(connection.dialler, role)
-
-    def add_agent(self, life: AgentLife, on_gone: Callable[[str], None]) -> ScriptedAgent:
-        """Let an agent process be there."""
-        agent = ScriptedAgent(self, life, on_gone)
-        self._agents.setdefault(life.address, []).append(agent)
-        return agent
-
-    def on_refused(self, hub: HubProcess, reason: str) -> None:
+    def on_refused(self, hub: HubNode, reason: str) -> None:
         """The MetaHub will not have this hub: its service manager starts it again, as another instance."""
         if hub.has_joined:
             self.deviate("hubs come back", f"{hub.name} was in the cluster and is refused now: {reason}")
         self.schedule.after(0.0, self._restart_refused, hub, hub.run)
 
-    def on_left(self, hub: HubProcess, after: float) -> None:
+    def on_left(self, hub: HubNode, after: float) -> None:
         """A base hub has lost its MetaHub: some time later somebody notices and starts it anew."""
         self._note("left", hub.name, after)
         self.schedule.after(after, self._restart_refused, hub, hub.run)
 
-    def _restart_refused(self, hub: HubProcess, run: int) -> None:
+    def _restart_refused(self, hub: HubNode, run: int) -> None:
         if hub.run == run and hub.alive:
             self._crash(hub, 0.5, kind="refused")
 
@@ -282,9 +282,7 @@ class World:
             case Forge(name):
                 if self.meta.alive and not self.is_base(META):  # that one believes everybody
                     rogue = Rogue(self, name, META)
-                    connection = self.connect(rogue, self.meta)
-                    connection.open(self.meta.welcome)
-                    rogue.join(connection.dialler)
+                    rogue.join(self.dial(rogue, META))
             case AgentDies() | AgentFreezes():
                 self._trouble_agent(action)
             case Crash() | Freeze() | Cut() | HalfClose() | Partition() | Slow():
@@ -301,7 +299,7 @@ class World:
     def _actor(self, name: str) -> Caller | None:
         if name.startswith("client@"):
             return self.clients[name.removeprefix("client@")]
-        return next((agent for agent in self._agents.get(name, ()) if agent.here), None)
+        return next((agent for agent in self._agents if agent.life.address == name and agent.here), None)
 
     def _message(self, actor: Caller, action: Action) -> Message[Any]:
         match action:
@@ -346,7 +344,7 @@ class World:
         self._operators += 1
         name = f"operator-{self._operators}@{hub}"
         habits = random.Random(f"{name}-{self.seed}")
-        operator = Operator(self, name, hub, manner, habits)
+        operator = self.operator(self, name, hub, manner, habits)
         if self.process(hub).alive:
             self.attach(operator, Role.OPERATOR)
             self.schedule.after(stays, operator.leave)
@@ -354,8 +352,8 @@ class World:
     # Trouble.
 
     def _trouble_agent(self, action: AgentDies | AgentFreezes) -> None:
-        for agent in self._agents.get(action.agent, ()):
-            if agent.life.ended_at is None:
+        for agent in self._agents:
+            if agent.life.address == action.agent and agent.life.ended_at is None:
                 self.trace("script", action)
                 if isinstance(action, AgentDies):
                     agent.die("killed by the script")
@@ -396,7 +394,7 @@ class World:
         now = self.schedule.now
         self.history.troubles.append(Trouble(kind, process, now, now + lasts))
 
-    def _crash(self, process: Process, down: float, *, kind: str = "crash") -> None:
+    def _crash(self, process: Node, down: float, *, kind: str = "crash") -> None:
         if process.alive:
             # Whatever else was wrong with this process is over with it.
             self.history.troubles[:] = [

@@ -1,0 +1,41 @@
+"""A channel that is watched: for the transcript, and to see when a hub wants an agent to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from loopal_cluster.frames import Frame, Rejected
+from loopal_cluster.runtime.channels import FrameChannel
+
+__all__ = ["WatchedChannel"]
+
+Watcher = Callable[[str, Frame | Rejected], None]
+"""Is told ``<-`` or ``->``, and what has passed."""
+
+
+class WatchedChannel(FrameChannel):
+    """A channel, and somebody who is told what passes."""
+
+    def __init__(self, channel: FrameChannel, watcher: Watcher) -> None:
+        self._channel = channel
+        self._watcher = watcher
+
+    async def receive(self) -> Sequence[Frame | Rejected]:
+        frames = await self._channel.receive()
+        for frame in frames:
+            self._watcher("<-", frame)
+        return frames
+
+    def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
+        for frame in frames:
+            self._watcher("  ->", frame)
+        return self._channel.send_nowait(frames)
+
+    async def drained(self) -> None:
+        await self._channel.drained()
+
+    def limit_lines(self, line_bytes: int) -> None:
+        self._channel.limit_lines(line_bytes)
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
