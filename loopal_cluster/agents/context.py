@@ -22,7 +22,7 @@ from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps
 
-__all__ = ["AgentContext", "AgentFunction"]
+__all__ = ["AgentContext", "AgentFunction", "Streamed"]
 
 
 class AgentContext(ClusterClient):
@@ -125,6 +125,10 @@ class AgentContext(ClusterClient):
             "allow_multiple": allow_multiple,
         }
         return (await self._caller.call(Question(questions=dumps([asked])))).answers
+
+
+class Streamed(str):
+    """A result that was streamed as it was made, and is not streamed again when the turn ends."""
 
 
 AgentFunction = Callable[[AgentContext, str], Awaitable[object]]

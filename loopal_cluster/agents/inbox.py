@@ -35,16 +35,16 @@ class PendingReply:
         self.scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
 
     def settle(self, outcome: Outcome) -> None:
-        """Reply, if nobody has and somebody waits."""
-        if not self.settled.is_set():
+        """Reply, if nobody has and somebody waits. That its time is over is for the hub to say."""
+        if not (self.settled.is_set() or self.scope.cancel_called):
             self.outcome = outcome
             self.settled.set()
 
     def progress(self) -> None:
-        """Say that it is being worked on."""
-        if self.extend:
+        """Say that it is being worked on, if that makes a difference."""
+        if self.extend and not self.scope.cancel_called:
             self.scope.deadline = trio.current_time() + self.timeout
-        self.report_progress()
+            self.report_progress()
 
 
 @frozen

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
 from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
 from loopal_cluster.completions import completed_outcome
 from loopal_cluster.config import Limits
@@ -78,6 +78,9 @@ class _Session:
         self._start: AgentStart | None = None
         self._started = trio.Event()
         self._inbox = Inbox(inbox_limit)
+        self._asked: set[PendingReply] = set()
+        """Asks that are not answered yet."""
+        self._answered = trio.lowlevel.ParkingLot()
         self._turn = trio.CancelScope()
         self._context: AgentContext | None = None
         self._stopping = False
@@ -141,10 +144,14 @@ class _Session:
         """Wait for what the agent makes of an ask, and let it know if nobody waits any more."""
         timeout = math.inf if envelope.timeout_ms is None else envelope.timeout_ms / 1000
         pending = PendingReply(lambda: self.caller.notify(Progress(request_id)), timeout, envelope.extend)
+        await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here: it is not begun
         number = self._deliver(envelope, pending)
+        self._asked.add(pending)
         try:
             await pending.settled.wait()
         finally:
+            self._asked.remove(pending)
+            self._answered.unpark_all()
             self._inbox.remove(number)
             pending.scope.cancel()
         assert pending.outcome is not None
@@ -185,6 +192,8 @@ class _Session:
             completed = await self._run_turns(self._context)
         else:
             completed = await self._run_turn(self._context, self._context.prompt)
+        while any(pending.settled.is_set() for pending in self._asked):
+            await self._answered.park()  # its last replies come before its last word
         self._emit(Finished())
         self.caller.notify(completed)
         await self.caller.flush()
@@ -218,7 +227,7 @@ class _Session:
     def _show(self, turn: Completed) -> None:
         if turn.reason == "error":
             self._emit(Error(message=turn.result_text or ""))
-        elif turn.reason == "goal" and turn.result_text:
+        elif turn.reason == "goal" and turn.result_text and not isinstance(turn.result_text, Streamed):
             self._emit(Stream(text=turn.result_text))
 
     async def _run_turn(self, context: AgentContext, prompt: str) -> Completed:

@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from loopal_cluster.agents.children import Child, open_child
 from loopal_cluster.agents.command import run_command
-from loopal_cluster.agents.context import AgentContext, AgentFunction
+from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
@@ -161,7 +161,7 @@ class CommandAgent:
     async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
         """Run the command as what an agent function does."""
 
-        async def command(context: AgentContext, prompt: str) -> str:
+        async def command(context: AgentContext, prompt: str) -> Streamed:
             output = await run_command(
                 self.argv,
                 prompt,
@@ -171,8 +171,7 @@ class CommandAgent:
                 guard=place.guard,
                 on_output=context.stream,
             )
-            # A turn of a persistent agent has its result streamed, and this one has been already.
-            return "" if context.persistent else output
+            return Streamed(output)
 
         async with FunctionAgent(command).open(place) as running:
             yield running

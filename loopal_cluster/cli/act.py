@@ -14,7 +14,14 @@ from loopal_cluster.cli import show
 from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
-from loopal_cluster.errors import AgentCancelled, AgentError, AgentFailed, AgentLost, ConfigError
+from loopal_cluster.errors import (
+    AgentCancelled,
+    AgentError,
+    AgentFailed,
+    AgentLost,
+    AgentTimedOut,
+    ConfigError,
+)
 from loopal_cluster.messages import Role
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
 from loopal_cluster.runtime.client import AgentHandle, Client
@@ -24,9 +31,10 @@ __all__ = ["register"]
 CANCEL_TIMEOUT = 20.0
 """Seconds that an agent which is given up has to be gone; its hub has killed it long before."""
 
-OUTCOMES: dict[type[AgentError], type[Failed | Cancelled | Lost]] = {
+OUTCOMES: dict[type[AgentError], type[Failed | Cancelled | TimedOut | Lost]] = {
     AgentFailed: Failed,
     AgentCancelled: Cancelled,
+    AgentTimedOut: TimedOut,
     AgentLost: Lost,
 }
 

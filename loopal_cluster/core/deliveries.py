@@ -14,10 +14,11 @@ from attrs import define, evolve, field, frozen
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, Lifecycle
 from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
 from loopal_cluster.core.receipts import Answer, Receipts
-from loopal_cluster.core.steps import Delivering, HubThen
+from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen, Timer
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -53,10 +54,12 @@ class Deliveries:
 
     _settings: HubSettings
     _exchange: Exchange[HubThen]
+    _timers: DeadlineQueue[Timer]
     _timeline: Timeline
     receipts: Receipts = field(init=False)
-    _backlog: dict[str, list[_Waiting]] = field(factory=dict, init=False)
-    """By agent id."""
+    _backlog: dict[str, dict[int, _Waiting]] = field(factory=dict, init=False)
+    """By agent id, and in the order they came."""
+    _last_number: int = field(default=0, init=False)
     _asked: dict[Hashable, tuple[Peer, int]] = field(factory=dict, init=False)
     """The calls of open asks from other hubs, by receipt."""
 
@@ -80,10 +83,12 @@ class Deliveries:
         """
         deadline = now + self._time_for(message)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
-            backlog = self._backlog.setdefault(record.id, [])
+            backlog = self._backlog.setdefault(record.id, {})
             if len(backlog) >= self._settings.limits.inbox:
                 raise Refused(ErrorCode.OVERLOADED, f"agent '{record.name}' has too many messages waiting")
-            backlog.append(_Waiting(message, origin, receipt, deadline))
+            self._last_number += 1
+            backlog[self._last_number] = _Waiting(message, origin, receipt, deadline)
+            self._timers.set(DeliveryDue(record.id, self._last_number), deadline)
         else:
             self._send(record, record.peer, _Waiting(message, origin, receipt, deadline))
 
@@ -101,6 +106,8 @@ class Deliveries:
         call_id = self._exchange.call(peer, waiting.message, then, waiting.deadline)
         if waiting.receipt is not None and isinstance(waiting.message, DeliverAsk):
             self._asked[waiting.receipt] = (peer, call_id)
+            for repeated in self.receipts.waiting(waiting.receipt):
+                self._exchange.join(repeated, peer, call_id)
 
     def deliver_once(
         self, record: AgentRecord, message: Delivered, origin: Origin, receipt: Hashable, now: float
@@ -128,19 +135,34 @@ class Deliveries:
         return True
 
     def flush(self, record: AgentRecord, now: float) -> None:
-        """The agent is up: hand it what has waited."""
-        for waiting in self._backlog.pop(record.id, ()):
+        """The agent is up: hand it what has waited, with the time that is left."""
+        for waiting in self._take_all(record):
             assert record.peer is not None
+            message = with_time_left(waiting.message, waiting.deadline - now)
             try:
-                self._send(record, record.peer, waiting)
+                self._send(record, record.peer, evolve(waiting, message=message))
             except Refused as refused:
-                self._settle(waiting.origin, waiting.receipt, Failure(0, refused.code, refused.detail), now)
+                self._refuse(waiting, refused.code, refused.detail, now)
 
     def drop(self, record: AgentRecord, now: float) -> None:
         """The agent will never be up: refuse what has waited."""
-        ended = Failure(0, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended")
-        for waiting in self._backlog.pop(record.id, ()):
-            self._settle(waiting.origin, waiting.receipt, ended, now)
+        for waiting in self._take_all(record):
+            self._refuse(waiting, ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' ended", now)
+
+    def on_due(self, agent_id: str, number: int, now: float) -> None:
+        """The time of something that waits is over, and its agent is not up yet."""
+        if (waiting := self._backlog.get(agent_id, {}).pop(number, None)) is not None:
+            name = waiting.message.envelope.target.agent
+            self._refuse(waiting, ErrorCode.DEADLINE_EXCEEDED, f"agent '{name}' was not up in time", now)
+
+    def _take_all(self, record: AgentRecord) -> list[_Waiting]:
+        backlog = self._backlog.pop(record.id, {})
+        for number in backlog:
+            self._timers.discard(DeliveryDue(record.id, number))
+        return list(backlog.values())
+
+    def _refuse(self, waiting: _Waiting, code: ErrorCode, detail: str, now: float) -> None:
+        self._settle(waiting.origin, waiting.receipt, Failure(0, code, detail), now)
 
     def on_answer(self, then: Delivering, answer: Response | Failure, now: float) -> None:
         """The agent has accepted a message, or answered an ask, or neither."""
@@ -161,15 +183,18 @@ class Deliveries:
                 if origin is not None:
                     self._exchange.notify(origin.peer, Progress(origin.id))
 
-    def withdraw(self, origin: Origin, now: float) -> None:
-        """Whoever asked no longer waits: an agent that comes up need not begin."""
-        cancelled = Failure(0, ErrorCode.CANCELLED, "its caller no longer waits")
-        for backlog in self._backlog.values():
-            for waiting in [*backlog]:
+    def withdraw(self, peer: Peer, request_id: int | None, now: float) -> None:
+        """Whoever asked is gone, or no longer waits for this request: an agent that comes up need not begin."""
+        for agent_id, backlog in self._backlog.items():
+            for number, waiting in [*backlog.items()]:
                 askers = (waiting.origin, *self.receipts.waiting(waiting.receipt))
-                if isinstance(waiting.message, DeliverAsk) and origin in askers:
-                    backlog.remove(waiting)
-                    self._settle(waiting.origin, waiting.receipt, cancelled, now)
+                if isinstance(waiting.message, DeliverAsk) and any(
+                    asker is not None and asker.peer == peer and request_id in (None, asker.id)
+                    for asker in askers
+                ):
+                    del backlog[number]
+                    self._timers.discard(DeliveryDue(agent_id, number))
+                    self._refuse(waiting, ErrorCode.CANCELLED, "its caller no longer waits", now)
 
     def _settle(self, first: Origin | None, receipt: Hashable, answer: Answer, now: float) -> None:
         """Tell whoever sent the message, and whoever repeated it."""

@@ -20,13 +20,17 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
 
-__all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused"]
+__all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
 
 LEG = 1.0
 """Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
 
 N = TypeVar("N")
+M = TypeVar("M", bound=Message[Any])
 
+
+ASKS = (Ask, MetaAsk, DeliverAsk)
+"""Requests for an agent's reply."""
 
 IDLE_ALONE = (DeliverAsk, MetaAsk, WaitAgent)
 """Requests that are all about the answer: if nobody waits for that, whoever works on it may stop."""
@@ -53,6 +57,8 @@ class Exchange(Generic[N]):
     _requests: dict[Peer, dict[int, tuple[Peer, int] | None]] = field(factory=dict, init=False)
     """Open requests by peer and id, each with the call that is made on its behalf, if one is."""
     _effects: list[Effect] = field(factory=list, init=False)
+    _withdrawn: dict[Peer, list[Call[N]]] = field(factory=dict, init=False)
+    """Calls that were given up while their peer was away, which may be working on them."""
     late_answers: int = field(default=0, init=False)
     """Answers that came when nobody waited any more, and were dropped."""
 
@@ -64,23 +70,41 @@ class Exchange(Generic[N]):
         """Whether the peer is still ours to talk with."""
         return peer in self._requests
 
-    def forget(self, peer: Peer, keep: Callable[[Call[N]], bool] = lambda call: False) -> list[Call[N]]:
+    def forget(self, peer: Peer, keep: Callable[[Call[N]], bool] | None = None) -> list[Call[N]]:
         """Stop talking with a peer; return the calls to it, which now will never be answered.
 
         Those to ``keep`` stay open until their deadline, for a peer that may come back (``resume``).
         """
         self._requests.pop(peer, None)
+        if keep is None:
+            self._withdrawn.pop(peer, None)
+            return self.calls.settle_peer(peer)
         return self.calls.settle_peer(peer, keep)
 
     def resume(self, old: Peer, new: Peer, now: float) -> None:
         """A peer is back on another connection: ask it again what it has not answered."""
+        withdrawn = self.take_withdrawn(old, now)
         for call in self.calls.settle_peer(old):
             self.ask_again(new, call, now)
+        for call in withdrawn:
+            self.withdraw_again(new, call, now)
 
-    def ask_again(self, peer: Peer, call: Call[N], now: float) -> None:
-        """Send a request that has been sent before, with the time that is left for it."""
+    def take_withdrawn(self, peer: Peer, now: float) -> list[Call[N]]:
+        """What was given up while its peer was away, and may still be working on."""
+        return [call for call in self._withdrawn.pop(peer, ()) if call.deadline > now]
+
+    def ask_again(self, peer: Peer, call: Call[N], now: float) -> int:
+        """Send a request that has been sent before, with the time that is left for it; return its new id."""
         message = with_time_left(call.message, call.deadline - now)
-        self._ask(peer, message, call.then, call.deadline, call.asked_at)
+        return self._ask(peer, message, call.then, call.deadline, call.asked_at)
+
+    def withdraw_again(self, peer: Peer, call: Call[N], now: float) -> None:
+        """Ask for something once more and give it up at once.
+
+        That is how a peer that is back can tell which of the requests that it is working on is meant.
+        """
+        request_id = self.ask_again(peer, call, now)
+        self.give_up(evolve(call, peer=peer, id=request_id))
 
     def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
@@ -148,8 +172,12 @@ class Exchange(Generic[N]):
 
     def join(self, origin: Origin, peer: Peer, call_id: int) -> None:
         """A request is answered by this call of ours."""
-        if origin.id in self._requests.get(origin.peer, ()):
+        if self.waits(origin):
             self._requests[origin.peer][origin.id] = (peer, call_id)
+
+    def waits(self, origin: Origin) -> bool:
+        """Whether a request is still open."""
+        return origin.id in self._requests.get(origin.peer, ())
 
     def call_for(self, origin: Origin) -> Call[N] | None:
         """The open call that is made on behalf of a request."""
@@ -164,7 +192,8 @@ class Exchange(Generic[N]):
     def take_answer(self, peer: Peer, answer: Response | Failure) -> Call[N] | None:
         """The call that is answered; None if it has come too late: nobody waits any more."""
         call = self.calls.settle(peer, answer.id)
-        self.late_answers += call is None
+        if call is None and not (isinstance(answer, Failure) and answer.code is ErrorCode.CANCELLED):
+            self.late_answers += 1  # the other is how a call that was given up is answered
         return call
 
     def take_due(self, now: float) -> Iterator[tuple[Call[N], Failure]]:
@@ -176,9 +205,14 @@ class Exchange(Generic[N]):
             yield call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail)
 
     def give_up(self, call: Call[N]) -> None:
-        """Wait no longer for an answer, and say so to whoever was to give it."""
-        self.calls.settle(call.peer, call.id)
-        self.notify(call.peer, CancelRequest(call.id))
+        """Wait no longer for an answer, and say so to whoever was to give it, now or when it is back."""
+        was_open = self.calls.settle(call.peer, call.id) is not None
+        if self.knows(call.peer):
+            self.notify(call.peer, CancelRequest(call.id))
+        elif was_open and isinstance(call.message, ASKS):
+            withdrawn = self._withdrawn.setdefault(call.peer, [])
+            withdrawn.append(call)
+            del withdrawn[: -self.limits.calls_per_peer]
 
     def withdraw(self, origin: Origin, then: N) -> Call[N] | None:
         """The caller of a request no longer waits: say so to whoever we asked on its behalf.
@@ -221,13 +255,14 @@ class Exchange(Generic[N]):
         self._effects.append(Send(peer, Failure(request_id, code, detail)))
 
 
-def with_time_left(message: Message[Any], seconds: float) -> Message[Any]:
+def with_time_left(message: M, seconds: float) -> M:
     """A request that is repeated, with no more time in it than is left."""
     left = max(1, int(seconds * 1000))
     match message:
         case Ask(envelope) | MetaAsk(envelope) | DeliverAsk(envelope):
-            if envelope.timeout_ms is not None and envelope.timeout_ms > left:
-                return type(message)(evolve(envelope, timeout_ms=left))
+            # One that progress may extend keeps its time: each extension is that long. Whoever asked counts on.
+            if envelope.timeout_ms is not None and envelope.timeout_ms > left and not envelope.extend:
+                return evolve(message, envelope=evolve(envelope, timeout_ms=left))
         case WaitAgent(timeout_ms=timeout):
             # The hub that is asked is to say itself that the time is over, and we wait a little longer for it.
             left = max(1, left - int(2 * LEG * 1000))

@@ -52,6 +52,7 @@ from loopal_cluster.core.steps import (
     Announcing,
     AskDue,
     Delivering,
+    DeliveryDue,
     Forwarding,
     HandshakeDue,
     HealthDue,
@@ -136,7 +137,7 @@ class HubCore:
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
         self._asks = Asks(self.exchange, Judging)
         self._results = Results(settings.limits.results)
-        self._deliveries = Deliveries(settings, self.exchange, self._timeline)
+        self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline)
         self._waits = Waits(self.exchange, self._timers)
         self._reports = Reports(settings, self._timers, self.uplink, self._results, self.new_id, self.epoch)
         self._supervisor = Supervisor(
@@ -255,26 +256,33 @@ class HubCore:
         if record is None or record.peer is None:
             self._supervisor.on_ended(agent_id, reason, now)
             return
-        calls = self.exchange.forget(record.peer)
+        asked, calls = self.exchange.calls_for(record.peer), self.exchange.forget(record.peer)
         # Settled before its calls, so that a start that was going on is told why, and not that its call was lost.
         self._supervisor.on_ended(agent_id, reason, now)
         self._retire(record.peer, reason, now)
+        self._disown(record.peer, asked, now)
         self._fail(calls, f"agent '{record.name}' ended: {reason}", now)
 
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
-        asked = [] if self.uplink.peer == peer else self.exchange.calls_for(peer)  # the MetaHub may ask again
+        asked = self.exchange.calls_for(peer)
         self._parties.pop(peer, None)
         self._waits.forget(peer)
         self._asks.withdraw(peer)
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
-            self.uplink.lost(now)
+            self.uplink.lost(now)  # what it has asked it may ask again
+        else:
+            self._disown(peer, asked, now)
+        self._fail(calls, reason, now)
+
+    def _disown(self, peer: Peer, asked: list[Call[HubThen]], now: float) -> None:
+        """Nobody waits any more for what a peer has asked that is gone."""
+        self._deliveries.withdraw(peer, None, now)
         for call in asked:
             if isinstance(call.message, IDLE_ALONE):
                 self._give_up(call, now)
-        self._fail(calls, reason, now)
 
     def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
         for call in calls:
@@ -298,6 +306,8 @@ class HubCore:
                 self._waits.on_due(origin)
             case AskDue(ask_id):
                 self._asks.expire(ask_id)
+            case DeliveryDue(agent_id, number):
+                self._deliveries.on_due(agent_id, number, now)
             case AgentDue(agent_id):
                 self._supervisor.on_due(agent_id, now)
             case IdleDue(agent_id):
@@ -405,7 +415,7 @@ class HubCore:
         self._waits.forget(origin.peer, origin.id)
         self._asks.withdraw(origin.peer, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
-        self._deliveries.withdraw(origin, now)
+        self._deliveries.withdraw(origin.peer, origin.id, now)
         call = self.exchange.call_for(origin)
         if call is not None and isinstance(call.message, DeliverAsk):
             self._give_up(call, now)
@@ -417,6 +427,14 @@ class HubCore:
         if isinstance(call.then, Delivering):
             answer = Failure(call.id, ErrorCode.CANCELLED, "its caller no longer waits")
             self._deliveries.on_answer(call.then, answer, now)
+
+    def _give_up_asks_of_clients(self, now: float) -> None:
+        """The MetaHub was started anew: its clients are gone, and will not ask again as hubs do."""
+        for call in [*self.exchange.calls]:
+            match call:
+                case Call(then=Delivering(receipt=receipt), message=DeliverAsk(envelope)):
+                    if receipt is not None and envelope.origin_hub is None:
+                        self._give_up(call, now)
 
     def _on_progress(self, peer: Peer, call_id: int, now: float) -> None:
         """Somebody is still working on what we have asked: it may take longer, if its caller allows that."""
@@ -447,6 +465,7 @@ class HubCore:
                 if before is not None and before != self.uplink.cluster:
                     reason = "the MetaHub of its client was started anew"
                     self._supervisor.on_owner_lost(before, reason, now)
+                    self._give_up_asks_of_clients(now)
             case Probing():
                 self._on_joined(self.uplink.on_probed(answer, now), now)
             case Announcing():

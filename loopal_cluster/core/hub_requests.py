@@ -225,16 +225,16 @@ class HubRequests:
 
     def _ask_agent(self, origin: Origin, envelope: Envelope, now: float) -> None:
         record, target = self._locate(envelope.target)
-        timeout = self._settings.timeouts.ask_timeout
-        if envelope.timeout_ms is not None:
-            timeout = max(0, envelope.timeout_ms) / 1000
-        envelope = evolve(envelope, target=target, timeout_ms=int(timeout * 1000), asked_ms=None)
+        timeout_ms = envelope.timeout_ms
+        if timeout_ms is None:
+            timeout_ms = int(self._settings.timeouts.ask_timeout * 1000)
+        envelope = evolve(envelope, target=target, timeout_ms=max(0, timeout_ms), asked_ms=None)
         if record is not None:
             self._deliveries.deliver(record, DeliverAsk(envelope), origin, now)
         elif self._uplink.joined and not self._uplink.speaks("ask"):
             raise Refused(ErrorCode.METHOD_NOT_FOUND, "the MetaHub can pass messages on, but no asks")
         else:
-            self._escalate(origin, MetaAsk(envelope), now, timeout=timeout)
+            self._escalate(origin, MetaAsk(envelope), now, timeout=max(0, timeout_ms) / 1000)
 
     def _locate(self, address: Address) -> tuple[AgentRecord | None, Address]:
         """The agent if it is here; None if the MetaHub is to be asked, and the name to ask for.
@@ -255,7 +255,7 @@ class HubRequests:
 
     def _deliver(self, origin: Origin, message: DeliverEnvelope | DeliverAsk, now: float) -> None:
         envelope = message.envelope
-        receipt = (envelope.origin_hub, envelope.source, envelope.id)
+        receipt = (message.method, envelope.origin_hub, envelope.source, envelope.id)
         if self._deliveries.repeat(origin, receipt):
             return
         if isinstance(message, DeliverEnvelope) and self._settle_base_report(origin, envelope, now):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import wrap_result
@@ -95,8 +95,18 @@ class Reports:
         final = closing and isinstance(answer, Failure) and answer.code is ErrorCode.HUB_NOT_CONNECTED
         if isinstance(answer, Failure) and answer.code in RETRYABLE and not final:
             self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.report_interval)
+        elif isinstance(answer, Failure) and answer.code is ErrorCode.OVERSIZED:
+            self._report_oversized(agent_id, answer.detail, now)
         else:
             self._reports.pop(agent_id, None)
+
+    def _report_oversized(self, agent_id: str, detail: str, now: float) -> None:
+        """An outcome that no line can carry: then at least that, or its parent would wait for ever."""
+        report = self._reports.pop(agent_id, None)
+        if report is not None and not isinstance(report.outcome, Lost):
+            lost = Lost(f"its result is too long to be reported: {detail}")
+            self._reports[agent_id] = evolve(report, outcome=lost)
+            self._send(agent_id, now)
 
     def on_due(self, agent_id: str, now: float) -> None:
         """Try once more, for as long as the outcome is kept at all."""

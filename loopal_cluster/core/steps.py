@@ -18,6 +18,7 @@ __all__ = [
     "Announcing",
     "AskDue",
     "Delivering",
+    "DeliveryDue",
     "Forwarding",
     "Gathering",
     "HandshakeDue",
@@ -246,6 +247,14 @@ class StartDue:
 
 
 @frozen
+class DeliveryDue:
+    """A message has waited long enough for its agent to come up."""
+
+    agent_id: str
+    number: int
+
+
+@frozen
 class AgentDue:
     """An agent has had all the time that its spawn gave it."""
 
@@ -304,6 +313,7 @@ Timer = (
     | WaitDue
     | AskDue
     | StartDue
+    | DeliveryDue
     | AgentDue
     | IdleDue
     | ReportDue

@@ -303,7 +303,7 @@ class Supervisor:
         self._timers.discard(StartDue(record.id))
         record.heard_at = now
         if (idle := record.spec.idle_timeout_ms) is not None:
-            self._timers.set(IdleDue(record.id), now + idle / 1000)
+            self._timers.set(IdleDue(record.id), now + max(0, idle) / 1000)
         self._up(record)
         record.begun_at = now
         self._uplink.agent_started(record, now)
@@ -401,7 +401,7 @@ class Supervisor:
         """It has had all its time."""
         record = self.agents.get(agent_id)
         if record is not None:
-            timeout = (record.spec.timeout_ms or 0) / 1000
+            timeout = max(0, record.spec.timeout_ms or 0) / 1000
             self._stop(record, TimedOut(f"it had {timeout:g} s and has not ended"), now)
 
     def on_idle_due(self, agent_id: str, now: float) -> None:
@@ -409,7 +409,7 @@ class Supervisor:
         record = self.agents.get(agent_id)
         if record is None:
             return
-        timeout = (record.spec.idle_timeout_ms or 0) / 1000
+        timeout = max(0, record.spec.idle_timeout_ms or 0) / 1000
         if now < record.heard_at + timeout:
             self._timers.set(IdleDue(agent_id), record.heard_at + timeout)
         else:

@@ -24,6 +24,7 @@ from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.steps import (
     Announcing,
+    Forwarding,
     HeartbeatDue,
     HubThen,
     Joining,
@@ -194,8 +195,12 @@ class Uplink:
         old, self._leg = self._leg, self.peer
         self._joined_at = now
         self.beat(now)
-        for call in [] if old is None else self._exchange.forget(old):
-            self._ask(evolve(call, asked_at=now) if call.asked_at is None else call, now)
+        if old is not None:
+            withdrawn = self._exchange.take_withdrawn(old, now)
+            for call in self._exchange.forget(old):
+                self._exchange.ask_again(self.peer, self._repeated(call, now), now)
+            for call in withdrawn:
+                self._exchange.withdraw_again(self.peer, self._repeated(call, now), now)
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""
@@ -244,12 +249,13 @@ class Uplink:
             raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
         return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
 
-    def _ask(self, call: Call[HubThen], now: float) -> None:
-        """Ask again. What was first sent on an earlier connection may have been done, and says so."""
-        assert self._leg is not None
-        if call.asked_at is not None and call.asked_at < self._joined_at:
-            call = evolve(call, message=repetition(call.message, self._joined_at - call.asked_at))
-        self._exchange.ask_again(self._leg, call, now)
+    def _repeated(self, call: Call[HubThen], now: float) -> Call[HubThen]:
+        """A call, to be asked again. What was sent on an earlier connection may have been done, and says so."""
+        if call.asked_at is None:
+            return evolve(call, asked_at=now)
+        if call.asked_at < self._joined_at:
+            return evolve(call, message=repetition(call.message, self._joined_at - call.asked_at))
+        return call
 
     def keeps(self, call: Call[HubThen]) -> bool:
         """Whether a call that a lost connection left unanswered is asked again on the next."""
@@ -280,7 +286,10 @@ class Uplink:
         """Ask again what was not believed."""
         retries, self._retries = self._retries, []
         for call in retries:
-            self._ask(call, now)
+            if isinstance(call.then, Forwarding) and not self._exchange.waits(call.then.origin):
+                continue  # nobody wants to know any more
+            assert self._leg is not None
+            self._exchange.ask_again(self._leg, self._repeated(call, now), now)
 
     def judged(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
         """An answer, for what it is worth: "nobody there" to a repetition does not say what became of the first."""

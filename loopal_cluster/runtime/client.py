@@ -79,6 +79,9 @@ __all__ = ["AgentHandle", "Client", "ClusterClient", "EventStream", "connect", "
 ASK_PATIENCE = 3.0
 """Seconds that we wait longer for an answer than the hubs do, which are to say themselves what happened."""
 
+LONGEST = 1e9
+"""Seconds, 30 years: the longest time that we ask for. A float can have one that no integer on the wire can."""
+
 WAIT_STEP = 300.0
 """Seconds after which an unbounded wait is asked anew, so that no hub has to keep it for ever."""
 
@@ -140,15 +143,17 @@ class ClusterClient:
             AgentLost: its program, its hub or the way there broke down; whether it did the work is unknown.
             AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
         """
-        left = trio.current_effective_deadline() - trio.current_time()
-        seconds = min(left, math.inf if timeout is None else timeout)
-        timeout_ms = None if math.isinf(seconds) else max(1, int(seconds * 1000))
-        message = Ask(evolve(self._envelope(target, text), timeout_ms=timeout_ms, extend=extend))
+        deadline = trio.current_effective_deadline()
+        seconds = min(deadline - trio.current_time(), math.inf if timeout is None else timeout)
+        envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
+        message = Ask(envelope)
         patience = math.inf if timeout is None else timeout + ASK_PATIENCE
         try:
             with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
                 reply = await self._caller.call(message, partial(_renew, scope, patience))
         except DeadlineExceeded as error:
+            if deadline < math.inf and (timeout is None or seconds < timeout):
+                await trio.sleep_until(deadline)  # of a scope around us, which ends it without an error
             raise trio.TooSlowError(f"no reply from {target} in time") from error
         except ConnectionLost as error:
             raise AgentLost(target, str(error)) from error
@@ -312,7 +317,7 @@ class AgentHandle:
 
 
 def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, int(seconds * 1000))
+    return None if seconds is None or seconds == math.inf else max(1, math.ceil(min(seconds, LONGEST) * 1000))
 
 
 def _renew(scope: trio.CancelScope, seconds: float) -> None:

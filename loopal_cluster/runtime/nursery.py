@@ -7,7 +7,6 @@ whatever hub; failures come out as an ``ExceptionGroup``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -46,8 +45,8 @@ class AgentNursery:
         even if nobody can reach it any more.
         """
         left = self._deadline - trio.current_time() + DEADLINE_MARGIN
-        if left < (options.get("timeout") or math.inf):
-            options["timeout"] = left
+        timeout = options.pop("timeout", None)
+        options["timeout"] = left if timeout is None else min(left, timeout)
         handle = await self._client.spawn(agent_type, prompt, **options)
         self._nursery.start_soon(self._watch, handle, name=f"agent {handle.address}")
         return handle

@@ -19,8 +19,16 @@ from loopal_cluster.wire.strict import fault
 
 __all__ = ["dump", "dumps", "loads", "payload", "user_content"]
 
+
+def _plain(value: Any) -> str:
+    """A text of a class of its own, which an agent may well return; the encoder knows ``str`` alone."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"{type(value).__name__} cannot be expressed in JSON")
+
+
 # Keys in ascending order at every level, as serde_json writes them.
-_encode = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder(order="sorted", enc_hook=_plain).encode
 
 
 def dump(value: Any) -> bytes:

@@ -6,8 +6,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
+
 from loopal_cluster.address import Address
 from loopal_cluster.config import HubSettings, MetaHubSettings, Timeouts
+from loopal_cluster.core.calls import Call
 from loopal_cluster.core.effects import Effect, Log, StartAgent
 from loopal_cluster.core.events import AgentStarted, Link, Peer
 from loopal_cluster.core.hub import HubCore
@@ -18,6 +21,8 @@ from loopal_cluster.messages import (
     AgentSource,
     Announce,
     Announced,
+    Ask,
+    DeliverAsk,
     Envelope,
     HubInfo,
     HubList,
@@ -26,6 +31,7 @@ from loopal_cluster.messages import (
     MetaSpawn,
     Register,
     RegisterHub,
+    Reply,
     Role,
     Source,
     SpawnAgent,
@@ -35,6 +41,7 @@ from loopal_cluster.messages import (
     UserContent,
     Welcome,
 )
+from loopal_cluster.outcomes import Done
 from loopal_cluster.testing import CoreDriver, sent
 
 TOKEN = "secret"
@@ -102,6 +109,12 @@ def join_base_meta(hub: CoreDriver) -> Peer:
     hub.receive(peer, Response(1, Welcome()))
     hub.receive(peer, Response(2, HubList((HubInfo("here", "Connected"),))))
     return peer
+
+
+def rejoin(hub: CoreDriver, cluster: str = "c") -> tuple[Peer, list[Effect]]:
+    """Let a hub join (again); the new uplink, and what it does then."""
+    up = hub.connect(Link.UPLINK)
+    return up, hub.receive(up, Response(1, Welcome(protocol=PROTOCOL, cluster=cluster)))
 
 
 def answer_all(driver: CoreDriver, peer: Peer, result: Any = None) -> None:
@@ -212,3 +225,44 @@ def quietly(effects: list[Effect]) -> list[Effect]:
     return [
         effect for effect in unlogged(effects) if not isinstance(getattr(effect, "frame", None), Notification)
     ]
+
+
+# Asks.
+
+FAR = "there/y"
+
+
+def ask(
+    target: str = "x", timeout_ms: int | None = 5000, *, message_id: str = "m", extend: bool = False
+) -> Ask:
+    """An ask for 5 seconds."""
+    return Ask(evolve(envelope(target), id=message_id, timeout_ms=timeout_ms, extend=extend))
+
+
+def from_there(timeout_ms: int = 5000, *, message_id: str = "m", extend: bool = False) -> DeliverAsk:
+    """The same for ``x``, from an agent on another hub."""
+    source = AgentSource("there/y")
+    message = envelope("x", source, origin_hub="there", timeout_ms=timeout_ms, extend=extend)
+    return DeliverAsk(evolve(message, id=message_id))
+
+
+def agent_ask(driver: CoreDriver) -> Request:
+    """The one open ask of an agent."""
+    [call] = calls(driver, DeliverAsk)
+    return Request(call.id, call.message)
+
+
+def meta_with(*hubs: str) -> tuple[CoreDriver, list[Peer]]:
+    """A MetaHub and hubs with an agent ``x`` each."""
+    meta = open_meta()
+    return meta, [join(meta, hub, "x") for hub in hubs]
+
+
+def reply(text: str = "yes") -> Reply:
+    """What an agent makes of an ask."""
+    return Reply(Done(text))
+
+
+def calls(driver: CoreDriver, kind: type) -> list[Call[Any]]:
+    """The open calls with a message of this kind."""
+    return [call for call in driver.core.exchange.calls if isinstance(call.message, kind)]

@@ -8,11 +8,13 @@ from loopal_cluster.config import Limits
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.effects import Disconnect, Send
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
 from loopal_cluster.core.steps import Forwarding
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
-from loopal_cluster.messages import OK, CancelRequest, Interrupt, Status
+from loopal_cluster.messages import OK, CancelRequest, Interrupt, MetaAsk, Route, Status, WaitAgent
+
+from .builders import ask, envelope, from_there
 
 A, B = Peer(1), Peer(2)
 
@@ -158,3 +160,51 @@ def test_withdrawing_a_request_answers_it_and_tells_whoever_was_asked_for_it():
         Send(B, Notification(CancelRequest(1))),
     ]
     assert [call.then for call in exchange.calls] == ["for another"]
+
+
+# What is asked again, and for whom.
+
+
+def test_the_time_that_is_left_travels_with_what_is_asked_again():
+    wait = WaitAgent(envelope("x").target, timeout_ms=60_000)
+
+    assert with_time_left(ask(), 1.5) == ask(timeout_ms=1500)
+    assert with_time_left(MetaAsk(ask().envelope), 1.5).envelope.timeout_ms == 1500
+    assert with_time_left(from_there(), 1.5) == from_there(1500)
+    assert with_time_left(wait, 12.0).timeout_ms == 10_000  # we wait two seconds longer than the hub
+
+
+@pytest.mark.parametrize("seconds", [5.0, 6.5, 1e9])
+def test_nothing_gets_more_time_by_being_asked_again(seconds):
+    assert with_time_left(ask(), seconds) == ask()
+    assert with_time_left(WaitAgent(envelope("x").target, timeout_ms=1), seconds).timeout_ms == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, -3.0])
+def test_what_has_no_time_left_has_a_millisecond(seconds):
+    assert with_time_left(ask(), seconds).envelope.timeout_ms == 1
+    assert with_time_left(WaitAgent(envelope("x").target), seconds).timeout_ms == 1
+
+
+def test_a_wait_without_an_end_gets_one():
+    assert with_time_left(WaitAgent(envelope("x").target), 12.0).timeout_ms == 10_000
+
+
+def test_what_progress_may_extend_keeps_its_time_because_each_extension_is_that_long():
+    assert with_time_left(ask(extend=True), 1.0) == ask(extend=True)
+
+
+def test_all_else_is_repeated_as_it_was():
+    assert with_time_left(Route(envelope("x")), 1.0) == Route(envelope("x"))
+
+
+def test_the_calls_for_a_peer_are_those_made_on_its_behalf_and_still_open():
+    exchange = talk()
+    first, second = (exchange.take(A, Request(n, Status())) for n in (1, 2))
+    exchange.take(A, Request(3, Status()))
+    for origin in (first, second):
+        exchange.call(B, Status(), Forwarding(origin), 1.0)
+    exchange.take_answer(B, Response(1, OK))
+
+    assert [call.then for call in exchange.calls_for(A)] == [Forwarding(second)]
+    assert exchange.calls_for(B) == []

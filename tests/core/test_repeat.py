@@ -8,7 +8,6 @@ from loopal_cluster.address import Address
 from loopal_cluster.config import Timeouts
 from loopal_cluster.core.effects import Effect, Send, StartAgent
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, Link, Peer
-from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.messages import (
@@ -40,7 +39,6 @@ from loopal_cluster.messages import (
     Topology,
     WaitAgent,
     Waited,
-    Welcome,
 )
 from loopal_cluster.outcomes import Done, Lost
 from loopal_cluster.testing import CoreDriver, sent
@@ -61,18 +59,13 @@ from .builders import (
     notices,
     open_hub,
     open_meta,
+    rejoin,
     requests,
     unlogged,
     with_shadow,
 )
 
 X_THERE = Address("x", "there")
-
-
-def rejoin(hub: CoreDriver, cluster: str = "c") -> tuple[Peer, list[Effect]]:
-    """Let a hub join (again); the new uplink, and what it does then."""
-    up = hub.connect(Link.UPLINK)
-    return up, hub.receive(up, Response(1, Welcome(protocol=PROTOCOL, cluster=cluster)))
 
 
 def told(driver: CoreDriver, peer: Peer) -> list[str]:
