@@ -136,7 +136,16 @@ __all__ = [
 
 
 _HOMES = (
-    *("address", "errors", "config", "outcomes", "messages", "agents.inbox", "agents.context", "agents.child"),
+    *(
+        "address",
+        "errors",
+        "config",
+        "outcomes",
+        "messages",
+        "agents.inbox",
+        "agents.context",
+        "agents.child",
+    ),
     *("runtime.client", "agents.types", "runtime.meta_hub", "runtime.hub"),
 )
 """Where the names above live; what is quickly imported comes first."""
