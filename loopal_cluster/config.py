@@ -108,6 +108,8 @@ class Limits:
     """The longest line read, its line feed not counted; a longer one is refused and skipped."""
     high_water: int = field(default=4096, validator=_positive)
     """Above so many unsent frames to a peer, its notifications are dropped."""
+    high_water_bytes: int = field(default=16 * 2**20, validator=_positive)
+    """Above so many bytes of unsent events to a peer, too."""
     calls_per_peer: int = field(default=16384, validator=_positive)
     """Requests that may be outstanding to one peer."""
     requests_per_peer: int = field(default=16384, validator=_positive)
@@ -124,6 +126,8 @@ class Limits:
     """Outcomes of finished agents that one hub keeps."""
     timeline: int = field(default=2048, validator=_positive)
     """Events kept for observers who come late or fell behind."""
+    timeline_bytes: int = field(default=16 * 2**20, validator=_positive)
+    """The older of them are forgotten when they have more bytes than this."""
     asks: int = field(default=1024, validator=_positive)
     """Permissions and questions parked at one time."""
     receipts: int = field(default=20_000, validator=_positive)

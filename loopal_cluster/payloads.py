@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen, validators
+from attrs import field, fields, frozen, has, validators
 
 from loopal_cluster.messages import Opaque, UserContent
 
@@ -49,6 +49,7 @@ __all__ = [
     "ToolResult",
     "TurnDiffSummary",
     "UserQuestionRequest",
+    "payload_bytes",
 ]
 
 
@@ -380,3 +381,18 @@ Payload = (
 
 PAYLOADS: dict[str, type[Payload]] = {cls.__name__: cls for cls in Payload.__args__}
 """Every payload by its name on the wire."""
+
+
+def payload_bytes(payload: object) -> int:
+    """About how much of the memory a payload takes: its texts, and what is unread of it."""
+    match payload:
+        case Opaque(json):
+            return len(json)
+        case str():
+            return len(payload)
+        case tuple():
+            return sum(map(payload_bytes, payload))
+        case _ if has(type(payload)):
+            return sum(payload_bytes(getattr(payload, field.name)) for field in fields(type(payload)))
+        case _:
+            return 0

@@ -16,6 +16,7 @@ from attrs import define, field
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
+from loopal_cluster.payloads import payload_bytes
 
 __all__ = ["Timeline"]
 
@@ -30,22 +31,27 @@ class Timeline:
     _own_hub: str | None = None
     """The hub whose events are relayed."""
     _relay: Callable[[AgentEvent], None] = lambda event: None
-    _kept: deque[ClusterEvent] = field(init=False)
+    _kept: deque[ClusterEvent] = field(factory=deque, init=False)
+    _kept_bytes: int = field(default=0, init=False)
     _subscribers: dict[Peer, None] = field(factory=dict, init=False)
     _seq: int = field(default=0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._kept = deque(maxlen=self._exchange.limits.timeline)
 
     def publish(self, hub: str | None, agent: str | None, payload: Any, now: float) -> None:
         """Number an event, keep it, and tell the subscribers."""
         self._seq += 1
         event = ClusterEvent(self._seq, self._epoch + now, hub, agent, payload)
-        self._kept.append(event)
+        self._keep(event)
         for peer in self._subscribers:
             self._exchange.notify(peer, event)
         if hub is not None and hub == self._own_hub:
             self._relay(AgentEvent(agent, payload))
+
+    def _keep(self, event: ClusterEvent) -> None:
+        limits = self._exchange.limits
+        self._kept.append(event)
+        self._kept_bytes += payload_bytes(event.payload)
+        while len(self._kept) > limits.timeline or self._kept_bytes > limits.timeline_bytes:
+            self._kept_bytes -= payload_bytes(self._kept.popleft().payload)
 
     def subscribe(self, peer: Peer, since: int | None) -> Subscribed:
         """Add a subscriber and send it what is kept after ``since``."""

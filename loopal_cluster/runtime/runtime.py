@@ -30,7 +30,8 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
-from loopal_cluster.messages import Opaque
+from loopal_cluster.messages import AgentEvent, ClusterEvent, Opaque
+from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.wire.codec import decode_result
@@ -65,6 +66,8 @@ class Connection:
     outbox: list[Frame] = field(factory=list)
     answers: int = 0
     """So many of them are answers."""
+    event_bytes: int = 0
+    """So many bytes of them are the payloads of events."""
     dirty: bool = False
     """It is in the list of those to be flushed."""
     congested: bool = False
@@ -207,10 +210,16 @@ class Runtime:
 
     def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
         outbox = connection.outbox
-        if len(outbox) >= self._limits.high_water and isinstance(frame, Notification):
-            connection.dropped += 1
-            self.dropped += 1
-            return
+        if isinstance(frame, Notification):
+            if (
+                len(outbox) >= self._limits.high_water
+                or connection.event_bytes >= self._limits.high_water_bytes
+            ):
+                connection.dropped += 1
+                self.dropped += 1
+                return
+            if isinstance(frame.message, AgentEvent | ClusterEvent):
+                connection.event_bytes += payload_bytes(frame.message.payload)
         if len(outbox) >= self._limits.outbox_frames:
             # Limits proves that answers and calls fit; only lines that we had to reject could get here.
             connection.scope.cancel()
@@ -242,7 +251,7 @@ class Runtime:
             return
         frames = connection.outbox
         if frames:
-            connection.outbox, connection.answers = [], 0
+            connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
             connection.below_mark.unpark_all()
             if not connection.channel.send_nowait(frames):
                 connection.congested = True

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import pytest
+
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.frames import Notification
-from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
-from loopal_cluster.payloads import Finished
+from loopal_cluster.messages import AgentEvent, ClusterEvent, Opaque, Subscribed, UserContent
+from loopal_cluster.payloads import (
+    Finished,
+    MessageRouted,
+    Stream,
+    ToolBatchStart,
+    ToolCall,
+    payload_bytes,
+)
 
 WATCHER = Peer(1)
 
 
-def open_timeline(**fields) -> tuple[Timeline, Exchange]:
+def open_timeline(limits: Limits = Limits(timeline=3), **fields) -> tuple[Timeline, Exchange]:  # noqa: B008
     """A timeline that keeps three events, and one watcher that is connected."""
-    exchange: Exchange = Exchange(Limits(timeline=3))
+    exchange: Exchange = Exchange(limits)
     exchange.admit(WATCHER)
     return Timeline(exchange, 1000.0, **fields), exchange
 
@@ -49,6 +58,40 @@ def test_since_brings_back_what_is_still_kept_and_counts_what_is_not():
     assert timeline.subscribe(WATCHER, 1) == Subscribed(5, missed=1)
 
     assert exchange.drain() == [event(3), event(4), event(5)]
+
+
+def test_the_oldest_are_forgotten_when_all_that_is_kept_has_too_many_bytes():
+    timeline, exchange = open_timeline(limits=Limits(timeline=100, timeline_bytes=10))
+    for size in (3, 4, 5):
+        timeline.publish("h", "a", Stream("x" * size), 0.0)
+
+    assert timeline.subscribe(WATCHER, 0) == Subscribed(3, missed=1)
+    assert [effect.frame.message.seq for effect in exchange.drain()] == [2, 3]
+
+
+def test_an_event_that_is_too_large_to_be_kept_is_missed_and_those_after_it_are_kept():
+    timeline, exchange = open_timeline(limits=Limits(timeline=3, timeline_bytes=10))
+    for size in (3, 11, 5):
+        timeline.publish("h", "a", Stream("x" * size), 0.0)
+
+    assert timeline.subscribe(WATCHER, 0) == Subscribed(3, missed=2)
+    assert [effect.frame.message.seq for effect in exchange.drain()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("payload", "size"),
+    [
+        (Finished(), 0),
+        (Stream("abc"), 3),
+        (Opaque(b'{"Stream":{"text":"abc"}}'), 25),
+        (ToolBatchStart(("a", "bc")), 3),
+        (ToolCall("1", "Bash", Opaque(b"{}")), 7),
+        (MessageRouted("a", "b", UserContent("hello")), 7),
+    ],
+    ids=repr,
+)
+def test_a_payload_takes_as_many_bytes_as_its_texts(payload, size):
+    assert payload_bytes(payload) == size
 
 
 def test_since_the_newest_brings_nothing_and_misses_nothing():

@@ -26,6 +26,7 @@ from loopal_cluster import (
 )
 from loopal_cluster.frames import Request, Response
 from loopal_cluster.messages import OK, Register, RegisterHub, Subscribe
+from loopal_cluster.payloads import Stream
 from loopal_cluster.testing import open_test_cluster, record_pair
 
 TOKEN = "the-token"
@@ -402,6 +403,26 @@ async def test_a_watcher_who_never_reads_loses_events_and_slows_nobody(autojump_
             assert hub._runtime.dropped > 0
             assert (await anext(events)).seq == events.last_seq
             assert events.missed == 0
+            await deaf.aclose()
+
+
+async def test_a_watcher_who_never_reads_costs_no_more_than_so_many_bytes_of_events(autojump_clock):
+    async def flood(ctx: AgentContext, prompt: str) -> None:
+        for _ in range(100):
+            ctx.emit(Stream("x" * 1000))
+            await trio.sleep(0.01)
+
+    limits = Limits(high_water_bytes=10_000, timeline_bytes=20_000)
+    async with open_hub("hub-a", agents={"flood": flood}, limits=limits) as hub:
+        ours, theirs = record_pair(1)
+        hub.attach(theirs)
+        async with hub.open_client() as client:
+            deaf = await deaf_watcher(hub, ours)
+            await (await client.spawn("flood")).outcome()
+
+            assert 85 <= hub._runtime.dropped < 100
+            late = await client.subscribe(since=0)
+            assert 80 <= (await anext(late)).seq <= late.newest_seq - 19
             await deaf.aclose()
 
 
