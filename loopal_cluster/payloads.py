@@ -392,7 +392,8 @@ def payload_bytes(payload: object) -> int:
             return len(payload)
         case tuple():
             return sum(map(payload_bytes, payload))
-        case _ if has(type(payload)):
-            return sum(payload_bytes(getattr(payload, field.name)) for field in fields(type(payload)))
+        case _ if has(cls := type(payload)):
+            names = (field.name for field in fields(cls))
+            return sum(payload_bytes(getattr(payload, name)) for name in names)
         case _:
             return 0

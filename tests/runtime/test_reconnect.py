@@ -414,7 +414,7 @@ async def test_a_meta_hub_that_accepts_and_hangs_up_is_soon_redialled_more_slowl
 
     pauses = [later - earlier for earlier, later in pairwise(dials)]
     assert pauses[0] <= 0.1
-    assert 0.4 <= min(pauses[-100:]) <= max(pauses[-100:]) <= 0.8
+    assert 0.25 <= min(pauses[-100:]) <= max(pauses[-100:]) <= 0.5
 
 
 async def test_a_hub_alone_does_not_wait_for_a_meta_hub_that_is_not_there():
@@ -466,6 +466,7 @@ async def test_a_hub_that_was_lost_and_comes_back_ends_what_nobody_waits_for_any
 async def test_a_spawn_in_flight_when_the_link_breaks_is_repeated_and_done_once(bench, autojump_clock):
     async with open_test_cluster(2, agents=bench.agents) as cluster:
         far = cluster["hub-b"]
+        await trio.sleep(0.01)  # a hub that comes in the millisecond of a request may have come after it
         async with cluster["hub-a"].open_client() as client, trio.open_nursery() as nursery:
             results: list[str] = []
 
