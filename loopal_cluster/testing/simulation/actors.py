@@ -23,12 +23,14 @@ from loopal_cluster.messages import (
     AgentSource,
     AgentStart,
     Answers,
+    Ask,
     CancelRequest,
     ClusterEvent,
     Completed,
     Completion,
     Control,
     Decision,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     HumanSource,
@@ -39,9 +41,11 @@ from loopal_cluster.messages import (
     MetaComplete,
     MetaRoute,
     Permission,
+    Progress,
     Question,
     Register,
     RegisterHub,
+    Reply,
     Role,
     Route,
     Shutdown,
@@ -53,7 +57,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt, Trouble
+from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt, Trouble, reply_of
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result
@@ -119,9 +123,9 @@ class Caller:
         """Mark what will be found again at the other end of the cluster."""
         history = self.world.history
         match message:
-            case Route(envelope):
+            case Route(envelope) | Ask(envelope):
                 history.envelopes[envelope_id := f"m{op.number}"] = op
-                return Route(evolve(envelope, id=envelope_id))
+                return type(message)(evolve(envelope, id=envelope_id))
             case SpawnAgent(spec):
                 history.spawns[op.number] = op
                 _, plan = Plan.read(spec.prompt)
@@ -370,6 +374,8 @@ class ScriptedAgent(Agent):
         self.life = life
         self._plan = Plan()
         self._on_gone = on_gone
+        self._working: dict[int, Receipt] = {}
+        """Asks that have not been answered yet, by request."""
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._frozen = 0
         self._silent_since: float | None = None
@@ -484,7 +490,12 @@ class ScriptedAgent(Agent):
                 self._start(message)
                 self.answer(Response(request_id, Started(session_id=self.life.agent_id)))
             case DeliverEnvelope(envelope):
-                self._take(request_id, envelope)
+                if self._takes(request_id, envelope):
+                    self.answer(Response(request_id, OK))
+            case DeliverAsk(envelope):
+                if self._takes(request_id, envelope):
+                    self._working[request_id] = self.life.received[-1]
+                    self._soon(self._times.uniform(0.0, 1.5), self._go_on, request_id)
             case Control():
                 self.answer(Response(request_id, OK))
             case Shutdown():
@@ -499,15 +510,38 @@ class ScriptedAgent(Agent):
         if self._plan.ending != "hang":
             self._soon(self._plan.work, self._end_by_itself)
 
-    def _take(self, request_id: int, envelope: Envelope) -> None:
+    def _takes(self, request_id: int, envelope: Envelope) -> bool:
+        """Take a message or an ask, if that is our way."""
         if self._plan.listens == "silent":
             self._silent_since = self._silent_since or self.world.schedule.now
-            return
+            return False
         accepted = self._plan.listens == "yes"
         self.world.trace(self.name, "takes" if accepted else "refuses", envelope.id)
         self.life.received.append(Receipt(self.world.schedule.now, envelope, accepted))
-        refusal = Failure(request_id, ErrorCode.OVERLOADED, "the inbox is full")
-        self.answer(Response(request_id, OK) if accepted else refusal)
+        if not accepted:
+            self.answer(Failure(request_id, ErrorCode.OVERLOADED, "the inbox is full"))
+        return accepted
+
+    def _go_on(self, request_id: int) -> None:
+        """Work on an ask: say so, or reply, unless nobody waits any more."""
+        if request_id not in self._working:
+            return
+        if self._times.random() < 0.3:
+            self.notify(Progress(request_id))
+            self._soon(self._times.uniform(0.0, 1.5), self._go_on, request_id)
+            return
+        receipt = self._working.pop(request_id)
+        receipt.done_at = self.world.schedule.now
+        self.world.trace(self.name, "replies to", receipt.envelope.id)
+        self.answer(Response(request_id, Reply(Done(reply_of(self.life, receipt.envelope.id)))))
+
+    def _stop_working(self, request_id: int) -> None:
+        """Nobody waits any more for what we make of an ask."""
+        receipt = self._working.pop(request_id, None)
+        if receipt is not None:
+            receipt.done_at = self.world.schedule.now
+            self.world.trace(self.name, "drops", receipt.envelope.id)
+            self.answer(Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller"))
 
     def _on_shutdown(self, request_id: int) -> None:
         if self._plan.stubborn:
@@ -517,6 +551,8 @@ class ScriptedAgent(Agent):
         self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", "interrupted"))
 
     def _on_notification(self, message: Message[Any]) -> None:
+        if isinstance(message, CancelRequest):
+            self._stop_working(message.id)
         if isinstance(message, Interrupt) and not self._plan.stubborn and self.life.began_at is not None:
             self._soon(
                 self._times.uniform(0.0, 0.3), self._say, Completed("aborted", f"stop {self.life.agent_id}")
@@ -534,11 +570,9 @@ def begin_life(world: World, life: AgentLife, prompt: str | None) -> Plan:
     return plan
 
 
-def letter(actor: Caller, target: str) -> Route:
+def letter(actor: Caller, target: str) -> Envelope:
     """A message with a false sender: whoever passes it on must stamp the true one."""
     source = HumanSource() if actor.life is not None else AgentSource("forged")
-    return Route(
-        Envelope(
-            "?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z"
-        )
+    return Envelope(
+        "?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from loopal_cluster.config import Timeouts
 from loopal_cluster.core.exchange import LEG
 from loopal_cluster.messages import (
+    Ask,
     CancelAgent,
     Message,
     Permission,
@@ -77,6 +78,8 @@ def patience(message: Message[Any]) -> float:
         case Route():
             # It may have to wait until the agent is up.
             return times.start_timeout + times.call_timeout + 2 * LEG
+        case Ask(envelope):
+            return (envelope.timeout_ms or 0) / 1000 + 2 * LEG
         case SpawnAgent():
             return max(times.start_timeout + GONE, times.spawn_timeout)
         case WaitAgent(timeout_ms=timeout):

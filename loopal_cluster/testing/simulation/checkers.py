@@ -17,6 +17,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import (
     Addressed,
     AgentSource,
+    Ask,
     CancelAgent,
     HumanSource,
     ListHubs,
@@ -28,7 +29,7 @@ from loopal_cluster.messages import (
     SystemSource,
     WaitAgent,
 )
-from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
 from loopal_cluster.testing.simulation import base_promises
 from loopal_cluster.testing.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, RECOVERY, SLACK, TIMEOUTS
 from loopal_cluster.testing.simulation.history import (
@@ -36,9 +37,11 @@ from loopal_cluster.testing.simulation.history import (
     Deviation,
     History,
     Op,
+    Receipt,
     Trouble,
     bare,
     is_target,
+    reply_of,
     target_of,
 )
 from loopal_cluster.wire.contents import user_content
@@ -89,9 +92,7 @@ class OneOutcome:
         assert op.ended_at is not None
         halted = history.frozen_time(op.hub, op.at, op.ended_at)
         if op.life is not None:
-            halted += sum(
-                max(0.0, min(op.ended_at, until) - max(op.at, since)) for since, until in op.life.frozen
-            )
+            halted += op.life.frozen_time(op.at, op.ended_at)
         return op.at + op.patience * DRIFT + SLACK + halted
 
 
@@ -117,9 +118,66 @@ class DeliveredOnce:
                     self.name, at, f"{op} is {op.verdict} and was processed {len(by)} times: {op.answers}"
                 )
             elif by and not is_target(by[0], op):
-                assert isinstance(op.message, Route)
+                assert isinstance(op.message, Route | Ask)
                 target = op.message.envelope.target
                 yield Deviation(self.name, at, f"{op} to {target} was processed by {by[0]}")
+
+
+class TrueReplies:
+    """The reply to an ask is what the asked agent made of just that ask."""
+
+    name = "true replies"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if isinstance(op.message, Ask) and op.verdict == "ok":
+                ask_id = op.message.envelope.id
+                asked = [life for life in history.lives for r in life.received if r.envelope.id == ask_id]
+                if op.result.outcome not in [Done(reply_of(life, ask_id)) for life in asked]:
+                    yield Deviation(self.name, op.at, f"{op} got {op.result.outcome}, and asked was {asked}")
+
+
+class NoIdleWork:
+    """An agent does not go on with an ask whose time is over, or, unless cut off, for which nobody waits."""
+
+    name = "no idle work"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for life in history.lives:
+            for receipt in life.received:
+                op = history.envelopes.get(receipt.envelope.id)
+                if op is not None and isinstance(op.message, Ask) and receipt.accepted:
+                    yield from self._check(life, receipt, op, history)
+
+    def _check(self, life: AgentLife, receipt: Receipt, op: Op, history: History) -> Iterator[Deviation]:
+        ends = (receipt.done_at, life.said_at, life.stop_wanted_at, life.ended_at, history.ended_at)
+        done_at = min(at for at in ends if at is not None)
+        halted = life.frozen_time(op.at, done_at) + history.frozen_time(life.hub, op.at, done_at)
+        timeout = (receipt.envelope.timeout_ms or 0) / 1000
+        bound = receipt.at + timeout * DRIFT + SLACK + halted
+        if done_at > bound and not receipt.envelope.extend:
+            yield Deviation(
+                self.name, bound, f"{life} went on with {op} until {done_at:.2f}: {timeout:g} s over"
+            )
+        bound = (op.ended_at or history.ended_at) + SLACK + halted
+        if done_at > bound and not history.troubled(op.at - RECOVERY, done_at, op.hub, life.hub, META):
+            yield Deviation(self.name, bound, f"{life} went on with {op} until {done_at:.2f}, for nobody")
+
+
+class TimeIsLimited:
+    """An agent with a time limit does not run on beyond it."""
+
+    name = "time is limited"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for life in history.lives:
+            if (limit := life.time_limit(history)) is None:
+                continue
+            ended_at = life.ended_at or history.ended_at
+            halted = history.frozen_time(life.hub, life.created_at, ended_at)
+            bound = life.created_at + limit * DRIFT + GONE + SLACK + halted
+            if ended_at > bound:
+                yield Deviation(self.name, bound, f"{life} ran until {ended_at:.2f}: it had {limit:g} s")
 
 
 class TrueSender:
@@ -196,11 +254,14 @@ class TrueOutcomes:
         if not exact and life is not None and self._successor(life, op, history):
             return "another has the name since"
         if life is None:
-            return None if isinstance(outcome, Cancelled | Failed) else "no such agent ever ran"
+            return None if isinstance(outcome, Cancelled | Failed | TimedOut) else "no such agent ever ran"
         if outcome in [bare(truth) for truth in life.truths()] or bare(outcome) in life.truths():
             return None
         if isinstance(outcome, Cancelled) and life.stop_wanted_at is not None:
             return None
+        if isinstance(outcome, TimedOut) and life.time_limit(history) is not None:
+            over = life.created_at + (life.time_limit(history) or 0.0) / DRIFT - SLACK
+            return None if op.ended_at >= over else "its time was not over"
         if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
             return None  # a frozen hub was told to stop it before it could see that it had ended
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
@@ -375,7 +436,8 @@ class NoStopWithoutCause:
         if life.began_at is None or life.spawned_by is None or (life.ended_at or at + 1) <= at:
             return True
         op, parent = history.spawns[life.spawned_by], life.parent
-        if op.verdict != "ok":
+        limit = life.time_limit(history)
+        if op.verdict != "ok" or (limit is not None and at >= life.created_at + limit / DRIFT - SLACK):
             return True
         family = {life.name}
         ancestor = parent
@@ -434,7 +496,7 @@ class CutsAreSurvived:
                 continue
             if META in history.base:
                 continue
-            if not isinstance(op.message, Route | SpawnAgent | WaitAgent | CancelAgent):
+            if not isinstance(op.message, Route | Ask | SpawnAgent | WaitAgent | CancelAgent):
                 continue
             assert op.ended_at is not None
             near = [t for t in history.troubles if t.begins <= op.ended_at and t.ends >= op.at - RECOVERY]
@@ -625,6 +687,9 @@ class Findable:
 CHECKERS: tuple[Checker, ...] = (
     OneOutcome(),
     DeliveredOnce(),
+    TrueReplies(),
+    NoIdleWork(),
+    TimeIsLimited(),
     TrueSender(),
     TrueOutcomes(),
     SpawnedMeansRan(),

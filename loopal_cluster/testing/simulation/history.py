@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
-from loopal_cluster.messages import Addressed, Completed, Envelope, Message, Route, Source
+from loopal_cluster.messages import Addressed, Ask, Completed, Envelope, Message, Route, Source, SpawnAgent
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Verdict",
     "bare",
     "is_target",
+    "reply_of",
     "target_of",
 ]
 
@@ -88,14 +89,16 @@ class Op:
         return f"op {self.number} ({self.actor}, {self.message.method})"
 
 
-@frozen
+@define(eq=False)
 class Receipt:
-    """A message that an agent has processed."""
+    """A message, or an ask, that an agent has processed."""
 
     at: float
     envelope: Envelope
     accepted: bool
     """False: the agent has refused it."""
+    done_at: float | None = None
+    """Of an ask: when the agent has replied, or was told that nobody waits any more."""
 
     @property
     def source(self) -> Source:
@@ -141,6 +144,18 @@ class AgentLife:
     def running_at(self, at: float) -> bool:
         """Whether its process was there."""
         return self.created_at <= at and (self.ended_at is None or at < self.ended_at)
+
+    def time_limit(self, history: History) -> float | None:
+        """The seconds that it may take, if its spawn said so and its hub can know."""
+        op = history.spawns.get(self.spawned_by or 0)
+        if op is None or self.base or not isinstance(op.message, SpawnAgent):
+            return None
+        timeout = op.message.spec.timeout_ms
+        return None if timeout is None else timeout / 1000
+
+    def frozen_time(self, begin: float, end: float) -> float:
+        """For how long its process could not do anything in this time."""
+        return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.frozen)
 
     def truths(self) -> list[Outcome]:
         """The outcomes that may be told of it; ``Lost`` is judged elsewhere."""
@@ -235,7 +250,7 @@ class History:
 
 def target_of(op: Op) -> Address | None:
     """Whom an operation is about."""
-    if isinstance(op.message, Route):
+    if isinstance(op.message, Route | Ask):
         return op.message.envelope.target
     return op.message.agent if isinstance(op.message, Addressed) else None
 
@@ -244,6 +259,11 @@ def is_target(life: AgentLife, op: Op) -> bool:
     """Whether an operation may be about this agent."""
     target = target_of(op)
     return target is not None and life.name == target.agent and target.hub in (None, life.hub)
+
+
+def reply_of(life: AgentLife, envelope_id: str) -> str:
+    """What an agent replies to an ask: which agent, and to which ask, can be seen."""
+    return f"{life.agent_id} answers {envelope_id}"
 
 
 def bare(outcome: Outcome) -> Outcome:

@@ -17,7 +17,8 @@ from attrs import field, frozen
 __all__ = [
     "AgentDies",
     "AgentFreezes",
-    "Ask",
+    "AskAgent",
+    "AskHuman",
     "Attach",
     "Cancel",
     "Crash",
@@ -104,6 +105,8 @@ class Spawn:
     plan: Plan
     detached: bool = False
     notify: bool | None = None
+    time_limit: float | None = None
+    """Seconds it may take."""
 
 
 @frozen
@@ -143,7 +146,17 @@ class Nudge:
 
 
 @frozen
-class Ask:
+class AskAgent:
+    """Send a message and wait for the reply."""
+
+    actor: str
+    target: str
+    timeout: float
+    extend: bool = False
+
+
+@frozen
+class AskHuman:
     """Ask a permission, or a question."""
 
     actor: str
@@ -252,7 +265,7 @@ class Slow:
 
 
 Action = (
-    Spawn | Send | Wait | Cancel | Nudge | Ask | Look | Withdraw | Attach
+    Spawn | Send | AskAgent | Wait | Cancel | Nudge | AskHuman | Look | Withdraw | Attach
     | Forge | AgentDies | AgentFreezes | Crash | Freeze | Cut | HalfClose | Partition | Slow
 )  # fmt: skip
 
@@ -310,6 +323,8 @@ class _Author:
     def __init__(self, seed: int, weather: Weather) -> None:
         self._random = random.Random(f"script-{weather.value}-{seed}")
         self._faults = random.Random(f"faults-{weather.value}-{seed}")
+        self._asks = random.Random(f"asks-{weather.value}-{seed}")
+        self._limits = random.Random(f"limits-{weather.value}-{seed}")
         self._weather = weather
         self._hubs = tuple(f"hub-{n}" for n in range(1, self._random.choice((1, 2, 2, 3, 3, 4)) + 1))
         self._horizon = self._random.uniform(6.0, 16.0)
@@ -335,6 +350,8 @@ class _Author:
         if self._weather is Weather.ROUGH:
             for _ in range(self._faults.randint(1, 4)):
                 steps += self._trouble()
+        steps += [self._ask_agent() for _ in range(self._asks.randint(0, 8))]
+        steps = [self._limited(step) for step in steps]
         steps.sort(key=lambda step: step.at)
         return Script(
             hubs=self._hubs,
@@ -405,8 +422,28 @@ class _Author:
     def _nudge(self) -> Nudge:
         return Nudge(self._actor(), self._target(), control=self._random.random() < 0.5)
 
-    def _ask(self) -> Ask:
-        return Ask(self._agent(), question=self._random.random() < 0.3)
+    def _ask(self) -> AskHuman:
+        return AskHuman(self._agent(), question=self._random.random() < 0.3)
+
+    def _ask_agent(self) -> Step:
+        """An agent or a client asks an agent that is probably there, or one of a name that may be anybody's."""
+        rnd = self._asks
+        at = self._instant(rnd)
+        there = [address for address, since, until in self._spawned if since < at < until]
+        anybody = f"{rnd.choice(self._hubs)}/{rnd.choice(NAMES)}"
+        clients = [f"client@{hub}" for hub in (*self._hubs, META)]
+        actor = rnd.choice(there) if there and rnd.random() < 0.6 else rnd.choice(clients)
+        target = rnd.choice(there) if there and rnd.random() < 0.9 else anybody
+        if rnd.random() < 0.3:
+            target = target.partition("/")[2]
+        return Step(at, AskAgent(actor, target, round(rnd.uniform(0.1, 5.0), 3), extend=rnd.random() < 0.3))
+
+    def _limited(self, step: Step) -> Step:
+        """Sometimes, a spawn with a time limit."""
+        if not isinstance(step.action, Spawn) or self._limits.random() > 0.15:
+            return step
+        limit = round(self._limits.uniform(0.2, 5.0), 3)
+        return attrs.evolve(step, action=attrs.evolve(step.action, time_limit=limit))
 
     def _look(self) -> Look:
         what = self._random.choice(

@@ -17,6 +17,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.messages import (
     AgentInfo,
+    Ask,
     CancelAgent,
     ControlAgent,
     InterruptAgent,
@@ -29,6 +30,7 @@ from loopal_cluster.messages import (
     Question,
     Resolve,
     Role,
+    Route,
     ShutdownAgent,
     SpawnAgent,
     SpawnSpec,
@@ -55,7 +57,8 @@ from loopal_cluster.testing.simulation.script import (
     Action,
     AgentDies,
     AgentFreezes,
-    Ask,
+    AskAgent,
+    AskHuman,
     Attach,
     Cancel,
     Crash,
@@ -314,11 +317,15 @@ class World(abc.ABC):
                     agent_type=action.agent_type,
                     detached=action.detached,
                     notify_parent=action.notify,
+                    timeout_ms=None if action.time_limit is None else int(action.time_limit * 1000),
                     parent="forged",
                 )
                 return SpawnAgent(spec)
             case Send(target=target):
-                return letter(actor, target)
+                return Route(letter(actor, target))
+            case AskAgent(target=target, timeout=timeout, extend=extend):
+                envelope = letter(actor, target)
+                return Ask(evolve(envelope, timeout_ms=int(timeout * 1000), extend=extend))
             case Wait(target=target, timeout=timeout, by_id=by_id):
                 agent_id = actor.known_ids.get(target) if by_id else None
                 timeout_ms = None if timeout is None else int(timeout * 1000)
@@ -331,9 +338,9 @@ class World(abc.ABC):
                 return ControlAgent(Address.parse(target), Opaque(b'{"ModeSwitch":"Plan"}'))
             case Nudge(target=target):
                 return InterruptAgent(Address.parse(target))
-            case Ask(question=True):
+            case AskHuman(question=True):
                 return Question()
-            case Ask():
+            case AskHuman():
                 return Permission(tool_name="rm")
             case Look(what=what, target=target):
                 return _look(what, target)
