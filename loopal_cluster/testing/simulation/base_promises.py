@@ -7,8 +7,9 @@ does not do.
 
 from __future__ import annotations
 
+from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent
+from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent, Waited
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
 from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
 from loopal_cluster.testing.simulation.history import (
@@ -25,8 +26,9 @@ from loopal_cluster.testing.simulation.script import META
 __all__ = [
     "deliveries",
     "is_told",
-    "may_be_stopped",
     "knows_the_name",
+    "may_be_stopped",
+    "may_differ",
     "most_starts",
     "outcome_fault",
     "ownerless_since",
@@ -100,6 +102,17 @@ def outcome_fault(
     if isinstance(outcome, Failed) and any(other.said is None for other in ours):
         return None
     return f"those of its name said {[str(other.said) for other in namesakes]}"
+
+
+def may_differ(first: Outcome, waited: Waited, history: History) -> bool:
+    """Whether two hubs may tell the end of one agent differently: in words, or of a namesake."""
+    assert waited.agent is not None
+    if META not in history.base or waited.outcome is None:
+        return False
+    name = Address.parse(waited.agent).agent
+    return (
+        bare(first) == bare(waited.outcome) or len([life for life in history.lives if life.name == name]) > 1
+    )
 
 
 def _may_be_lost(op: Op, hub: str, life: AgentLife | None, history: History) -> bool:

@@ -168,7 +168,7 @@ class TrueOutcomes:
                 )
             if not isinstance(waited.outcome, Lost):
                 first = told.setdefault(waited.agent_id, waited.outcome)
-                if first != waited.outcome and not (history.base and bare(first) == bare(waited.outcome)):
+                if first != waited.outcome and not base_promises.may_differ(first, waited, history):
                     yield Deviation(self.name, op.ended_at, f"{op} got {waited.outcome}, others got {first}")
 
     def _fault(
