@@ -7,8 +7,9 @@ does not do.
 
 from __future__ import annotations
 
+from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent
+from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent, Waited
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
 from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
 from loopal_cluster.testing.simulation.history import (
@@ -25,8 +26,10 @@ from loopal_cluster.testing.simulation.script import META
 __all__ = [
     "deliveries",
     "is_told",
-    "may_be_stopped",
     "knows_the_name",
+    "may_be_confused",
+    "may_be_stopped",
+    "may_differ",
     "most_starts",
     "outcome_fault",
     "ownerless_since",
@@ -102,11 +105,28 @@ def outcome_fault(
     return f"those of its name said {[str(other.said) for other in namesakes]}"
 
 
+def may_differ(first: Outcome, waited: Waited, history: History) -> bool:
+    """Whether two hubs may tell the end of one agent differently: in words, or of a namesake."""
+    assert waited.agent is not None
+    if META not in history.base or waited.outcome is None:
+        return False
+    in_words = bare(first) == bare(waited.outcome)
+    return in_words or may_be_confused(Address.parse(waited.agent).agent, history)
+
+
+def may_be_confused(name: str, history: History) -> bool:
+    """Whether the end of one agent may be told of another, because a base MetaHub does not say from where."""
+    return META in history.base and sum(life.name == name for life in history.lives) > 1
+
+
 def _may_be_lost(op: Op, hub: str, life: AgentLife | None, history: History) -> bool:
     """Something broke, or somebody wanted it to stop, and nobody could tell whether it has."""
     assert op.ended_at is not None
     if life is None or history.troubled(life.created_at - RECOVERY, op.ended_at, op.hub, hub, META):
         return True
+    spawn = history.spawns.get(life.spawned_by or 0)
+    if spawn is not None and spawn.verdict != "ok":
+        return True  # whoever wanted it does not any more
     family = [life.name]
     ancestor = life.parent
     while ancestor is not None:
@@ -148,9 +168,14 @@ def may_be_stopped(life: AgentLife, at: float, history: History) -> bool:
     while owner is not None:
         names.add(owner.name)
         owner = owner.parent
-    return META in history.base and any(
-        other.name in names and other.ended_at is not None and other.ended_at <= at for other in history.lives
+    ends = (
+        end
+        for other in history.lives
+        if other.name in names
+        for end in (other.said_at, other.ended_at)
+        if end is not None
     )
+    return META in history.base and any(end <= at for end in ends)
 
 
 def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> float | None:
@@ -164,7 +189,10 @@ def ownerless_since(life: AgentLife, parent: AgentLife, history: History) -> flo
             for trouble in history.troubles
             if trouble.process == parent.hub and trouble.kind in ("crash", "refused")
         )
-        return next((at for at in losses if at >= parent.created_at), None)
+        lost_at = next((at for at in losses if at >= parent.created_at), None)
+        if lost_at is None or history.troubled(lost_at - RECOVERY, lost_at + RECOVERY, life.hub):
+            return None  # it may have been lost itself when the others were told
+        return lost_at
     if life.said is not None or life.stop_wanted_at is not None:
         return None  # a base hub takes its word, or asks it to end; whether it does is its own affair
     until = parent.ended_at + ORPHAN * DRIFT
