@@ -259,9 +259,11 @@ class TrueOutcomes:
             return None
         if isinstance(outcome, Cancelled) and life.stop_wanted_at is not None:
             return None
-        if isinstance(outcome, TimedOut) and life.time_limit(history) is not None:
-            over = life.created_at + (life.time_limit(history) or 0.0) / DRIFT - SLACK
-            return None if op.ended_at >= over else "its time was not over"
+        if isinstance(outcome, TimedOut) and life.began_at is None:
+            return None  # whose limit it was would have been in its prompt
+        if isinstance(outcome, TimedOut) and (limit := life.time_limit(history)) is not None:
+            over = op.ended_at >= life.created_at + limit / DRIFT - SLACK
+            return None if over else "its time was not over"
         if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
             return None  # a frozen hub was told to stop it before it could see that it had ended
         if isinstance(outcome, Failed) and life.said is None and life.ended_at is not None:
