@@ -129,11 +129,6 @@ def test_the_command_speaks_json(capsys):
     assert (said["first_seed"], said["runs"], said["findings"]) == (0, 2, 0)
 
 
-def test_the_command_says_that_there_is_no_runtime_level_yet(capsys):
-    assert main(["--level", "runtime"]) == 2
-    assert "not there yet" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("weather", Weather)
 def test_thousands_of_seeds_keep_every_promise(weather):
