@@ -6,7 +6,8 @@
   codec.
 * ``CoreDriver``: events into one core, effects out, and a transcript.
 * ``Simulation(seed).run()``: a whole cluster of the cores from one seed, with everything that can go
-  wrong, and every promise checked; with ``peers=Peers.MIXED`` some of them speak the base dialect only.
+  wrong, and every promise checked; with ``peers=Peers.MIXED`` some of them speak the base dialect only;
+  with ``level=Level.RUNTIME`` it is the whole runtime, in a ``trio.run`` that a seed repeats.
   ``python -m loopal_cluster.testing --seeds 100`` runs many.
 """
 

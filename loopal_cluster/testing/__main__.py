@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     level = Level(options.level)
     weathers = list(Weather) if options.weather == "both" else [Weather(options.weather)]
-    clusters = list(Peers) if options.peers == "both" else [Peers(options.peers)]
+    # The base peers of the simulation speak in frames, and the runtime level is one of bytes.
+    clusters = [peers for peers in Peers if options.peers in (peers.value, "both")]
+    if level is Level.RUNTIME:
+        clusters = [Peers.OURS]
     kinds = [(weather, peers) for weather in weathers for peers in clusters]
     began = time.perf_counter()
     for done, seed in enumerate(range(first, first + options.seeds)):
@@ -75,10 +78,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--peers",
         choices=("ours", "mixed", "both"),
         default="both",
-        help="who is in the cluster: mixed has hubs, or a MetaHub, that speak the base dialect only",
+        help="who is in the cluster: mixed has hubs, or a MetaHub, that speak the base dialect only; "
+        "they are not at the runtime level",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.level == Level.RUNTIME.value and options.peers == Peers.MIXED.value:
+        parser.error("there are no peers of the base dialect at the runtime level")
+    return options
 
 
 def _positive(text: str) -> int:

@@ -107,8 +107,8 @@ class LiveProcess(Reader, abc.ABC):
     async def _main(self) -> None:
         try:
             await self._serve()
-        except Exception as error:
-            self.world.on_bug(self.name, error)
+        except* Exception as group:
+            self.world.on_bug(self.name, group)
 
     @abc.abstractmethod
     async def _serve(self) -> None:
@@ -180,8 +180,10 @@ class LiveHub(LiveProcess):
 
     @property
     def joined(self) -> bool:
-        """Whether the MetaHub has accepted its newest connection."""
-        return self.tenant is not None and self.tenant.joined.is_set()
+        """Whether it has a connection to the MetaHub, and was accepted on it."""
+        if self.tenant is None or self.uplink is None:
+            return False
+        return self.uplink.dialler.open and self.tenant.joined.is_set()
 
     async def _serve(self) -> None:
         ambient = self.ambient()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
+from loopal_cluster.agents.inbox import failed
 from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.messages import Role
 from loopal_cluster.runtime.ambient import Ambient
@@ -86,12 +87,11 @@ class RuntimeWorld(World):
             logger.setLevel(before[0])
             logger.propagate = before[1]
 
-    def on_bug(self, name: str, error: Exception) -> None:
+    def on_bug(self, name: str, group: ExceptionGroup[Exception]) -> None:
         """A task has raised what nobody expects; the run cannot go on."""
-        if not self.over:
-            where = "".join(traceback.format_exception(error)[-12:])
-            self.deviate("no task raises", f"{name} raised {type(error).__name__}: {error}", f"\n{where}")
-            self._plot.cancel()
+        where = "".join(traceback.format_exception(group))
+        self.deviate("no task raises", f"{name} raised {failed(group).error}", f"\n{where}")
+        self._plot.cancel()
 
     # For the parts of the world.
 
