@@ -141,7 +141,7 @@ class MetaRequests:
     _lookups: dict[str, Lookup] = field(factory=dict, init=False)
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
     _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
-    """Spawns that were given up and that their hub may not know of, by hub and agent id."""
+    """Agents that are to end and whose hub may not know it, by hub and agent id."""
     _owned: dict[str, dict[str, tuple[Peer, SpawnSpec]]] = field(factory=dict, init=False)
     """The agents of our clients that are not detached, by hub and name: whose each is."""
     _last_gather: int = field(default=0, init=False)
@@ -268,6 +268,8 @@ class MetaRequests:
 
     def _send(self, origin: Origin, hub: str, message: Message[Any], now: float) -> None:
         record = self._hubs.get(hub)
+        if record is None and isinstance(message, CancelAgent):
+            self._owe(hub, message, now)
         if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
         then: MetaHubThen = Forwarding(origin)
@@ -448,9 +450,7 @@ class MetaRequests:
             return
         assert spec.spawn_id is not None
         message = CancelAgent(Address(spec.name), agent_id=spec.spawn_id, reason=reason)
-        self._owed.setdefault(record.name, {})[spec.spawn_id] = message
-        owed = OwedDue(record.name, spec.spawn_id)
-        self._timers.set(owed, now + self._settings.timeouts.result_ttl)
+        self._owe(record.name, message, now)
         if record.health is not Health.AWAY:  # else it hears of it when it joins again
             self._revoke(record, message, now)
 
@@ -469,6 +469,13 @@ class MetaRequests:
         """The hub does not run it; or is gone, and will be told when it comes back."""
         if not (isinstance(answer, Failure) and answer.code in UNCERTAIN):
             self.forget_owed(then.hub, then.agent_id)
+
+    def _owe(self, hub: str, message: CancelAgent, now: float) -> None:
+        """Remember for a while that an agent is to end, until its hub is there and has heard of it."""
+        if message.agent_id is None or len(self._owed.get(hub, ())) >= self._settings.limits.calls_per_peer:
+            return  # a name may be another agent's by then
+        self._owed.setdefault(hub, {})[message.agent_id] = message
+        self._timers.set(OwedDue(hub, message.agent_id), now + self._settings.timeouts.result_ttl)
 
     def forget_owed(self, hub: str, agent_id: str) -> None:
         """Nothing more is to be said about a spawn that was given up."""

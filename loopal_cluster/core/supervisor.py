@@ -351,7 +351,7 @@ class Supervisor:
         self._exchange.perform(StopAgent(record.id))
         if record.ending is not None:
             return  # it is settled when it is gone
-        self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
+        self._never_up(record, reason, now)
         if record.peer is not None:
             self._retire(record.peer, f"spawn failed: {reason}", now)
 
@@ -363,6 +363,12 @@ class Supervisor:
         patience = timeouts.result_ttl if record.spec.detached else timeouts.lease_timeout
         with suppress(Refused):
             self._uplink.call(message, Revoking(record.id, record.hub or ""), now + patience)
+
+    def _never_up(self, record: AgentRecord, reason: str, now: float) -> None:
+        """An agent of this hub could not start. Once its program ran, a repeated spawn must not run it again."""
+        if record.peer is not None and record.spec.spawn_id is not None:
+            self._keep(record, Failed(reason), now, was_up=False)
+        self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
         """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""
@@ -485,7 +491,7 @@ class Supervisor:
         if record.ending is not None:
             self.settle(record, record.ending, now)
         elif record.lifecycle is Lifecycle.SPAWNING:
-            self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
+            self._never_up(record, reason, now)
         else:
             self.settle(record, Failed(f"it ended without a result: {reason}"), now)
 
@@ -546,16 +552,7 @@ class Supervisor:
             self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, detail)
             if record.hub is not None:
                 self._revoke(record, now)
-        finished = FinishedAgent(
-            id=record.id,
-            address=record.address,
-            type=record.type,
-            parent=record.parent,
-            outcome=outcome,
-            expires_at=now + self._settings.timeouts.result_ttl,
-            was_up=was_up,
-        )
-        self.results.add(finished)
+        finished = self._keep(record, outcome, now, was_up=was_up)
         waiters = self._waits.take(record)
         for origin in waiters:
             self._exchange.answer(origin, finished.waited())
@@ -575,6 +572,20 @@ class Supervisor:
         ):
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
+
+    def _keep(self, record: AgentRecord, outcome: Outcome, now: float, *, was_up: bool) -> FinishedAgent:
+        """Remember how an agent ended, for those who ask later."""
+        finished = FinishedAgent(
+            id=record.id,
+            address=record.address,
+            type=record.type,
+            parent=record.parent,
+            outcome=outcome,
+            expires_at=now + self._settings.timeouts.result_ttl,
+            was_up=was_up,
+        )
+        self.results.add(finished)
+        return finished
 
     def _remove(self, record: AgentRecord, now: float) -> None:
         self.agents.remove(record)

@@ -7,7 +7,7 @@ import pytest
 from loopal_cluster.address import Address
 from loopal_cluster.config import Timeouts
 from loopal_cluster.core.effects import Effect, Send, StartAgent
-from loopal_cluster.core.events import AgentEnded, AgentNotStarted, Link, Peer
+from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Link, Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.messages import (
@@ -607,6 +607,17 @@ def test_a_spawn_that_failed_may_be_tried_again():
     assert isinstance(effect, StartAgent)
 
 
+def test_a_spawn_that_failed_when_its_program_ran_is_not_run_again():
+    hub, _, up = in_cluster()
+    hub.request(up, SpawnAgent(SPEC))
+    hub.handle(AgentStarted("s-1", hub.new_peer()))
+    hub.handle(AgentEnded("s-1", "crashed"))
+
+    effects = hub.request(up, SpawnAgent(SPEC))
+
+    assert effects == [Send(up, Failure(2, ErrorCode.SPAWN_FAILED, "spawn failed: crashed"))]
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -892,6 +903,26 @@ def test_a_clients_agent_is_forgotten_with_its_hub_even_if_that_never_came_to_an
     again = join(meta, "b")
 
     assert requests(meta.lose(client), again) == []
+
+
+def test_an_agent_that_is_stopped_while_its_hub_is_gone_is_stopped_when_that_comes():
+    meta = open_meta()
+    a = join(meta, "a")
+
+    refused = answers(meta.request(a, CancelAgent(Address("x", "b"), "x-id", "enough")), a)
+    b = join(meta, "b")
+
+    assert [frame.code for frame in refused] == [ErrorCode.HUB_NOT_CONNECTED]
+    assert any("x-id" in line for line in told(meta, b))
+
+
+def test_a_stop_by_name_is_not_kept_for_a_hub_that_is_gone():
+    meta = open_meta()
+    meta.request(join(meta, "a"), CancelAgent(Address("x", "b"), reason="enough"))
+
+    b = join(meta, "b")
+
+    assert not any("CancelAgent" in line for line in told(meta, b))
 
 
 def test_a_revoked_agent_that_comes_up_all_the_same_is_stopped_by_its_hub():
