@@ -133,8 +133,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Wait until an agent has ended, and show its result. The agent is left alone."""
         async with open_session(connect, token_file, Role.OBSERVER) as client:
-            address = Address.parse(agent)
-            outcome = await _outcome_within(timeout, lambda: client.wait(agent))
+            address = await _address(client, agent, as_json)
+            outcome = await _outcome_within(timeout, lambda: client.wait(str(address)))
         if outcome is None:
             outcome = TimedOut(f"it had not ended after {timeout:g} s; it goes on")
         return _show_outcome(as_json, address.agent, address.hub, None, outcome)
@@ -169,8 +169,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Stop an agent and all it spawned; show how it ended."""
         async with open_session(connect, token_file, Role.CLIENT) as client:
-            address = Address.parse(agent)
-            outcome = await client.cancel(agent, reason)
+            address = await _address(client, agent, as_json)
+            outcome = await client.cancel(str(address), reason)
         if outcome is None:
             outcome = TimedOut("it was told to stop, and was not gone when its hub gave up waiting")
         _show_outcome(as_json, address.agent, address.hub, None, outcome)
@@ -185,6 +185,15 @@ async def _reply_of(client: Client, target: str, text: str, timeout: float | Non
         return TimedOut(str(error))
     except AgentError as error:
         return OUTCOMES[type(error)](error.reason)
+
+
+async def _address(client: Client, agent: str, as_json: bool) -> Address:
+    """An agent's address as it was given; for a program, with the hub that it is on."""
+    address = Address.parse(agent)
+    if not as_json or address.hub is not None:
+        return address
+    details = await client.agent_info(agent)
+    return Address(address.agent, details.hub or hub_of(client))
 
 
 def _check_names(name: str | None, hub: str | None) -> None:

@@ -29,7 +29,7 @@ from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.cli.terminal import Root, converse, show_outcome
 from loopal_cluster.config import Timeouts
-from loopal_cluster.errors import ConfigError, NameTaken, Unauthorized
+from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.runtime.hub import Hub, open_hub
 
@@ -155,7 +155,17 @@ async def _work(hub: Hub, plan: Plan) -> Outcome | None:
 async def _fail_when_refused(hub: Hub) -> None:
     await hub.left.wait()
     assert hub.refusal is not None
-    raise hub.refusal
+    remedy = _REMEDIES.get(type(hub.refusal))
+    if remedy is None:
+        raise hub.refusal
+    raise type(hub.refusal)(f"{hub.refusal}; {remedy}")
+
+
+_REMEDIES: dict[type[ClusterError], str] = {
+    Unauthorized: f"its token has changed: start this hub again, with the new one in {TOKEN_VARIABLE}",
+    NameTaken: "another hub has come with this name: start this one again, with another --hub-name",
+}
+"""What to do about a MetaHub that does not take its hub back."""
 
 
 async def _serve(hub: Hub, root: Root) -> Outcome | None:

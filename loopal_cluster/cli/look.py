@@ -5,7 +5,7 @@ They work the same on a MetaHub and on a hub, which asks its MetaHub; a hub that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -56,8 +56,10 @@ def register(app: typer.Typer) -> None:
         if as_json:
             show.document([topology_document(part) for part in parts])
         else:
+            complete = {part.hub for part in parts if part.topology is not None}
+            agents = {f"{part.hub}/{node.name}" for part in parts for node in running_on(part)}
             for part in parts:
-                for line in tree_lines(part):
+                for line in tree_lines(part, lambda parent: parent in agents or _hub(parent) not in complete):
                     show.out(line)
 
     @async_command(app, "events")
@@ -170,8 +172,11 @@ def _node_document(hub: str, node: AgentNode) -> dict[str, Any]:
     return agent_document(node.hub or hub, node)
 
 
-def tree_lines(part: TopologyOf) -> list[str]:
-    """A hub's agents as a tree, children below their parents."""
+def tree_lines(part: TopologyOf, is_agent: Callable[[str], bool] = lambda parent: True) -> list[str]:
+    """A hub's agents as a tree, children below their parents.
+
+    ``is_agent`` says whether a parent on another hub is one: it may be a client, or an agent that has ended.
+    """
     if part.topology is None:
         return [show.one_line(f"{part.hub}  (did not answer: {part.error})")]
     below = _by_parent(part.topology.agents)
@@ -180,7 +185,7 @@ def tree_lines(part: TopologyOf) -> list[str]:
     waiting = [("", node, last) for node, last in _with_last(below.pop(None, []))][::-1]
     while waiting:
         indent, node, last = waiting.pop()
-        lines.append(f"{indent}{'└── ' if last else '├── '}{_tree_label(node)}")
+        lines.append(f"{indent}{'└── ' if last else '├── '}{_tree_label(node, is_agent)}")
         children = below.pop(node.name, []) if node.hub is None else []
         deeper = indent + ("    " if last else "│   ")
         waiting += [(deeper, child, is_last) for child, is_last in _with_last(children)][::-1]
@@ -206,12 +211,18 @@ def _with_last(nodes: list[AgentNode]) -> Iterator[tuple[AgentNode, bool]]:
     return ((node, index == len(nodes) - 1) for index, node in enumerate(nodes))
 
 
-def _tree_label(node: AgentNode) -> str:
+def _tree_label(node: AgentNode, is_agent: Callable[[str], bool]) -> str:
     name = node.name if node.hub is None else f"{node.hub}/{node.name}"
     label = f"{name}  ({node.type or 'agent'}, {node.lifecycle})"
     if node.parent is not None and "/" in node.parent:
-        label += f"  child of {node.parent}"
+        label += (
+            f"  child of {node.parent}" if is_agent(node.parent) else f"  spawned from {_hub(node.parent)}"
+        )
     return show.one_line(label)
+
+
+def _hub(address: str) -> str:
+    return address.partition("/")[0]
 
 
 # Events.

@@ -230,7 +230,8 @@ class MetaHubCore:
             case Gathering() as then:
                 self._requests.on_gathered(then, answer)
             case Telling(hub):
-                if isinstance(answer, Failure):
+                # Not for one that is gone itself: with many at once, that would be a line for each pair.
+                if isinstance(answer, Failure) and answer.code is not ErrorCode.CONNECTION_LOST:
                     self.exchange.log("WARNING", f"hub '{hub}' did not take the news: {answer.detail}")
             case unreachable:
                 assert_never(unreachable)

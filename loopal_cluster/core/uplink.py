@@ -150,7 +150,8 @@ class Uplink:
             detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
             refusal = code if code in FINAL else None
             self.refused = refusal is not None
-            self._exchange.hang_up(self.peer, f"the MetaHub refused this hub: {detail}", refusal)
+            what = "refused this hub" if self._leg is None else "does not take this hub back"
+            self._exchange.hang_up(self.peer, f"the MetaHub {what}: {detail}", refusal)
             self.lost(now)
             return False
         welcome = answer.result

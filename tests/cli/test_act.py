@@ -126,6 +126,19 @@ async def test_a_spawn_that_is_interrupted_before_its_agent_is_up_has_not_succee
         await site.a._runtime.until(lambda: len(site.a.core.agents) == 0)
 
 
+@pytest.mark.parametrize("place", ["local", "meta hub"])
+@pytest.mark.parametrize("hub", ["hub-a", "hub-b"])
+@pytest.mark.parametrize("command", ["wait", "cancel"])
+async def test_a_program_is_told_the_hub_of_an_agent_that_it_has_named_without(command, hub, place, site):
+    async with site.a.open_client() as client:
+        await client.spawn("nap", hub=hub, name="sleeper")
+
+        limit = ["--timeout", "0.1"] if command == "wait" else []
+        ran = await site.run(command, *site.places[place], *limit, "sleeper", "--json")
+
+    assert (ran.document["agent"], ran.document["hub"]) == ("sleeper", hub)
+
+
 @pytest.mark.parametrize("place", ["hub", "meta hub"])
 @pytest.mark.parametrize("command", ["cancel", "shutdown"])
 async def test_an_agent_is_stopped(command, place, site):

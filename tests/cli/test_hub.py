@@ -329,6 +329,25 @@ async def test_a_wrong_token_is_refused(program):
     assert "wrong" not in done.stderr
 
 
+async def test_a_hub_whose_meta_hub_is_back_with_another_token_ends_and_says_what_to_do(program):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    old, new = {"LOOPAL_META_HUB_TOKEN": "old"}, {"LOOPAL_META_HUB_TOKEN": "new"}
+    async with program.start("metahub", "--bind", address, **old) as meta_hub:
+        await meta_hub.says("Connect a hub")
+        async with program.start("hub", "--server", "--join-hub", address, **old) as hub:
+            await hub.says("ready")
+            meta_hub.process.kill()
+            async with program.start("metahub", "--bind", address, **new):
+                status = await hub.ends()
+
+    assert status == 3
+    assert hub.err.splitlines()[-1] == (
+        "error: the MetaHub does not take this hub back: invalid token; its token has changed: "
+        "start this hub again, with the new one in LOOPAL_META_HUB_TOKEN"
+    )
+
+
 async def test_a_token_that_is_missing_is_refused_with_what_to_do(program):
     async with open_meta_hub() as meta_hub:
         done = await program.run("hub", "--server", "--join-hub", meta_hub.address)

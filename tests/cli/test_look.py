@@ -98,6 +98,18 @@ async def test_people_get_tables_and_a_tree(site):
     ]
 
 
+async def test_what_a_client_has_started_elsewhere_is_shown_as_nobodys_child(site):
+    async with site.a.open_client(name="ann") as client:
+        await client.spawn("nap", hub="hub-b", name="sleeper")
+
+        topology = await site.run("topology")
+
+    assert topology.out.splitlines()[-2:] == [
+        "hub-b",
+        "└── sleeper  (nap, Running)  spawned from hub-a",
+    ]
+
+
 async def test_the_topology_as_json_has_every_hub_with_its_agents(site):
     async with site.a.open_client() as client:
         await client.spawn("nap", name="sleeper")

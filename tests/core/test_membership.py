@@ -497,6 +497,19 @@ def test_a_hub_that_does_not_take_the_news_is_logged_and_kept():
     assert "b" in statuses(meta)
 
 
+def test_many_hubs_that_are_lost_at_once_are_a_line_each_in_the_log():
+    meta = open_meta()
+    for hub in [join(meta, f"h{number}") for number in range(20)]:
+        meta.lose(hub)
+
+    effects = meta.advance(100.0)
+
+    lines = [effect.text for effect in effects if isinstance(effect, Log)]
+    assert lines == [
+        f"hub 'h{number}' was lost: its connection ended and it did not come back" for number in range(20)
+    ]
+
+
 def test_calls_to_a_hub_that_is_gone_fail_at_once():
     meta = open_meta()
     asker, base = join(meta, "a"), join_base(meta, "b")
