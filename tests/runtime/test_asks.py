@@ -114,7 +114,7 @@ async def asking(
     async with open_test_cluster(2, agents=bench.agents, **options) as cluster:
         async with cluster["hub-a"].open_client() as client:
             x = await client.spawn(kind, hub="hub-b", name="x", persistent=kind == "turn", detached=True)
-            await settled()
+            await trio.sleep(1)  # a hub that came in the same millisecond as an ask may not be whom it was for
             bench.begun.clear()
             yield cluster, client, x
 
@@ -572,7 +572,7 @@ async def test_an_ask_of_a_hub_that_is_lost_is_lost_within_a_second(bench, autoj
 
         @nursery.start_soon
         async def ask() -> None:
-            with pytest.raises(AgentLost, match="hub 'hub-b' was lost"):
+            with pytest.raises(AgentLost, match="hub 'hub-b' is gone"):
                 await x.ask("wait")
             assert trio.current_time() - began <= 1.0
 
@@ -695,7 +695,7 @@ async def test_a_result_that_no_line_can_carry_is_lost_and_its_parent_learns_so(
 async def test_a_flood_of_progress_delays_nobody_and_is_bounded(bench, autojump_clock):
     async def flood(ctx: AgentContext, prompt: str) -> str:
         received = await ctx.receive()
-        for _ in range(100_000):
+        for _ in range(20_000):
             received.progress()
         received.reply("at last")
         return "ended"
