@@ -32,6 +32,7 @@ from loopal_cluster.messages import (
     OK,
     AgentEvent,
     AgentStart,
+    CancelRequest,
     Completed,
     Control,
     DeliverAsk,
@@ -612,19 +613,23 @@ async def test_an_ask_that_is_withdrawn_ends_its_turn(hosting, autojump_clock):
         assert trio.current_time() == pytest.approx(3.0)
 
 
-async def test_an_ask_that_is_withdrawn_in_the_same_breath_is_never_begun(hosting, autojump_clock):
+async def test_an_ask_that_is_withdrawn_in_the_same_breath_is_never_begun(autojump_clock):
     begun: list[str] = []
 
     async def note(ctx: AgentContext, prompt: str) -> None:
         begun.append(prompt)
 
-    async with hosting(note, PERSISTENT) as host:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await asked(host, "never")
-        await asked(host, "next")
+    hub_end, agent_end = record_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_session, limits=Limits()), agent_end, note)
+        hub_end.send_nowait([Request(1, PERSISTENT)])
+        await trio.testing.wait_all_tasks_blocked()
+        hub_end.send_nowait([Request(2, DeliverAsk(envelope("never"))), Notification(CancelRequest(2))])
+        hub_end.send_nowait([Request(3, DeliverAsk(envelope("next"))), Request(4, Shutdown())])
+        await trio.testing.wait_all_tasks_blocked()
+        await hub_end.aclose()
 
-        assert begun == ["next"]
+    assert begun == ["next"]
 
 
 async def test_asks_and_messages_have_one_inbox(hosting, autojump_clock):
