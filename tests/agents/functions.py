@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -75,3 +76,13 @@ async def block(ctx: AgentContext, prompt: str) -> None:
     await trio.sleep(0.05)
     while True:
         time.sleep(1)  # noqa: ASYNC251
+
+
+async def dies_when_asked(ctx: AgentContext, prompt: str) -> None:
+    await ctx.receive()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def spins(ctx: AgentContext, prompt: str) -> None:
+    while prompt:
+        pass

@@ -10,18 +10,32 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from loopal_cluster import Address, AgentContext, ErrorCode, MethodNotFound, RemoteError
+from loopal_cluster import (
+    Address,
+    AgentContext,
+    Cancelled,
+    ConnectionLost,
+    Done,
+    ErrorCode,
+    MethodNotFound,
+    Overloaded,
+    Received,
+    RemoteError,
+)
 from loopal_cluster.agents.context import AgentFunction
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
+from loopal_cluster.frames import Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
     AgentStart,
+    CancelRequest,
     Completed,
     Control,
+    DeliverAsk,
     DeliverEnvelope,
     Envelope,
     HumanSource,
@@ -29,6 +43,7 @@ from loopal_cluster.messages import (
     Interrupt,
     Message,
     Opaque,
+    Reply,
     Shutdown,
     Status,
     UserContent,
@@ -535,3 +550,158 @@ async def test_what_an_agent_reports_is_an_event(hosting, autojump_clock):
         await host.outcome()
 
         assert host.events == [Started(), Stream("a"), Stream("b"), Finished()]
+
+
+# Asks.
+
+
+async def asked(host: Host, text: str = "hi", **fields: Any) -> Any:
+    """What comes of an ask."""
+    message = evolve(envelope(text), **fields)
+    return (await host.caller.call(DeliverAsk(message))).outcome
+
+
+async def test_a_turn_of_a_persistent_agent_is_the_reply_and_shown_too(hosting, autojump_clock):
+    async with hosting(echo, PERSISTENT) as host:
+        assert await asked(host) == Done("echo hi")
+        await host.settle()
+
+        assert host.events[-2:] == [Stream("echo hi"), AwaitingInput()]
+
+
+async def test_a_failed_turn_is_a_failed_reply_and_the_agent_goes_on(hosting, autojump_clock):
+    async def fussy(ctx: AgentContext, prompt: str) -> str:
+        if prompt == "bad":
+            raise ValueError("no")
+        return prompt
+
+    async with hosting(fussy, PERSISTENT) as host:
+        failure = await asked(host, "bad")
+
+        assert failure.error == "ValueError: no"
+        assert "fussy" in failure.traceback
+        assert await asked(host, "good") == Done("good")
+
+
+async def test_an_interrupted_turn_is_a_cancelled_reply(hosting, autojump_clock):
+    async with hosting(sleepy, PERSISTENT) as host, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            assert await asked(host) == Cancelled("interrupted")
+
+        await host.settle()
+        host.caller.notify(Interrupt())
+
+
+async def test_a_turn_whose_time_is_over_ends_and_the_next_begins(hosting, autojump_clock):
+    async with hosting(sleepy, PERSISTENT) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(asked, host, "100", timeout_ms=1000))
+        await host.settle()
+
+        assert await asked(host, "2") == Done("slept 2")
+        assert trio.current_time() == pytest.approx(3.0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_ask_that_is_withdrawn_ends_its_turn(hosting, autojump_clock):
+    async with hosting(sleepy, PERSISTENT) as host:
+        with trio.move_on_after(1):
+            await asked(host, "100")
+
+        assert await asked(host, "2") == Done("slept 2")
+        assert trio.current_time() == pytest.approx(3.0)
+
+
+async def test_an_ask_that_is_withdrawn_in_the_same_breath_is_never_begun(autojump_clock):
+    begun: list[str] = []
+
+    async def note(ctx: AgentContext, prompt: str) -> None:
+        begun.append(prompt)
+
+    hub_end, agent_end = record_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_session, limits=Limits()), agent_end, note)
+        hub_end.send_nowait([Request(1, PERSISTENT)])
+        await trio.testing.wait_all_tasks_blocked()
+        hub_end.send_nowait([Request(2, DeliverAsk(envelope("never"))), Notification(CancelRequest(2))])
+        hub_end.send_nowait([Request(3, DeliverAsk(envelope("next"))), Request(4, Shutdown())])
+        await trio.testing.wait_all_tasks_blocked()
+        await hub_end.aclose()
+
+    assert begun == ["next"]
+
+
+async def test_asks_and_messages_have_one_inbox(hosting, autojump_clock):
+    async with hosting(sleepy, PERSISTENT) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(asked, host, "20")
+        await host.settle()
+        for _ in range(INBOX):
+            await host.send("1")
+
+        with pytest.raises(Overloaded):
+            await asked(host)
+
+
+async def test_the_last_replies_of_an_agent_come_before_its_last_word(autojump_clock):
+    async def once(ctx: AgentContext, prompt: str) -> None:
+        for received in [await ctx.receive() for _ in range(3)]:
+            received.reply(received.text)
+
+    hub_end, agent_end = record_pair()
+    asks = [Request(n, DeliverAsk(envelope(str(n)))) for n in (2, 3, 4)]
+    hub_end.send_nowait([Request(1, EPHEMERAL), *asks])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_session, limits=Limits()), agent_end, once)
+        frames = [frame async for batch in hub_end for frame in batch]
+
+    replies = [frame for frame in frames if isinstance(frame, Response) and isinstance(frame.result, Reply)]
+    assert {reply.id: reply.result.outcome for reply in replies} == {n: Done(str(n)) for n in (2, 3, 4)}
+    assert frames[-1] == Notification(Completed(reason="goal", result_text=""))
+
+
+async def test_an_agent_does_not_wait_for_asks_that_it_has_not_answered(hosting, autojump_clock):
+    async with hosting(sleepy) as host, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with pytest.raises(ConnectionLost):
+                await asked(host)
+
+        assert (await host.outcome()).reason == "goal"
+
+
+async def test_serve_answers_asks_drops_what_messages_return_and_ends_with_their_errors(
+    hosting, autojump_clock
+):
+    async def serve(ctx: AgentContext, prompt: str) -> None:
+        async def answer(received: Received) -> str:
+            if received.text == "bad":
+                raise ValueError("no")
+            return received.text.upper()
+
+        await ctx.serve(answer)
+
+    async with hosting(serve) as host:
+        await host.send("a message")
+        assert await asked(host) == Done("HI")
+        assert (await asked(host, "bad")).error == "ValueError: no"
+        await host.send("bad")
+
+        assert (await host.outcome()).result_text == "ValueError: no"
+
+
+async def test_serve_works_on_many_at_a_time(hosting, autojump_clock):
+    async def serve(ctx: AgentContext, prompt: str) -> None:
+        async def answer(received: Received) -> str:
+            await trio.sleep(5)
+            return received.text
+
+        await ctx.serve(answer)
+
+    async with hosting(serve) as host:
+        async with trio.open_nursery() as nursery:
+            for n in range(INBOX):
+                nursery.start_soon(asked, host, str(n))
+
+        assert trio.current_time() == pytest.approx(5.0)

@@ -1,0 +1,297 @@
+"""What an agent is sent: in order, bounded, and with one reply to each ask, while somebody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from loopal_cluster import Address, InvalidRequest, Overloaded, ProtocolError
+from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
+from loopal_cluster.messages import AgentSource, Envelope, HumanSource, Opaque, Source, UserContent
+from loopal_cluster.outcomes import Cancelled, Done, Failed
+
+
+def envelope(text: str = "hello", source: Source | None = None, content: Any = None) -> Envelope:
+    content = UserContent(text) if content is None else content
+    return Envelope("id", source or HumanSource(), Address("worker"), content, "2026-01-01T00:00:00Z")
+
+
+def nothing() -> None:
+    """What most tests do with progress."""
+
+
+def an_ask(
+    timeout: float = 5.0, *, extend: bool = False, report: Callable[[], None] = nothing
+) -> tuple[Received, PendingReply]:
+    """An ask that an agent has received, and the reply that its sender waits for."""
+    inbox, pending = Inbox(1), PendingReply(report, timeout, extend)
+    inbox.put(envelope(), pending)
+    received = inbox.get_nowait()
+    assert received is not None
+    return received, pending
+
+
+# The inbox.
+
+
+async def test_messages_come_out_in_the_order_in_which_they_came_in():
+    inbox = Inbox(3)
+    for text in "abc":
+        inbox.put(envelope(text))
+
+    assert [(await inbox.get()).text for _ in range(3)] == ["a", "b", "c"]
+    assert inbox.get_nowait() is None
+
+
+async def test_whoever_waits_for_a_message_gets_the_next_one(autojump_clock):
+    inbox, got = Inbox(3), []
+
+    async def take() -> None:
+        got.append((await inbox.get()).text)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        inbox.put(envelope("a"))
+        inbox.put(envelope("b"))
+
+    assert sorted(got) == ["a", "b"]
+
+
+async def test_a_waiter_that_is_cancelled_takes_nothing(autojump_clock):
+    inbox = Inbox(3)
+    with trio.CancelScope() as scope:
+        inbox.put(envelope("a"))
+        scope.cancel()
+        await inbox.get()
+
+    assert inbox.get_nowait() is not None
+
+
+def test_a_full_inbox_is_overloaded_and_keeps_what_it_has():
+    inbox = Inbox(1)
+    inbox.put(envelope("a"))
+
+    with pytest.raises(Overloaded, match=r"the inbox is full \(1 messages\)"):
+        inbox.put(envelope("b"))
+
+    assert inbox.get_nowait().text == "a"
+    inbox.put(envelope("c"))
+
+
+def test_what_is_removed_is_not_read_and_makes_room():
+    inbox = Inbox(2)
+    first = inbox.put(envelope("a"))
+    inbox.put(envelope("b"))
+
+    inbox.remove(first)
+    inbox.remove(first)
+
+    inbox.put(envelope("c"))
+    assert [inbox.get_nowait().text for _ in range(2)] == ["b", "c"]
+
+
+def test_what_cannot_be_read_is_not_taken():
+    inbox = Inbox(1)
+
+    with pytest.raises(ProtocolError):
+        inbox.put(envelope(content=Opaque(b'{"text":5}')))
+
+    assert inbox.get_nowait() is None
+
+
+@pytest.mark.parametrize(("source", "sender"), [(AgentSource("hub-b/x"), "hub-b/x"), (HumanSource(), None)])
+def test_only_an_agent_can_be_answered_by_name(source, sender):
+    inbox = Inbox(1)
+    inbox.put(envelope(source=source))
+
+    received = inbox.get_nowait()
+
+    assert (received.sender, received.source) == (sender, source)
+
+
+# Replies.
+
+
+async def test_a_reply_is_text_or_json():
+    for result, text in [("yes", "yes"), (None, ""), ({"b": 1, "a": [True]}, '{"a":[true],"b":1}'), (3, "3")]:
+        received, pending = an_ask()
+        received.reply(result)
+        assert pending.outcome == Done(text)
+
+
+async def test_only_the_first_reply_counts():
+    received, pending = an_ask()
+
+    received.reply("first")
+    received.reply("second")
+    received.fail("third")
+
+    assert pending.outcome == Done("first")
+
+
+async def test_an_ask_can_fail_with_words_an_exception_or_any_outcome():
+    for act, outcome in [
+        (lambda received: received.fail("no"), Failed("no")),
+        (lambda received: received.fail(ValueError("no")), Failed("ValueError: no", "ValueError: no\n")),
+        (lambda received: received.settle(Cancelled("not now")), Cancelled("not now")),
+    ]:
+        received, pending = an_ask()
+        act(received)
+        assert pending.outcome == outcome
+
+
+def test_a_plain_message_wants_no_reply():
+    inbox = Inbox(1)
+    inbox.put(envelope())
+    received = inbox.get_nowait()
+
+    assert not received.wants_reply
+    for act in (
+        lambda: received.reply("x"),
+        lambda: received.fail("x"),
+        lambda: received.settle(Done("x")),
+        received.progress,
+        lambda: received.scope,
+    ):
+        with pytest.raises(InvalidRequest, match="wants no reply"):
+            act()
+
+
+async def test_a_reply_that_cannot_be_expressed_is_an_error_of_who_gives_it_and_another_may_follow():
+    received, pending = an_ask()
+
+    with pytest.raises(TypeError, match="object cannot be expressed in JSON"):
+        received.reply(object())
+
+    received.reply("something else")
+    assert pending.outcome == Done("something else")
+
+
+async def test_a_reply_when_nobody_waits_any_more_is_dropped(autojump_clock):
+    received, pending = an_ask(5.0)
+
+    await trio.sleep(5.0)
+    received.reply("late")
+
+    assert pending.outcome is None
+    assert not pending.settled.is_set()
+
+
+# Work on an ask.
+
+
+async def test_answer_replies_with_what_is_returned():
+    received, pending = an_ask()
+
+    async def answer(received: Received) -> str:
+        return received.text.upper()
+
+    await received.answer(answer)
+
+    assert pending.outcome == Done("HELLO")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), SystemExit(3), ExceptionGroup("all", [ValueError("no")])]
+)
+async def test_answer_replies_with_what_is_raised(error):
+    received, pending = an_ask()
+
+    async def answer(received: Received) -> str:
+        raise error
+
+    await received.answer(answer)
+
+    assert isinstance(pending.outcome, Failed)
+    assert "answer" in pending.outcome.traceback
+
+
+async def test_answer_is_cancelled_when_the_time_of_the_ask_is_over_and_leaves_it_to_the_hub_to_say_so(
+    autojump_clock,
+):
+    received, pending = an_ask(5.0)
+
+    async def answer(received: Received) -> None:
+        await trio.sleep_forever()
+
+    await received.answer(answer)
+
+    assert trio.current_time() == pytest.approx(5.0)
+    assert pending.outcome is None
+
+
+async def test_an_error_while_it_is_cancelled_is_not_the_reply_either(autojump_clock):
+    received, pending = an_ask(5.0)
+
+    async def answer(received: Received) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("in the cleanup")
+
+    await received.answer(answer)
+
+    assert pending.outcome is None
+
+
+async def test_the_cancellation_of_the_agent_goes_on_its_way(autojump_clock):
+    received, pending = an_ask(5.0)
+
+    async def answer(received: Received) -> None:
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1.0) as scope:
+        await received.answer(answer)
+
+    assert scope.cancelled_caught
+    assert pending.outcome is None
+
+
+async def test_progress_gives_the_work_its_time_anew_and_says_so(autojump_clock):
+    said: list[float] = []
+    received, _ = an_ask(5.0, extend=True, report=lambda: said.append(trio.current_time()))
+
+    with received.scope as scope:
+        for _ in range(3):
+            await trio.sleep(4.0)
+            received.progress()
+        await trio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert said == pytest.approx([4.0, 8.0, 12.0])
+    assert trio.current_time() == pytest.approx(17.0)
+
+
+async def test_progress_that_makes_no_difference_is_not_said(autojump_clock):
+    said: list[None] = []
+    fixed, _ = an_ask(5.0, report=lambda: said.append(None))
+    late, _ = an_ask(5.0, extend=True, report=lambda: said.append(None))
+
+    fixed.progress()
+    await trio.sleep(5.0)
+    late.progress()
+
+    assert said == []
+    assert fixed.scope.deadline == pytest.approx(5.0)
+
+
+# What becomes text.
+
+
+def test_a_group_of_errors_is_described_by_what_is_in_it():
+    error = ExceptionGroup("two", [ValueError("a"), ExceptionGroup("more", [KeyError("b"), OSError()])])
+
+    assert failed(error).error == "ValueError: a; KeyError: 'b'; OSError"
+
+
+def test_a_text_of_a_class_of_its_own_is_text():
+    class Text(str):
+        pass
+
+    assert text_of(Text("x")) == "x"
