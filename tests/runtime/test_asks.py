@@ -114,7 +114,9 @@ async def asking(
     async with open_test_cluster(2, agents=bench.agents, **options) as cluster:
         async with cluster["hub-a"].open_client() as client:
             x = await client.spawn(kind, hub="hub-b", name="x", persistent=kind == "turn", detached=True)
-            await trio.sleep(1)  # a hub that came in the same millisecond as an ask may not be whom it was for
+            await trio.sleep(
+                1
+            )  # a hub that came in the same millisecond as an ask may not be whom it was for
             bench.begun.clear()
             yield cluster, client, x
 
