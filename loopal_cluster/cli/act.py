@@ -177,10 +177,10 @@ def register(app: typer.Typer) -> None:
         return exit_status(outcome) if isinstance(outcome, TimedOut) else 0
 
 
-async def _reply_of(client: Client, target: str, text: str, timeout: float | None) -> Outcome:
+async def _reply_of(client: Client, target: str, text: str, seconds: float | None) -> Outcome:
     """How an ask ended. One that could not be made is an error instead."""
     try:
-        return Done(await client.ask(target, text, timeout=timeout))
+        return Done(await client.ask(target, text, time_limit=seconds))
     except trio.TooSlowError as error:
         return TimedOut(str(error))
     except AgentError as error:

@@ -129,12 +129,14 @@ class ClusterClient:
         """
         await self._caller.call(Route(self._envelope(target, text)))
 
-    async def ask(self, target: str, text: str, *, timeout: float | None = None, extend: bool = False) -> str:
+    async def ask(
+        self, target: str, text: str, *, time_limit: float | None = None, extend: bool = False
+    ) -> str:
         """Send a message to an agent, by bare or qualified name, and return its reply.
 
-        The time that is left travels with it, be it ``timeout`` seconds or that of a cancel scope around
+        The time that is left travels with it, be it ``time_limit`` seconds or that of a cancel scope around
         us: when it is over, or we are cancelled, the other agent's work on it is cancelled, too. With
-        ``extend``, ``timeout`` begins anew each time that the other agent reports progress.
+        ``extend``, ``time_limit`` begins anew each time that the other agent reports progress.
 
         Raises:
             trio.TooSlowError: there was no reply in time. One that comes later is dropped.
@@ -144,24 +146,25 @@ class ClusterClient:
             AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
         """
         deadline = trio.current_effective_deadline()
-        seconds = min(deadline - trio.current_time(), math.inf if timeout is None else timeout)
+        seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
         envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
         message = Ask(envelope)
-        patience = math.inf if timeout is None else timeout + ASK_PATIENCE
+        patience = math.inf if time_limit is None else time_limit + ASK_PATIENCE
         try:
             with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
                 reply = await self._caller.call(message, partial(_renew, scope, patience))
+            return unwrap(target, reply.outcome)
         except DeadlineExceeded as error:
-            if deadline < math.inf and (timeout is None or seconds < timeout):
-                await trio.sleep_until(deadline)  # of a scope around us, which ends it without an error
-            raise trio.TooSlowError(f"no reply from {target} in time") from error
+            too_slow = error
         except ConnectionLost as error:
             raise AgentLost(target, str(error)) from error
         except RemoteError as error:
             if error.code is ErrorCode.CANCELLED:
                 raise AgentCancelled(target, error.detail) from error
             raise
-        return unwrap(target, reply.outcome)
+        if deadline < math.inf and (time_limit is None or seconds < time_limit):
+            await trio.sleep_until(deadline)  # of a scope around us, which ends it without an error
+        raise trio.TooSlowError(f"no reply from {target} in time") from too_slow
 
     async def spawn(
         self,
@@ -176,14 +179,14 @@ class ClusterClient:
         model: str | None = None,
         permission_mode: str | None = None,
         cwd: str | None = None,
-        timeout: float | None = None,
-        idle_timeout: float | None = None,
+        time_limit: float | None = None,
+        idle_limit: float | None = None,
     ) -> AgentHandle:
         """Start an agent, here or on another hub, and return when it is up.
 
         With ``notify_parent`` its outcome comes as a message; otherwise ask the handle for it. An agent
         that is not ``detached`` is cancelled when the agent that spawned it ends, or when this connection
-        does. After ``timeout`` seconds, or ``idle_timeout`` seconds without any report of its own, it is
+        does. After ``time_limit`` seconds, or ``idle_limit`` seconds without any report of its own, it is
         stopped, and its outcome is ``TimedOut``. If we are cancelled while it is coming up, it is stopped.
 
         Raises:
@@ -201,8 +204,8 @@ class ClusterClient:
             detached=detached,
             notify_parent=notify_parent,
             spawn_id=self._ambient.new_id(),
-            timeout_ms=_milliseconds(timeout),
-            idle_timeout_ms=_milliseconds(idle_timeout),
+            timeout_ms=_milliseconds(time_limit),
+            idle_timeout_ms=_milliseconds(idle_limit),
         )
         address = Address(spec.name, hub)
         try:
@@ -307,9 +310,9 @@ class AgentHandle:
         """Send it a message."""
         await self._client.send(str(self.address), text)
 
-    async def ask(self, text: str, *, timeout: float | None = None, extend: bool = False) -> str:
+    async def ask(self, text: str, *, time_limit: float | None = None, extend: bool = False) -> str:
         """Ask it, as ``ClusterClient.ask`` does."""
-        return await self._client.ask(str(self.address), text, timeout=timeout, extend=extend)
+        return await self._client.ask(str(self.address), text, time_limit=time_limit, extend=extend)
 
     async def cancel(self, reason: str = "cancelled") -> Outcome | None:
         """Stop it and all it spawned; return its outcome when it is gone."""

@@ -46,7 +46,7 @@ class AgentNursery:
         """
         left = self._deadline - trio.current_time() + DEADLINE_MARGIN
         timeout = options.pop("timeout", None)
-        options["timeout"] = left if timeout is None else min(left, timeout)
+        options["time_limit"] = left if timeout is None else min(left, timeout)
         handle = await self._client.spawn(agent_type, prompt, **options)
         self._nursery.start_soon(self._watch, handle, name=f"agent {handle.address}")
         return handle

@@ -170,7 +170,7 @@ async def test_a_client_of_the_meta_hub_asks(bench, autojump_clock):
         async with cluster.meta_hub.open_client() as client:
             assert await client.ask("hub-b/x", "hello") == "HELLO"
             with pytest.raises(trio.TooSlowError):
-                await client.ask("hub-b/x", "wait", timeout=2)
+                await client.ask("hub-b/x", "wait", time_limit=2)
             assert bench.cancelled == ["wait"]
 
 
@@ -270,7 +270,7 @@ async def test_an_ask_that_takes_too_long_is_too_slow_and_its_work_cancelled(kin
         began = trio.current_time()
 
         with pytest.raises(trio.TooSlowError, match="no reply from hub-b/x in time"):
-            await x.ask("wait", timeout=2)
+            await x.ask("wait", time_limit=2)
 
         assert trio.current_time() - began == pytest.approx(2)
         await settled()
@@ -310,9 +310,9 @@ async def test_the_shorter_of_timeout_and_scope_counts(bench, autojump_clock):
     async with asking(bench) as (_, _, x):
         began = trio.current_time()
         with pytest.raises(trio.TooSlowError), trio.move_on_after(5):
-            await x.ask("wait", timeout=1)
+            await x.ask("wait", time_limit=1)
         with trio.move_on_after(1):
-            await x.ask("wait", timeout=5)
+            await x.ask("wait", time_limit=5)
 
         assert trio.current_time() - began == pytest.approx(2)
 
@@ -323,7 +323,7 @@ async def test_no_time_is_too_slow_at_once(timeout, bench, autojump_clock):
         began = trio.current_time()
 
         with pytest.raises(trio.TooSlowError):
-            await x.ask("wait", timeout=timeout)
+            await x.ask("wait", time_limit=timeout)
 
         assert trio.current_time() - began < 0.01
 
@@ -331,8 +331,8 @@ async def test_no_time_is_too_slow_at_once(timeout, bench, autojump_clock):
 @pytest.mark.parametrize("timeout", [1e300, float("inf")])
 async def test_all_the_time_in_the_world_fits_the_wire(timeout, bench, autojump_clock):
     async with asking(bench, pair=byte_pair) as (_, client, x):
-        assert await x.ask("hello", timeout=timeout) == "HELLO"
-        y = await client.spawn("turn", "hello", hub="hub-b", timeout=timeout, idle_timeout=timeout)
+        assert await x.ask("hello", time_limit=timeout) == "HELLO"
+        y = await client.spawn("turn", "hello", hub="hub-b", time_limit=timeout, idle_limit=timeout)
         assert await y.result() == "HELLO"
 
 
@@ -347,7 +347,7 @@ async def test_a_late_reply_is_dropped_and_counted(bench, autojump_clock):
         x = await client.spawn("stubborn", hub="hub-b", persistent=True)
 
         with pytest.raises(trio.TooSlowError):
-            await x.ask("hello", timeout=1)
+            await x.ask("hello", time_limit=1)
         await trio.sleep(5)
 
         assert open_calls(cluster) == []
@@ -357,9 +357,9 @@ async def test_a_late_reply_is_dropped_and_counted(bench, autojump_clock):
 
 async def test_progress_extends_an_ask_that_may_be_extended(bench, autojump_clock):
     async with asking(bench) as (_, _, x):
-        assert await x.ask("progress", timeout=2, extend=True) == "at last"
+        assert await x.ask("progress", time_limit=2, extend=True) == "at last"
         with pytest.raises(trio.TooSlowError):
-            await x.ask("progress", timeout=2)
+            await x.ask("progress", time_limit=2)
 
 
 async def test_an_ask_is_extended_after_a_reconnect_as_long_as_before(bench, autojump_clock):
@@ -367,7 +367,7 @@ async def test_an_ask_is_extended_after_a_reconnect_as_long_as_before(bench, aut
 
         @nursery.start_soon
         async def ask() -> None:
-            assert await x.ask("progress", timeout=1.5, extend=True) == "at last"
+            assert await x.ask("progress", time_limit=1.5, extend=True) == "at last"
 
         for _ in range(5):
             await trio.sleep(0.9)
@@ -506,7 +506,7 @@ async def test_an_ask_that_is_made_while_the_meta_hub_is_away_waits_for_it(bench
 
         @nursery.start_soon
         async def ask() -> None:
-            assert await x.ask("hello", timeout=10) == "HELLO"
+            assert await x.ask("hello", time_limit=10) == "HELLO"
 
         await settled()
         assert bench.begun == []
@@ -521,7 +521,7 @@ async def test_the_callers_time_counts_while_the_meta_hub_is_away(bench, autojum
         began = trio.current_time()
 
         with pytest.raises(trio.TooSlowError):
-            await x.ask("hello", timeout=4)
+            await x.ask("hello", time_limit=4)
 
         assert trio.current_time() - began <= 6.01
 
@@ -637,7 +637,7 @@ async def test_an_agent_that_asks_itself_waits_for_its_own_turn_and_no_longer_th
 ):
     async def selfish(ctx: AgentContext, prompt: str) -> str:
         try:
-            return await ctx.ask(ctx.address, "are you there", timeout=2)
+            return await ctx.ask(ctx.address, "are you there", time_limit=2)
         except trio.TooSlowError:
             return "nobody there"
 
@@ -645,7 +645,7 @@ async def test_an_agent_that_asks_itself_waits_for_its_own_turn_and_no_longer_th
         async with cluster["hub-a"].open_client() as client:
             x = await client.spawn("selfish", persistent=True)
 
-            assert await x.ask("hello", timeout=10) == "nobody there"
+            assert await x.ask("hello", time_limit=10) == "nobody there"
 
 
 async def test_an_agent_that_serves_may_ask_itself(bench, autojump_clock):
@@ -706,7 +706,7 @@ async def test_a_flood_of_progress_delays_nobody_and_is_bounded(bench, autojump_
         async with cluster["hub-a"].open_client() as client:
             x = await client.spawn("flood", hub="hub-b")
 
-            assert await x.ask("hello", timeout=5, extend=True) == "at last"
+            assert await x.ask("hello", time_limit=5, extend=True) == "at last"
 
 
 class Text(str):
@@ -755,7 +755,7 @@ async def test_a_program_that_never_yields_is_too_slow_for_who_asks_and_stopped_
         x = await client.spawn("spins", name="x", persistent=True)
 
         with pytest.raises(trio.TooSlowError):
-            await x.ask("now", timeout=0.2)
+            await x.ask("now", time_limit=0.2)
         assert (await x.cancel()).kind == "cancelled"
 
 
