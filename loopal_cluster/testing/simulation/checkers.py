@@ -159,7 +159,8 @@ class NoIdleWork:
             yield Deviation(
                 self.name, bound, f"{life} went on with {op} until {done_at:.2f}: {timeout:g} s over"
             )
-        bound = (op.ended_at or history.ended_at) + SLACK + halted
+        gone = 0.0 if op.life is None else GONE  # of an agent that is stopped, when it is gone
+        bound = (op.ended_at or history.ended_at) + gone + SLACK + halted
         if done_at > bound and not history.troubled(op.at - RECOVERY, done_at, op.hub, life.hub, META):
             yield Deviation(self.name, bound, f"{life} went on with {op} until {done_at:.2f}, for nobody")
 
