@@ -263,7 +263,7 @@ class TrueOutcomes:
         if isinstance(outcome, TimedOut) and life.began_at is None:
             return None  # whose limit it was would have been in its prompt
         if isinstance(outcome, TimedOut) and (limit := life.time_limit(history)) is not None:
-            over = op.ended_at >= life.created_at + limit / DRIFT - SLACK
+            over = op.ended_at >= history.spawns[life.spawned_by or 0].at + limit / DRIFT
             return None if over else "its time was not over"
         if isinstance(outcome, Cancelled) and history.troubled(life.ended_at or 0.0, op.ended_at, life.hub):
             return None  # a frozen hub was told to stop it before it could see that it had ended
@@ -440,7 +440,7 @@ class NoStopWithoutCause:
             return True
         op, parent = history.spawns[life.spawned_by], life.parent
         limit = life.time_limit(history)
-        if op.verdict != "ok" or (limit is not None and at >= life.created_at + limit / DRIFT - SLACK):
+        if op.verdict != "ok" or (limit is not None and at >= op.at + limit / DRIFT):
             return True
         family = {life.name}
         ancestor = parent

@@ -9,6 +9,7 @@ well as it can.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from loopal_cluster.frames import Frame, Rejected, Request
 from loopal_cluster.messages import AgentStart, Completed, Shutdown
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.testing.simulation.actors import Agent, ScriptedAgent, begin_life
-from loopal_cluster.testing.simulation.history import AgentLife, Receipt
+from loopal_cluster.testing.simulation.history import AgentLife, Receipt, reply_of
 from loopal_cluster.testing.simulation.live.channels import WatchedChannel
 from loopal_cluster.testing.simulation.live.programs import Program
 from loopal_cluster.testing.simulation.script import Plan
@@ -118,21 +119,42 @@ class _FunctionActor(Program, Agent):
     async def _work(self, ctx: AgentContext) -> None:
         async with trio.open_nursery() as nursery:
             self.begin(ctx, nursery)
-            nursery.start_soon(self._listen, ctx)
+            nursery.start_soon(self._listen, ctx, nursery)
             try:
                 await trio.sleep(math.inf if self._plan.ending == "hang" else self._plan.work)
             finally:
                 self.give_up()
             nursery.cancel_scope.cancel()
 
-    async def _listen(self, ctx: AgentContext) -> None:
+    async def _listen(self, ctx: AgentContext, nursery: trio.Nursery) -> None:
         while True:
-            self._on_message(await ctx.receive())
+            received = await ctx.receive()
+            receipt = self._on_message(received)
+            if received.wants_reply:
+                nursery.start_soon(self._answer, received, receipt)
 
-    def _on_message(self, received: Received) -> None:
+    def _on_message(self, received: Received) -> Receipt:
+        receipt = Receipt(self.world.schedule.now, received.envelope, accepted=True)
         if not self.world.over:
             self.world.trace(self.name, "takes", received.envelope.id)
-            self.life.received.append(Receipt(self.world.schedule.now, received.envelope, accepted=True))
+            self.life.received.append(receipt)
+        return receipt
+
+    async def _answer(self, received: Received, receipt: Receipt) -> None:
+        try:
+            await received.answer(self._reply)
+        finally:
+            if not self.world.over:
+                self.world.trace(self.name, "is done with", received.envelope.id)
+                receipt.done_at = self.world.schedule.now
+
+    async def _reply(self, received: Received) -> str:
+        chance = random.Random(f"reply-{received.envelope.id}-{self.world.seed}")
+        await trio.sleep(chance.uniform(0.0, 1.5))
+        while chance.random() < 0.3:
+            received.progress()
+            await trio.sleep(chance.uniform(0.0, 1.5))
+        return reply_of(self.life, received.envelope.id)
 
     def _completed(self) -> Completed:
         text = f"work of {self.life.agent_id}"

@@ -113,6 +113,7 @@ class Program(Caller):
             name=spec.name,
             detached=spec.detached,
             notify_parent=spec.notify_parent is not False,
+            time_limit=None if spec.timeout_ms is None else spec.timeout_ms / 1000,
         )
         return Spawned(handle.id, spec.name)
 

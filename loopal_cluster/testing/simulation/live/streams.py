@@ -126,7 +126,7 @@ class SimStream(End, trio.abc.HalfCloseableStream):
     async def _checkpoint(self) -> None:
         """At least one; more of them let other tasks come first that otherwise never would."""
         await trio.lowlevel.checkpoint()
-        while self._chance.random() < 0.2:  # noqa: ASYNC110  # it is chance that ends it
+        while self._chance.random() < 0.2:  # it is chance that ends it
             await trio.lowlevel.checkpoint()
 
 
