@@ -419,7 +419,7 @@ class MetaHubCore:
         record.health = Health.AWAY
         # While it is still listed: a spawn that fails now is owed its end, should the hub come back.
         for call in self.exchange.forget(record.peer):
-            self._on_answer(call, answer_of_lost(record.name, call, reason), now)
+            self._on_answer(call, self._answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
@@ -435,6 +435,20 @@ class MetaHubCore:
                     )
                 except Refused as refused:
                     self.exchange.log("WARNING", f"hub '{other.name}' not told: {refused.detail}")
+
+    def _answer_of_lost(self, hub: str, call: Call[MetaHubThen], reason: str) -> Response | Failure:
+        """For a hub that is gone: whoever waits for the end of its agent learns that it is lost.
+
+        One that is named by an identity which the hub had not announced may have ended before, or elsewhere.
+        """
+        reason = f"hub '{hub}' is gone: {reason}"
+        match call:
+            case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
+                if agent_id is None or self.directory.has(agent.agent, hub, agent_id):
+                    address = str(agent.on(hub))
+                    waited = Waited(reason, agent=address, agent_id=agent_id, outcome=Lost(reason))
+                    return Response(call.id, waited)
+        return Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
 
     # Time.
 
@@ -482,19 +496,6 @@ class MetaHubCore:
 def qualify(address: str, hub: str) -> str:
     """An address as others see it who are not on that hub."""
     return address if "/" in address else f"{hub}/{address}"
-
-
-def answer_of_lost(hub: str, call: Call[MetaHubThen], reason: str) -> Response | Failure:
-    """For a hub that is gone: whoever waits for the end of its agent learns that it is lost."""
-    reason = f"hub '{hub}' is gone: {reason}"
-    match call:
-        case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
-            lost = Lost(reason)
-            return Response(
-                call.id, Waited(reason, agent=str(agent.on(hub)), agent_id=agent_id, outcome=lost)
-            )
-        case _:
-            return Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
 
 
 def may_repeat(call: Call[MetaHubThen]) -> bool:
