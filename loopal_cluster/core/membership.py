@@ -42,6 +42,8 @@ class HubRecord:
     joined_at: float
     """When its connection registered."""
     health: Health = Health.ALIVE
+    silent_since: float = 0.0
+    """When it was last found not to be alive."""
     agent_count: int = 0
     """As its last heartbeat had it."""
 

@@ -6,6 +6,7 @@ what an answer or a timer is for. What is asked of it is decided in ``MetaReques
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -104,6 +105,8 @@ class MetaHubCore:
     _asks: Asks = field(init=False)
     _requests: MetaRequests = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
+    _losses: deque[tuple[float, HubLost]] = field(factory=deque, init=False)
+    """The newest, for those who could not be told at once."""
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -304,11 +307,11 @@ class MetaHubCore:
             )
             self.hubs.add(record)
         self._parties[origin.peer] = HubParty(record)
-        self._on_sign_of_life(record, now)
         self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
         self.exchange.answer(origin, self._welcome_hub(record))
         if old is not None:
             self.exchange.resume(old, origin.peer, now)
+        self._on_sign_of_life(record, now)
         self._requests.revoke_again(record, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
@@ -339,8 +342,16 @@ class MetaHubCore:
         record.seen_at = now
         if record.health is not Health.ALIVE:
             record.health = Health.ALIVE
+            for at, loss in self._losses:
+                if at >= record.silent_since:
+                    self._tell(record, loss, now)
             self._timers.set(HealthDue(record.name), now + self.settings.timeouts.suspect_timeout)
             self.exchange.log("INFO", f"hub '{record.name}' is alive")
+
+    def _on_silent(self, record: HubRecord, health: Health, now: float) -> None:
+        if record.health is Health.ALIVE:
+            record.silent_since = now
+        record.health = health
 
     def _on_health_due(self, name: str, now: float) -> None:
         record, timeouts = self.hubs.get(name), self.settings.timeouts
@@ -353,7 +364,7 @@ class MetaHubCore:
             self._lose(record, reason, now)
             return
         if now >= record.seen_at + timeouts.suspect_timeout and record.health is Health.ALIVE:
-            record.health = Health.SUSPECT
+            self._on_silent(record, Health.SUSPECT, now)
             self._timeline.publish(name, None, HubSuspect(name), now)
             self.exchange.log("INFO", f"hub '{name}' is suspect: silent for {timeouts.suspect_timeout:g} s")
         suspect = record.health is Health.SUSPECT
@@ -399,7 +410,7 @@ class MetaHubCore:
         if record.instance is None:
             self._lose(record, reason, now)  # a base hub does not redial
             return
-        record.health = Health.AWAY
+        self._on_silent(record, Health.AWAY, now)
         self._timers.set(RejoinDue(record.name), now + self.settings.timeouts.rejoin_timeout)
         self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
         self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
@@ -420,22 +431,41 @@ class MetaHubCore:
         record.health = Health.AWAY
         # While it is still listed: a spawn that fails now is owed its end, should the hub come back.
         for call in self.exchange.forget(record.peer):
-            self._on_answer(call, answer_of_lost(record.name, call, reason), now)
+            self._on_answer(call, self._answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
+        loss = HubLost(record.name, reason)
+        self._losses.append((now, loss))
+        for other in self.hubs:
+            if other.health is Health.ALIVE:  # the others hear of it when they are
+                self._tell(other, loss, now)
+
+    def _tell(self, hub: HubRecord, loss: HubLost, now: float) -> None:
+        if hub.protocol is None:
+            return
         deadline = now + self.settings.timeouts.call_timeout
-        for other in self.hubs:  # one that is away will hear of it when it is back
-            if other.protocol is not None and other.peer != record.peer:
-                try:
-                    self.exchange.call(
-                        other.peer, HubLost(record.name, reason), Telling(other.name), deadline
-                    )
-                except Refused as refused:
-                    self.exchange.log("WARNING", f"hub '{other.name}' not told: {refused.detail}")
+        try:
+            self.exchange.call(hub.peer, loss, Telling(hub.name), deadline)
+        except Refused as refused:
+            self.exchange.log("WARNING", f"hub '{hub.name}' not told: {refused.detail}")
+
+    def _answer_of_lost(self, hub: str, call: Call[MetaHubThen], reason: str) -> Response | Failure:
+        """For a hub that is gone: whoever waits for the end of its agent learns that it is lost.
+
+        One that is named by an identity which the hub had not announced may have ended before, or elsewhere.
+        """
+        reason = f"hub '{hub}' is gone: {reason}"
+        match call:
+            case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
+                if agent_id is None or self.directory.has(agent.agent, hub, agent_id):
+                    address = str(agent.on(hub))
+                    waited = Waited(reason, agent=address, agent_id=agent_id, outcome=Lost(reason))
+                    return Response(call.id, waited)
+        return Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
 
     # Time.
 
@@ -448,6 +478,8 @@ class MetaHubCore:
 
     def _on_deadline(self, now: float) -> None:
         self._forgive(now)
+        while self._losses and self._losses[0][0] < now - self.settings.timeouts.lost_timeout:
+            self._losses.popleft()  # who has been silent for longer is lost itself
         for call, failure in self.exchange.take_due(now):
             self._on_answer(call, failure, now)
         while (timer := self._timers.pop_due(now)) is not None:
@@ -483,19 +515,6 @@ class MetaHubCore:
 def qualify(address: str, hub: str) -> str:
     """An address as others see it who are not on that hub."""
     return address if "/" in address else f"{hub}/{address}"
-
-
-def answer_of_lost(hub: str, call: Call[MetaHubThen], reason: str) -> Response | Failure:
-    """For a hub that is gone: whoever waits for the end of its agent learns that it is lost."""
-    reason = f"hub '{hub}' is gone: {reason}"
-    match call:
-        case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
-            lost = Lost(reason)
-            return Response(
-                call.id, Waited(reason, agent=str(agent.on(hub)), agent_id=agent_id, outcome=lost)
-            )
-        case _:
-            return Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
 
 
 def may_repeat(call: Call[MetaHubThen]) -> bool:

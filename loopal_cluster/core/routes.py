@@ -19,8 +19,8 @@ __all__ = ["Directory", "RouteCache"]
 class Directory:
     """The announced agents, by name and by hub."""
 
-    _by_name: dict[str, dict[str, float]] = field(factory=dict, init=False)
-    """Since when each is up."""
+    _by_name: dict[str, dict[str, tuple[str, float]]] = field(factory=dict, init=False)
+    """The identity of each, and since when it is up."""
     _by_hub: dict[str, set[str]] = field(factory=dict, init=False)
 
     def update(self, hub: str, announce: Announce, now: float) -> None:
@@ -33,7 +33,7 @@ class Directory:
             self._drop(name, hub)
         for entry in announce.started:
             known.add(entry.name)
-            self._by_name.setdefault(entry.name, {})[hub] = now - entry.up_ms / 1000
+            self._by_name.setdefault(entry.name, {})[hub] = (entry.id, now - entry.up_ms / 1000)
 
     def forget(self, hub: str) -> None:
         """Forget a hub's agents."""
@@ -44,13 +44,14 @@ class Directory:
         """The hubs that run an agent of this name."""
         return list(self._by_name.get(agent, ()))
 
-    def has(self, agent: str, hub: str) -> bool:
-        """Whether the hub runs an agent of this name."""
-        return agent in self._by_hub.get(hub, ())
+    def has(self, agent: str, hub: str, agent_id: str | None = None) -> bool:
+        """Whether the hub runs an agent of this name (and identity)."""
+        known_id, _ = self._by_name.get(agent, {}).get(hub, (None, 0.0))
+        return known_id is not None and agent_id in (None, known_id)
 
     def since(self, agent: str, hub: str) -> float:
         """Since when the hub's agent of this name is up, at the latest."""
-        return self._by_name[agent][hub]
+        return self._by_name[agent][hub][1]
 
     def count(self, hub: str) -> int:
         """How many agents a hub has announced."""

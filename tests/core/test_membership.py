@@ -464,6 +464,17 @@ def test_whoever_waits_for_an_agent_of_a_hub_that_is_gone_learns_that_it_is_lost
     assert answer.result == Waited(reason, agent="a/x", outcome=Lost(reason))
 
 
+@pytest.mark.parametrize(("agent_id", "code"), [("x-id", None), ("other", ErrorCode.CONNECTION_LOST)])
+def test_of_an_identity_that_a_hub_that_is_gone_has_not_announced_nobody_says_that_it_is_lost(agent_id, code):
+    meta = open_meta()
+    client, hub = attach(meta), join(meta, "a", "x")
+    meta.request(client, WaitAgent(Address("x", "a"), agent_id))
+
+    [answer] = answers(meta.request(hub, Leave()), client)
+
+    assert getattr(answer, "code", None) is code
+
+
 def test_watchers_see_that_a_hub_has_left():
     meta = open_meta()
     hub, watcher = join(meta, "a"), attach(meta, role=Role.OBSERVER)

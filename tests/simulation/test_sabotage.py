@@ -447,8 +447,10 @@ def a_heart_that_races(patch):
     intact = Uplink.beat
 
     def beat(self, now):
-        intact(self, now)
-        self._timers.set(uplink.HeartbeatDue(), now + 0.001)
+        for _ in range(500):
+            intact(self, now)
+        if self.joined:
+            self._timers.set(uplink.HeartbeatDue(), now + 0.001)
 
     patch.setattr(Uplink, "beat", beat)
 
