@@ -22,7 +22,6 @@ async def site(tmp_path, monkeypatch):
             await client.spawn("count", name="counter", persistent=True)
             await client.spawn("fail", name="broken", persistent=True)
             await client.spawn("nap", name="sleeper", persistent=True)
-            await client.interrupt("sleeper")  # its first turn, of an empty prompt
             yield site
 
 
@@ -44,8 +43,7 @@ async def test_a_program_gets_one_json_document(site):
 
 OUTCOMES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "failed": (("hub-b/broken", "the disk is full"), 1, "failed", "ValueError: the disk is full"),
-    "timed out": (("--timeout", "0.2", "hub-b/sleeper", "hi"), 5, "timed_out", "in time"),
-    "no time at all": (("--timeout", "0", "hub-b/sleeper", "hi"), 5, "timed_out", "in time"),
+    "timed out": (("--timeout", "0.1", "hub-b/sleeper", "hi"), 5, "timed_out", "in time"),
 }
 
 
@@ -107,12 +105,9 @@ async def test_an_ask_whose_program_is_interrupted_or_killed_is_withdrawn(signum
 
 TROUBLE: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an unknown agent": (("nobody", "hi"), 1, "'nobody'"),
-    "an unknown agent of a hub": (("hub-b/nobody", "hi"), 1, "'nobody'"),
     "an unknown hub": (("hub-z/counter", "hi"), 4, "'hub-z'"),
     "an ambiguous name": (("twin", "hi"), 1, "hub-a/twin, hub-b/twin"),
     "a bad address": (("a/b/c", "hi"), 2, "'b/c'"),
-    "no text": (("counter",), 2, "TEXT"),
-    "a timeout that is no number": (("--timeout", "soon", "counter", "hi"), 2, "--timeout"),
     "a timeout that is not a number": (("--timeout", "nan", "counter", "hi"), 2, "--timeout"),
     "a negative timeout": (("--timeout", "-1", "counter", "hi"), 2, "--timeout"),
 }
@@ -141,7 +136,7 @@ async def test_a_timeout_of_for_ever_is_none(site):
 # Whose an agent is.
 
 
-@pytest.mark.parametrize("place", ["local", "hub", "meta hub"])
+@pytest.mark.parametrize("place", ["hub", "meta hub"])
 async def test_an_agent_that_was_spawned_without_wait_belongs_to_nobody_and_goes_on(place, site):
     ran = await site.run("spawn", *site.places[place], "--hub", "hub-b", "--name", "free", "nap")
 
@@ -151,7 +146,7 @@ async def test_an_agent_that_was_spawned_without_wait_belongs_to_nobody_and_goes
         assert (await client.agent_info("free")).lifecycle == "Running"
 
 
-@pytest.mark.parametrize("place", ["local", "hub", "meta hub"])
+@pytest.mark.parametrize("place", ["hub", "meta hub"])
 async def test_an_agent_that_was_spawned_with_wait_ends_when_the_command_is_killed(place, site):
     at = site.places[place]
     async with site.start("spawn", *at, "--hub", "hub-b", "--name", "bound", "--wait", "nap") as spawn:
