@@ -135,14 +135,16 @@ class ClusterClient:
         """Send a message to an agent, by bare or qualified name, and return its reply.
 
         The time that is left travels with it, be it ``time_limit`` seconds or that of a cancel scope around
-        us: when it is over, or we are cancelled, the other agent's work on it is cancelled, too. With
-        ``extend``, ``time_limit`` begins anew each time that the other agent reports progress.
+        us: when it is over, or we are cancelled, the other agent's work on it is cancelled, too. Without
+        either it has 600 seconds (``ask_timeout``). With ``extend``, ``time_limit`` begins anew each time that
+        the other agent reports progress.
 
         Raises:
             trio.TooSlowError: there was no reply in time. One that comes later is dropped.
             AgentFailed: the agent replied with an error, which carries the remote traceback.
             AgentCancelled: it was interrupted.
-            AgentLost: its program, its hub or the way there broke down; whether it did the work is unknown.
+            AgentLost: it ended without a reply, or its program, its hub or the way there broke down; whether
+                it did the work is unknown.
             AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
         """
         deadline = trio.current_effective_deadline()
@@ -184,6 +186,9 @@ class ClusterClient:
     ) -> AgentHandle:
         """Start an agent, here or on another hub, and return when it is up.
 
+        A ``persistent`` one goes on after its prompt, with a turn for each message; without a prompt, the
+        first message begins its first turn.
+
         With ``notify_parent`` its outcome comes as a message; otherwise ask the handle for it. An agent
         that is not ``detached`` is cancelled when the agent that spawned it ends, or when this connection
         does. After ``time_limit`` seconds, or ``idle_limit`` seconds without any report of its own, it is
@@ -194,7 +199,7 @@ class ClusterClient:
         """
         spec = SpawnSpec(
             name=name or f"{agent_type or 'agent'}-{self._ambient.new_id()[:8]}",
-            prompt=prompt,
+            prompt=None if persistent and not prompt else prompt,  # a turn of nothing would only cost
             cwd=cwd,
             model=model,
             permission_mode=permission_mode,

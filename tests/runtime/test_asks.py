@@ -114,10 +114,8 @@ async def asking(
     async with open_test_cluster(2, agents=bench.agents, **options) as cluster:
         async with cluster["hub-a"].open_client() as client:
             x = await client.spawn(kind, hub="hub-b", name="x", persistent=kind == "turn", detached=True)
-            await trio.sleep(
-                1
-            )  # a hub that came in the same millisecond as an ask may not be whom it was for
-            bench.begun.clear()
+            # A hub that came in the same millisecond as an ask may not be whom it was for.
+            await trio.sleep(1)
             yield cluster, client, x
 
 
@@ -187,6 +185,15 @@ async def test_a_thousand_asks_at_a_time_get_each_its_own_reply(bench, autojump_
 
         assert replies == {n: f"NUMBER {n}" for n in range(1000)}
         assert open_calls(cluster) == []
+
+
+async def test_a_persistent_agent_without_a_prompt_has_no_turn_before_it_is_asked(bench, autojump_clock):
+    async with open_test_cluster(1, agents=bench.agents) as cluster, cluster["hub-a"].open_client() as client:
+        x = await client.spawn("turn", persistent=True)
+        await settled()
+        await x.ask("hello")
+
+        assert bench.begun == ["hello"]
 
 
 async def test_a_persistent_agent_takes_asks_one_after_the_other(bench, autojump_clock):

@@ -11,6 +11,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result, wrap_result
 from loopal_cluster.errors import ErrorCode, ProtocolError
 from loopal_cluster.frames import Failure, Notification, Rejected, Request, Response
+from loopal_cluster.outcomes import Done
 from loopal_cluster.payloads import MessageRouted
 from loopal_cluster.wire.codec import decode, decode_result, encode
 from loopal_cluster.wire.contents import dumps, loads, payload, user_content
@@ -203,6 +204,19 @@ def test_a_message_with_unreadable_content_is_routed_without_a_preview(content: 
     line = encode(Notification(m.AgentEvent(None, MessageRouted("a", "b", m.Opaque(content)))))
 
     assert b'"content_preview":""' in line
+
+
+def test_a_text_of_a_class_of_its_own_is_written_as_text() -> None:
+    class Text(str):
+        pass
+
+    assert dumps({"a": Text("x")}) == m.Opaque(b'{"a":"x"}')
+    assert b'"result":"x"' in encode(Response(1, m.Reply(Done(Text("x")))))
+
+
+def test_what_json_cannot_express_is_said_to_be_so() -> None:
+    with pytest.raises(TypeError, match="object cannot be expressed in JSON"):
+        dumps(object())
 
 
 # Completions of the base dialect.

@@ -37,6 +37,16 @@ def refusal(method: str, params: str) -> str:
             '{"name":"a b"}',
             "agent name 'a b' is not 1 to 64 of A-Z a-z 0-9 . _ - @ $.params.name",
         ),
+        (
+            "hub/ask",
+            '{"id":"1","source":"Human","target":"a","content":{"text":""},"timestamp":"","extend":1}',
+            "expected bool, got int @ $.params.extend",
+        ),
+        (
+            "hub/spawn_agent",
+            '{"name":"a","idle_timeout_ms":1.5}',
+            "expected int, got float @ $.params.idle_timeout_ms",
+        ),
         ("hub/spawn_agent", '{"prompt":"x"}', "required, but missing @ $.params.name"),
         ("hub/spawn_agent", '{"name":"a","detached":1}', "expected bool, got int @ $.params.detached"),
         ("hub/spawn_agent", '{"name":"a","target_hub":3}', "expected str, got int @ $.params.target_hub"),
