@@ -125,8 +125,7 @@ class SimStream(End, trio.abc.HalfCloseableStream):
 
     async def _checkpoint(self) -> None:
         """At least one; more of them let other tasks come first that otherwise never would."""
-        await trio.lowlevel.checkpoint()
-        while self._chance.random() < 0.2:  # it is chance that ends it
+        for _ in range(self._chance.choice((1, 1, 1, 1, 2, 3))):
             await trio.lowlevel.checkpoint()
 
 
