@@ -33,7 +33,7 @@ from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import OK, Decision, Permission
+from loopal_cluster.messages import OK, CancelRequest, Decision, DeliverEnvelope, Permission, Reply
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation import CHECKERS, Simulation, Weather
 
@@ -187,7 +187,7 @@ def a_message_acknowledged_before_it_was_taken(patch):
 
     def deliver(self, record, message, origin, now, receipt=None):
         intact(self, record, message, origin, now, receipt)
-        if origin is not None:
+        if origin is not None and isinstance(message, DeliverEnvelope):
             self._exchange.answer(origin, OK)
 
     patch.setattr(Deliveries, "deliver", deliver)
@@ -254,6 +254,40 @@ def an_event_that_is_dropped(patch):
         intact(self, hub, agent, payload, now)
 
     patch.setattr(Timeline, "publish", publish)
+
+
+# Asks.
+
+
+@defect("true replies")
+def a_reply_for_whoever_asked_last(patch):
+    intact = Exchange.answer
+    newest: dict[int, Any] = {}
+
+    def answer(self, origin, result):
+        if not isinstance(result, Reply):
+            return intact(self, origin, result)
+        last = newest.get(id(self), result)
+        newest[id(self)] = result
+        return intact(self, origin, last)
+
+    patch.setattr(Exchange, "answer", answer)
+
+
+@defect("no idle work")
+def an_ask_that_nobody_waits_for_and_that_is_worked_on(patch):
+    intact = Exchange.notify
+
+    def notify(self, peer, message):
+        if not isinstance(message, CancelRequest):
+            intact(self, peer, message)
+
+    patch.setattr(Exchange, "notify", notify)
+
+
+@defect("time is limited")
+def a_time_limit_that_is_forgotten(patch):
+    patch.setattr(Supervisor, "on_due", nothing)
 
 
 # Parents and children.
