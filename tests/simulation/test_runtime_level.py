@@ -15,6 +15,7 @@ from attrs import evolve
 
 from loopal_cluster.core.events import AgentEnded, PeerLost
 from loopal_cluster.runtime import hub
+from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing import Level, Peers, Simulation, Weather
 from loopal_cluster.testing.__main__ import main
@@ -22,10 +23,9 @@ from loopal_cluster.testing.simulation.live import streams
 from loopal_cluster.testing.simulation.live.halting import Halter, Switch
 from loopal_cluster.testing.simulation.live.scheduler import SimClock, seeded_scheduler
 from loopal_cluster.testing.simulation.live.streams import Reader, SimStream
-from loopal_cluster.testing.simulation.network import RESET, Connection, Line, connect
+from loopal_cluster.testing.simulation.network import RESET, Connection, Line, Pipe, connect
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.testing.simulation.script import generate
-from loopal_cluster.wire.framing import LineBuffer
 
 SEEDS = range(12)
 
@@ -95,6 +95,10 @@ def test_tracing_changes_nothing_but_the_transcript():
         assert evolve(seen, transcript=()).digest == unseen.digest
 
 
+def raise_it(error: Exception) -> None:
+    raise error
+
+
 async def finishing_order() -> list[int]:
     order: list[int] = []
 
@@ -140,7 +144,7 @@ def test_what_is_scheduled_happens_between_the_deadlines_of_tasks():
             await trio.sleep(0.75)
             seen.append((trio.current_time(), "task"))
 
-    trio.run(sleeper, clock=SimClock(schedule))
+    trio.run(sleeper, clock=SimClock(schedule, raise_it))
 
     assert seen == [(0.75, "task"), (1.0, "event"), (1.5, "task")]
 
@@ -171,7 +175,7 @@ def run_ticker(act: Any) -> list[str]:
             nursery.cancel_scope.cancel()
             switch.resume()
 
-    trio.run(main, clock=SimClock(schedule), instruments=[Halter()])
+    trio.run(main, clock=SimClock(schedule, raise_it), instruments=[Halter()])
     return said
 
 
@@ -208,7 +212,7 @@ async def read_all(stream: SimStream) -> bytes:
 
 def simulate(test: Any, line: Line | None = None) -> None:
     schedule = Schedule()
-    trio.run(test, *pair(schedule, line), clock=SimClock(schedule))
+    trio.run(test, *pair(schedule, line), clock=SimClock(schedule, raise_it))
 
 
 def test_bytes_arrive_in_order_however_they_are_cut():
@@ -313,13 +317,14 @@ def a_connection_whose_end_the_core_is_not_told(patch):
 
 
 def a_line_that_is_forgotten_when_it_comes_in_pieces(patch):
-    intact = LineBuffer.feed
+    intact = StreamChannel.receive
 
-    def feed(self, data):
-        self._open.clear()
-        return intact(self, data)
+    async def receive(self):
+        self._lines.close()
+        return await intact(self)
 
-    patch.setattr(LineBuffer, "feed", feed)
+    patch.setattr(StreamChannel, "receive", receive)
+    patch.setattr(streams, "WINDOWS", (64,))
 
 
 def a_hub_that_does_not_dial_again(patch):
@@ -372,6 +377,16 @@ def test_a_defect_of_the_runtime_is_found(defect, checker, monkeypatch):
         for seed in range(60)
         for deviation in Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run().deviations
     )
+
+
+def test_an_error_of_the_simulation_itself_comes_out(monkeypatch):
+    def surprised(*_):
+        raise LookupError("surprise")
+
+    monkeypatch.setattr(Pipe, "pump", surprised)
+
+    with pytest.raises(LookupError, match="surprise"):
+        Simulation(0, Weather.CALM, level=Level.RUNTIME).run()
 
 
 def test_a_task_that_raises_is_shown_with_its_traceback(monkeypatch):

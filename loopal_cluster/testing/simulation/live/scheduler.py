@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -27,8 +27,9 @@ class SimClock(trio.abc.Clock):
     part in the scheduling.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, on_error: Callable[[Exception], None]) -> None:
         self._schedule = schedule
+        self._on_error = on_error
         self._idle = 0
 
     def start_clock(self) -> None:
@@ -40,7 +41,7 @@ class SimClock(trio.abc.Clock):
     def deadline_to_sleep_time(self, deadline: float) -> float:
         schedule = self._schedule
         if schedule.next_at <= deadline and schedule.next_at < math.inf:
-            schedule.run_next()
+            self._run_next()
         elif deadline < math.inf:
             schedule.now = max(schedule.now, deadline)
         else:
@@ -50,6 +51,13 @@ class SimClock(trio.abc.Clock):
                 raise RuntimeError("deadlock: every task waits, and nothing will ever happen")
             return 0.1
         return 0.0
+
+    def _run_next(self) -> None:
+        try:
+            self._schedule.run_next()
+        except Exception as error:
+            # Raised from here it would break trio itself, and nothing could be cleaned up.
+            self._on_error(error)
 
 
 @contextmanager

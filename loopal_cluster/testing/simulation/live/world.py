@@ -49,11 +49,14 @@ class RuntimeWorld(World):
         self.over = False
         """Nothing that happens from now on is part of the run: its tasks are only being ended."""
         self._plot = trio.CancelScope()
+        self._error: Exception | None = None
         self._lives, self._ids = itertools.count(1), itertools.count(1)
 
     def run(self) -> History:
         with seeded_scheduler(self.seed), self._logging():
-            trio.run(self._main, clock=SimClock(self.schedule), instruments=[Halter()])
+            trio.run(self._main, clock=SimClock(self.schedule, self._on_error), instruments=[Halter()])
+        if self._error is not None:
+            raise self._error
         return self.history
 
     async def _main(self) -> None:
@@ -86,6 +89,11 @@ class RuntimeWorld(World):
             logger.removeHandler(handler)
             logger.setLevel(before[0])
             logger.propagate = before[1]
+
+    def _on_error(self, error: Exception) -> None:
+        """The simulation itself has raised: end the run, then let it out."""
+        self._error = self._error or error
+        self._plot.cancel()
 
     def on_bug(self, name: str, group: ExceptionGroup[Exception]) -> None:
         """A task has raised what nobody expects; the run cannot go on."""
