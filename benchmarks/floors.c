@@ -33,11 +33,11 @@ static int listen_somewhere(const char *path) {
     if (path) {
         snprintf(local.sun_path, sizeof local.sun_path, "%s", path + strlen("unix:"));
         check(bind(listener, (struct sockaddr *)&local, sizeof local), "bind");
-        printf("%s\n", path);
+        printf("listening on %s\n", path);
     } else {
         check(bind(listener, (struct sockaddr *)&tcp, size), "bind");
         check(getsockname(listener, (struct sockaddr *)&tcp, &size), "getsockname");
-        printf("127.0.0.1:%d\n", ntohs(tcp.sin_port));
+        printf("listening on 127.0.0.1:%d\n", ntohs(tcp.sin_port));
     }
     check(listen(listener, 1024), "listen");
     fflush(stdout);

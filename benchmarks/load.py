@@ -115,7 +115,12 @@ def measure(programs: Path, server: Server, load: Load, *, core: int | None = No
     Raises:
         BenchmarkError: it could not do its work, or something was lost, refused, misplaced or doubled.
     """
-    settings = {"connect": server.address, "token": server.token, "dialect": server.dialect, "pid": server.pid}
+    settings = {
+        "connect": server.address,
+        "token": server.token,
+        "dialect": server.dialect,
+        "pid": server.pid,
+    }
     words = [f"{name}={value}" for name, value in {**settings, **load}.items()]
     command = pinned([str(programs / "generator"), *words], core)
     began, busy, ours = time.monotonic(), busy_seconds(), _our_seconds(server)

@@ -13,7 +13,17 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 
-__all__ = ["ROOT", "TOKEN", "busy_seconds", "cpu_seconds", "pinned", "python", "resident_mb", "running", "said"]
+__all__ = [
+    "ROOT",
+    "TOKEN",
+    "busy_seconds",
+    "cpu_seconds",
+    "pinned",
+    "python",
+    "resident_mb",
+    "running",
+    "said",
+]
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "token-of-the-benchmark"

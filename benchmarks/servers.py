@@ -52,7 +52,7 @@ def open_server(name: str, programs: Path, connections: int, *, core: int | None
                 command, prefix = python("-m", "loopal_cluster", "metahub", "--bind", bind), "listening on "
                 dialect, token = "loopal", TOKEN
             case "echo" | "relay" | "relay-unix":
-                dialect, prefix, token = name.removesuffix("-unix"), "", ""
+                dialect, prefix, token = name.removesuffix("-unix"), "listening on ", ""
                 command = [str(programs / "floors"), dialect, str(connections)]
                 command += [unix] if name.endswith("unix") else []
             case "nats":

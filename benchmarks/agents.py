@@ -1,0 +1,48 @@
+"""The agents of the whole-path benchmark: one answers, one asks it as fast as it can."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import trio
+
+from loopal_cluster import AgentContext
+
+__all__ = ["answer", "ask_many"]
+
+
+async def answer(ctx: AgentContext, prompt: str) -> None:
+    """Answer every ask with what it says."""
+
+    async def reply(received: Any) -> str:
+        return str(received.text)
+
+    await ctx.serve(reply)
+
+
+async def ask_many(ctx: AgentContext, prompt: str) -> dict[str, float]:
+    """Keep ``window`` asks of ``bytes`` characters to ``target`` in flight for ``seconds``."""
+    order = json.loads(prompt)
+    text, times = "x" * order["bytes"], []
+    measuring = trio.Event()
+
+    async def ask_again_and_again() -> None:
+        while True:
+            began = trio.current_time()
+            if await ctx.ask(order["target"], text) != text:
+                raise AssertionError("the answer is not what was asked")
+            if measuring.is_set():
+                times.append(trio.current_time() - began)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(order["window"]):
+            nursery.start_soon(ask_again_and_again)
+        await trio.sleep(order["seconds"] / 4)  # until all of them are on their way
+        measuring.set()
+        began = trio.current_time()
+        await trio.sleep(order["seconds"])
+        elapsed = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    times.sort()
+    return {"per_second": len(times) / elapsed, "p50": times[len(times) // 2]}
