@@ -22,6 +22,7 @@ from benchmarks.machine import describe
 from benchmarks.routing import LOADS, SIDE_BY_SIDE, routing_rows
 from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
 from benchmarks.servers import SERVERS, find_nats
+from benchmarks.sweeps import write_plots
 from benchmarks.table import Row, markdown, number, rows_table
 from benchmarks.whole_path import WHOLE_PATH, whole_path_rows
 
@@ -72,12 +73,24 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds = min(options.seconds, 0.3) if options.quick else options.seconds
     chosen = options.only or [name for name in (*LOADS, *WHOLE_PATH) if not (options.quick and name in LONG)]
     with compiled() as programs:
-        taken = sample_all(programs, _jobs(chosen, options.nats, seconds), repeats=repeats, retries=retries)
+        if options.plots is not None:
+            servers = ["metahub", "relay", *(["nats"] if options.nats else [])]
+            return _plotted(
+                write_plots(
+                    programs, options.plots, servers, seconds=seconds, repeats=repeats, retries=retries
+                )
+            )
+        jobs = _jobs(chosen, nats=options.nats, seconds=seconds)
+        taken = sample_all(programs, jobs, repeats=repeats, retries=retries)
     whole = whole_path_rows([name for name in WHOLE_PATH if name in chosen], seconds, repeats)
     return _document(taken, whole)
 
 
-def _jobs(chosen: Sequence[str], nats: bool, seconds: float) -> list[Job]:
+def _plotted(paths: Sequence[Path]) -> dict[str, Any]:
+    return {"plots": [str(path) for path in paths], "markdown": "\n".join(map(str, paths))}
+
+
+def _jobs(chosen: Sequence[str], *, nats: bool, seconds: float) -> list[Job]:
     servers = [name for name in SERVERS if name != "nats" or nats]
     return [
         Job(server, name, placement, {"seconds": seconds, **load})

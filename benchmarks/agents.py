@@ -15,7 +15,7 @@ __all__ = ["answer", "ask_many"]
 async def answer(ctx: AgentContext, prompt: str) -> None:
     """Answer every ask with what it says."""
 
-    async def reply(received: Any) -> str:
+    async def reply(received: Any) -> str:  # noqa: ASYNC124
         return str(received.text)
 
     await ctx.serve(reply)

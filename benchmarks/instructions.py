@@ -61,7 +61,9 @@ def compare(
 ) -> tuple[list[str], bool]:
     """What there is to say about the figures, and whether they may stay."""
     if committed["python"] != surroundings["python"]:
-        return [f"instructions: {committed['python']} was counted, not {surroundings['python']}: not compared"], True
+        return [
+            f"instructions: {committed['python']} was counted, not {surroundings['python']}: not compared"
+        ], True
     lines, passed = [], True
     for name, count_now in counted.items():
         before = committed["per_route"][name]
@@ -69,7 +71,9 @@ def compare(
         verdict = "more than allowed" if change > TOLERANCE else "ok"
         if change < -TOLERANCE:
             verdict = "ok; --update, to keep it so"
-        lines.append(f"{name}: {count_now:,} instructions a route, {before:,} before, {change:+.1%}: {verdict}")
+        lines.append(
+            f"{name}: {count_now:,} instructions a route, {before:,} before, {change:+.1%}: {verdict}"
+        )
         passed = passed and change <= TOLERANCE
     changed = [name for name in PACKAGES if committed[name] != surroundings[name]]
     if changed and not passed:
@@ -87,15 +91,13 @@ def count() -> dict[str, int]:
         command = ["valgrind", "--tool=callgrind", f"--dump-before={MARK.__name__}"]
         command += [f"--callgrind-out-file={directory}/counts", *python("-m", "benchmarks.work")]
         environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchmarkError(f"callgrind: {done.stderr.strip().splitlines()[-1]}")
         # The first file has what came before the first mark; the last, without a number, what came after all.
         parts = [Path(directory, f"counts.{number + 2}") for number in range(len(WORK))]
         if not all(part.exists() for part in parts):
-            raise BenchmarkError(f"callgrind has not found {MARK.__name__} in this interpreter")
+            raise BenchmarkError(f"callgrind has not seen the calls of {MARK.__name__}")
         return {name: _total(part) // ROUTES for name, part in zip(WORK, parts, strict=True)}
 
 

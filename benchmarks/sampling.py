@@ -51,10 +51,6 @@ class Job:
     placement: Placement
     load: Load = field(eq=False)
 
-    @property
-    def connections(self) -> int:
-        return int(self.load.get("hubs", 16))
-
     def __str__(self) -> str:
         return f"{self.scenario}, {self.server}, {self.placement.name}"
 
@@ -124,5 +120,5 @@ def brief(sample: Sample) -> str:
 
 def _sample(programs: Path, job: Job) -> Sample:
     placement = job.placement
-    with open_server(job.server, programs, job.connections, core=placement.server) as server:
+    with open_server(job.server, programs, core=placement.server) as server:
         return measure(programs, server, job.load, core=placement.generator)

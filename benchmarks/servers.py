@@ -38,8 +38,8 @@ class Server:
 
 
 @contextmanager
-def open_server(name: str, programs: Path, connections: int, *, core: int | None = None) -> Iterator[Server]:
-    """Run one of ``SERVERS`` for the length of the block. ``programs`` is the directory of the compiled ones.
+def open_server(name: str, programs: Path, *, senders: int = 8, core: int | None = None) -> Iterator[Server]:
+    """Run one of ``SERVERS`` for the length of the block. ``programs`` has the compiled ones.
 
     Raises:
         BenchmarkError: it does not start.
@@ -53,7 +53,7 @@ def open_server(name: str, programs: Path, connections: int, *, core: int | None
                 dialect, token = "loopal", TOKEN
             case "echo" | "relay" | "relay-unix":
                 dialect, prefix, token = name.removesuffix("-unix"), "listening on ", ""
-                command = [str(programs / "floors"), dialect, str(connections)]
+                command = [str(programs / "floors"), dialect, str(senders)]
                 command += [unix] if name.endswith("unix") else []
             case "nats":
                 command = [find_nats(), "--addr", "127.0.0.1", "--port", "-1"]
