@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import trio
 
 from loopal_cluster import AgentContext
+from loopal_cluster.agents.inbox import Received
 
 __all__ = ["answer", "ask_many"]
 
@@ -15,8 +15,9 @@ __all__ = ["answer", "ask_many"]
 async def answer(ctx: AgentContext, prompt: str) -> None:
     """Answer every ask with what it says."""
 
-    async def reply(received: Any) -> str:  # noqa: ASYNC124
-        return str(received.text)
+    async def reply(received: Received) -> str:
+        await trio.lowlevel.checkpoint()  # as if it had something to do
+        return received.text
 
     await ctx.serve(reply)
 

@@ -31,7 +31,6 @@
 
 #define SECOND 1000000000LL
 #define MILLISECOND 1000000LL
-#define PATIENCE (20 * SECOND)  /* for something to happen at all, before we give up */
 #define HEARTBEAT (10 * SECOND) /* of each hub; a MetaHub suspects one after 30 */
 #define REGISTERING 128         /* hubs that may be registering at one time */
 #define FIRST_ID (1LL << 40)    /* of requests; what a hub asks for itself has smaller ones */
@@ -61,9 +60,9 @@ static struct {
     const char *connect, *token, *dialect, *observer;
     long hubs, senders, receivers, agents, window, bytes, delay_ms, slow_window, slow_ms, events, pid, requests;
     long ask, bare, mutual;
-    double seconds, warm_up;
+    double seconds, warm_up, patience;
 } set = {.token = "", .dialect = "loopal", .observer = "none", .hubs = 16, .senders = 8, .receivers = 8,
-         .agents = 1, .window = 16, .bytes = 200, .slow_ms = 500, .seconds = 1, .warm_up = 0.2};
+         .agents = 1, .window = 16, .bytes = 200, .slow_ms = 500, .seconds = 1, .warm_up = 0.2, .patience = 20};
 
 static const struct {
     const char *name;
@@ -90,6 +89,7 @@ static const struct {
     {"bare", 0, &set.bare, 0},                  /* 1: the receivers' agents by bare name, each in turn */
     {"seconds", 0, 0, &set.seconds},            /* to measure */
     {"warm_up", 0, 0, &set.warm_up},            /* before that */
+    {"patience", 0, 0, &set.patience},          /* with hubs that do not register and answers that do not come */
     {"requests", 0, &set.requests, 0},          /* to measure, instead of a time */
     {"pid", 0, &set.pid, 0},                    /* of the server, whose CPU time and memory are measured */
 };
@@ -626,14 +626,14 @@ static void connect_all(void) {
         if (dialect == RELAY || dialect == ECHO) continue;
         register_hub(&hubs[n]);
         wanted_ready = n - REGISTERING;
-        if (!run_until(now() + PATIENCE, is_ready)) die("only %ld hubs could register", ready_count);
+        if (!run_until(now() + set.patience * SECOND, is_ready)) die("only %ld hubs could register", ready_count);
     }
     if (strcmp(set.observer, "none") && dialect == LOOPAL) {
         open_connection(&observer, -1);
         register_hub(&observer);
     }
     wanted_ready = dialect == RELAY || dialect == ECHO ? 0 : set.hubs + (observer.fd > 0);
-    if (!run_until(now() + PATIENCE, is_ready)) die("only %ld hubs could register", ready_count);
+    if (!run_until(now() + set.patience * SECOND, is_ready)) die("only %ld hubs could register", ready_count);
     if (!strcmp(set.observer, "deaf")) watch(&observer, EPOLL_CTL_DEL, 0);
 }
 
@@ -736,7 +736,7 @@ int main(int count, char **arguments) {
     long events_seen = event_count - events_before;
 
     stopping = true;
-    run_until(now() + PATIENCE, is_settled);
+    run_until(now() + set.patience * SECOND, is_settled);
 
     long routes = measured[0].latency.total + measured[1].latency.total;
     printf("{\"seconds\":%.4f,", seconds);

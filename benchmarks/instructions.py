@@ -67,7 +67,7 @@ def compare(
     lines, passed = [], True
     for name, count_now in counted.items():
         before = committed["per_route"][name]
-        change = count_now / before - 1
+        change = round(count_now / before - 1, 6)
         verdict = "more than allowed" if change > TOLERANCE else "ok"
         if change < -TOLERANCE:
             verdict = "ok; --update, to keep it so"
