@@ -31,7 +31,7 @@
 
 #define SECOND 1000000000LL
 #define MILLISECOND 1000000LL
-#define HEARTBEAT (10 * SECOND) /* of each hub; a MetaHub suspects one after 30 */
+#define HEARTBEAT (15 * SECOND) /* of each hub, as our hubs do by default */
 #define REGISTERING 128         /* hubs that may be registering at one time */
 #define FIRST_ID (1LL << 40)    /* of requests; what a hub asks for itself has smaller ones */
 

@@ -37,7 +37,7 @@ def rows_table(rows: Sequence[Row], other: str) -> str:
     lines = [
         [
             row.work,
-            f"{row.other} {row.unit}".strip() if row.other else "",
+            row.other,
             f"{'<=' if row.at_most else '>='} {number(row.target)} {row.unit}".strip(),
             *(f"{number(row.ours[column])} {row.unit}".strip() + row.verdict(column) for column in columns),
         ]

@@ -134,7 +134,7 @@ async def asks(window: int, suffix: str, seconds: float) -> list[Row]:
         )
     ]
     if window == 16 and suffix:
-        rows.append(_row("the same: p50", 2.0, "ms", p50, at_most=True))
+        rows.append(_row(f"asks, {kind}, {window} in flight: p50", 2.0, "ms", p50, at_most=True))
     return rows
 
 
@@ -167,7 +167,7 @@ async def spawns(seconds: float) -> list[Row]:
     return [
         _row("spawn on another hub, function agent", 5, "ms", function, at_most=True),
         _row("spawn on another hub, Python process, against an interpreter that imports the same", 1.2, "x", process / ready, at_most=True),
-        _row("the same, against a bare interpreter", 1.2, "x", process / bare, at_most=True),
+        _row("spawn on another hub, Python process, against a bare interpreter", 1.2, "x", process / bare, at_most=True),
     ]  # fmt: skip
 
 
