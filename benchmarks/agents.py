@@ -39,5 +39,7 @@ async def ask_many(ctx: AgentContext, prompt: str) -> dict[str, float]:
     async with trio.open_nursery() as nursery:
         for _ in range(order["window"]):
             nursery.start_soon(ask_again_and_again)
+    if not times:
+        raise ValueError(f"no ask was answered within {order['seconds']:g} s")
     times.sort()
     return {"per_second": len(times) / order["seconds"], "p50": times[len(times) // 2]}
