@@ -1,0 +1,51 @@
+"""Rate and latency against one quantity at a time, as plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.load import Load
+from benchmarks.plots import by_series, plot
+from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
+from benchmarks.servers import SERVERS
+
+__all__ = ["SWEEPS", "write_plots"]
+
+SWEEPS: dict[str, tuple[str, dict[int, Load]]] = {
+    "window": ("requests in flight", {n: {"window": n} for n in (1, 4, 16, 64, 256, 1024)}),
+    "hubs": ("hubs, of which 16 are busy", {n: {"window": 16, "hubs": n} for n in (16, 64, 256, 1024, 4096)}),
+    "bytes": ("bytes in a message", {n: {"window": 16, "bytes": n} for n in (20, 200, 2000, 16384, 65536)}),
+}
+"""By name: what the quantity is, and the load for each value of it."""
+
+
+def write_plots(
+    programs: Path, directory: Path, servers: Sequence[str], *, seconds: float, repeats: int, retries: int
+) -> list[Path]:
+    """Measure all ``SWEEPS``, with server and generator on two cores, and write an SVG for each figure."""
+    jobs = [
+        Job(server, f"{sweep}-{value}", BOTH[0], {"seconds": seconds, **load})
+        for sweep, (_, loads) in SWEEPS.items()
+        for value, load in loads.items()
+        for server in servers
+    ]
+    found = medians(sample_all(programs, jobs, repeats=repeats, retries=retries))
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for sweep, (quantity, _) in SWEEPS.items():
+        of_sweep = [
+            (SERVERS[job.server], float(job.scenario.removeprefix(f"{sweep}-")), median)
+            for job, median in found.items()
+            if job.scenario.startswith(f"{sweep}-")
+        ]
+        for figure, name in (("rate", "requests per second"), ("p50", "p50, ms"), ("p99", "p99, ms")):
+            points = [(server, value, _figure(figure, median)) for server, value, median in of_sweep]
+            path = directory / f"{figure}-by-{sweep}.svg"
+            path.write_text(plot(f"{name}, by {quantity}", quantity, name, by_series(points)))
+            written.append(path)
+    return written
+
+
+def _figure(name: str, of: Medians) -> float:
+    return {"rate": of.rate, "p50": of.p50_ms, "p99": of.p99_ms}[name]
