@@ -61,17 +61,21 @@ class Results:
     """In the order they ended, which is also the order they expire."""
     _newest: dict[Address, str] = field(factory=dict, init=False)
 
-    def add(self, finished: FinishedAgent) -> None:
-        """Keep an outcome; forget the oldest if there are too many."""
+    def add(self, finished: FinishedAgent, *, by_name: bool = True) -> None:
+        """Keep an outcome; forget the oldest if there are too many. Without ``by_name`` only its id finds it."""
         self._by_id[finished.id] = finished
+        if by_name:
+            self._name(finished)
+        if len(self._by_id) > self._limit:
+            self._forget(next(iter(self._by_id)))
+
+    def _name(self, finished: FinishedAgent) -> None:
         self._newest[finished.address] = finished.id
         if (bare := finished.address.on(None)) != finished.address:
             # A shadow's bare name finds it too, unless an agent of this hub has used the name.
             known = self._by_id.get(self._newest.get(bare, ""))
             if known is None or known.address.hub is not None:
                 self._newest[bare] = finished.id
-        if len(self._by_id) > self._limit:
-            self._forget(next(iter(self._by_id)))
 
     def expire(self, now: float) -> None:
         """Forget what has been kept long enough."""

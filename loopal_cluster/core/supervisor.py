@@ -367,7 +367,7 @@ class Supervisor:
     def _never_up(self, record: AgentRecord, reason: str, now: float) -> None:
         """An agent of this hub could not start. Once its program ran, a repeated spawn must not run it again."""
         if record.peer is not None and record.spec.spawn_id is not None:
-            self._keep(record, Failed(reason), now, was_up=False)
+            self._keep(record, Failed(reason), now, was_up=False, by_name=False)
         self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
 
     def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
@@ -573,7 +573,9 @@ class Supervisor:
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
 
-    def _keep(self, record: AgentRecord, outcome: Outcome, now: float, *, was_up: bool) -> FinishedAgent:
+    def _keep(
+        self, record: AgentRecord, outcome: Outcome, now: float, *, was_up: bool, by_name: bool = True
+    ) -> FinishedAgent:
         """Remember how an agent ended, for those who ask later."""
         finished = FinishedAgent(
             id=record.id,
@@ -584,7 +586,7 @@ class Supervisor:
             expires_at=now + self._settings.timeouts.result_ttl,
             was_up=was_up,
         )
-        self.results.add(finished)
+        self.results.add(finished, by_name=by_name)
         return finished
 
     def _remove(self, record: AgentRecord, now: float) -> None:
