@@ -172,8 +172,8 @@ class TimeIsLimited:
 
     def check(self, history: History) -> Iterator[Deviation]:
         for life in history.lives:
-            if (limit := life.time_limit(history)) is None:
-                continue
+            if life.base or (limit := life.time_limit(history)) is None:
+                continue  # a base hub knows no limits
             ended_at = life.ended_at or history.ended_at
             halted = history.frozen_time(life.hub, life.created_at, ended_at)
             bound = life.created_at + limit * DRIFT + GONE + SLACK + halted

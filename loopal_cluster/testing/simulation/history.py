@@ -146,9 +146,9 @@ class AgentLife:
         return self.created_at <= at and (self.ended_at is None or at < self.ended_at)
 
     def time_limit(self, history: History) -> float | None:
-        """The seconds that it may take, if its spawn said so and its hub can know."""
+        """The seconds that it may take, if its spawn said so."""
         op = history.spawns.get(self.spawned_by or 0)
-        if op is None or self.base or not isinstance(op.message, SpawnAgent):
+        if op is None or not isinstance(op.message, SpawnAgent):
             return None
         timeout = op.message.spec.timeout_ms
         return None if timeout is None else timeout / 1000
