@@ -86,17 +86,20 @@ class Node(Protocol):
     """A hub or the MetaHub, as far as the world moves it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How scripts call it."""
 
     @property
     def run(self) -> int:
         """Counts the starts."""
 
     @property
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """Whether its process is there."""
 
     @property
-    def frozen(self) -> int: ...
+    def frozen(self) -> int:
+        """How many freezes hold it."""
 
     @property
     def core(self) -> Core | None:
@@ -124,10 +127,12 @@ class HubNode(Node, Protocol):
         """The cable to the MetaHub."""
 
     @property
-    def uplink(self) -> Connection | None: ...
+    def uplink(self) -> Connection | None:
+        """The connection to the MetaHub, if there is one."""
 
     @property
-    def joined(self) -> bool: ...
+    def joined(self) -> bool:
+        """Whether it is in the cluster."""
 
     @property
     def has_joined(self) -> bool:

@@ -25,9 +25,11 @@ class Reader:
     """The owner of a ``SimStream``, which is not told what arrives: it reads."""
 
     def on_frame(self, end: End, frame: Frame) -> None:
+        """Never called."""
         raise AssertionError("a stream brings bytes")
 
     def on_lost(self, end: End, reason: str) -> None:
+        """Never called."""
         raise AssertionError("a stream tells its reader")
 
 
