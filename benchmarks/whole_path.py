@@ -72,7 +72,7 @@ class Site:
 
     async def ask(self, suffix: str, window: int, seconds: float) -> tuple[float, float]:
         """Let an agent of hub-a ask one of hub-b; how many a second, and the median in ms."""
-        answerer = await self.client.spawn(f"answer{suffix}", hub="hub-b", persistent=True)
+        answerer = await self.client.spawn(f"answer{suffix}", hub="hub-b")
         order = {"target": str(answerer.address), "window": window, "bytes": 200, "seconds": seconds}
         asker = await self.client.spawn(f"ask{suffix}", json.dumps(order), hub="hub-a")
         found = json.loads(await asker.result())
@@ -84,7 +84,7 @@ class Site:
         times = []
         for _ in range(SPAWNS):
             began = time.perf_counter()
-            agent = await self.client.spawn(agent_type, hub="hub-b", persistent=True)
+            agent = await self.client.spawn(agent_type, hub="hub-b")
             times.append(time.perf_counter() - began)
             await agent.cancel()
         return statistics.median(times) * 1000
@@ -220,7 +220,7 @@ async def _cold_start() -> float:
     with tempfile.TemporaryDirectory(prefix="loopal-benchmarks-") as directory:
         with started(Path(directory), ["hub-b"]) as (address, _):
             async with connect(address, token=TOKEN) as client:
-                agent = await client.spawn("answer", hub="hub-b", persistent=True)
+                agent = await client.spawn("answer", hub="hub-b")
                 await agent.ask("hello")
                 return time.perf_counter() - began
 
