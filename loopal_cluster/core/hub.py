@@ -97,9 +97,11 @@ from loopal_cluster.messages import (
     MetaAsk,
     Progress,
     Register,
+    Reply,
     Role,
     Welcome,
 )
+from loopal_cluster.outcomes import Cancelled, TimedOut
 
 __all__ = ["HubCore"]
 
@@ -261,12 +263,12 @@ class HubCore:
         self._supervisor.on_ended(agent_id, reason, now)
         self._retire(record.peer, reason, now)
         self._disown(record.peer, asked, now)
-        self._fail(calls, f"agent '{record.name}' ended: {reason}", now)
+        self._fail(calls, f"agent '{record.name}' ended: {reason}", now, record.ending)
 
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
         """Stop talking with a peer that is gone or has said its last word."""
         asked = self.exchange.calls_for(peer)
-        self._parties.pop(peer, None)
+        party = self._parties.pop(peer, None)
         self._waits.forget(peer)
         self._asks.withdraw(peer)
         self._timeline.forget(peer)
@@ -275,7 +277,7 @@ class HubCore:
             self.uplink.lost(now)  # what it has asked it may ask again
         else:
             self._disown(peer, asked, now)
-        self._fail(calls, reason, now)
+        self._fail(calls, reason, now, party.record.ending if isinstance(party, AgentParty) else None)
 
     def _disown(self, peer: Peer, asked: list[Call[HubThen]], now: float) -> None:
         """Nobody waits any more for what a peer has asked that is gone."""
@@ -284,9 +286,19 @@ class HubCore:
             if isinstance(call.message, IDLE_ALONE):
                 self._give_up(call, now)
 
-    def _fail(self, calls: list[Call[HubThen]], reason: str, now: float) -> None:
+    def _fail(
+        self,
+        calls: list[Call[HubThen]],
+        reason: str,
+        now: float,
+        ending: Cancelled | TimedOut | None = None,
+    ) -> None:
+        """Nobody is there to answer any more. An agent that was stopped leaves its asks no doubt."""
         for call in calls:
-            self._on_answer(call, Failure(call.id, ErrorCode.CONNECTION_LOST, reason), now)
+            answer: Response | Failure = Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
+            if ending is not None and isinstance(call.message, DeliverAsk):
+                answer = Response(call.id, Reply(ending))
+            self._on_answer(call, answer, now)
 
     def _on_deadline(self, now: float) -> None:
         for call, failure in self.exchange.take_due(now):

@@ -30,7 +30,7 @@ from loopal_cluster.messages import (
     StatusInfo,
     WaitAgent,
 )
-from loopal_cluster.outcomes import Failed
+from loopal_cluster.outcomes import Cancelled, Failed
 from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
@@ -543,7 +543,8 @@ def test_an_ask_of_a_hub_that_is_closing_ends_with_the_agent():
 
     effects = hub.handle(AgentEnded("id-1", "stopped"))
 
-    assert ErrorCode.CONNECTION_LOST in [getattr(answer, "code", None) for answer in answers(effects, ann)]
+    [reply] = [answer for answer in answers(effects, ann) if isinstance(answer, Response)]
+    assert reply.result == Reply(Cancelled("hub 'here' is closing"))
 
 
 def test_an_agent_that_asks_itself_and_ends_leaves_nothing_open():

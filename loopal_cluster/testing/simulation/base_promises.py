@@ -10,7 +10,7 @@ from __future__ import annotations
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent, Waited
-from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome
+from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome, TimedOut
 from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
 from loopal_cluster.testing.simulation.history import (
     AgentLife,
@@ -90,7 +90,7 @@ def outcome_fault(
     """Why an outcome cannot be one of an agent of that name there (behind a base MetaHub: anywhere)."""
     if isinstance(outcome, Lost):
         return None if _may_be_lost(op, hub, life, history) else "nothing was lost"
-    if life is None and isinstance(outcome, Cancelled | Failed):
+    if life is None and isinstance(outcome, Cancelled | Failed | TimedOut):
         return None  # it never came up
     namesakes = [
         other for other in history.lives if other.name == name and (other.hub == hub or META in history.base)
@@ -99,6 +99,8 @@ def outcome_fault(
         return None
     ours = [other for other in namesakes if not other.base and other.ended_at is not None]
     if isinstance(outcome, Cancelled) and any(other.stop_wanted_at is not None for other in ours):
+        return None
+    if isinstance(outcome, TimedOut) and any(other.time_limit(history) is not None for other in namesakes):
         return None
     if isinstance(outcome, Failed) and any(other.said is None for other in ours):
         return None

@@ -13,7 +13,17 @@ from attrs import define, field, frozen
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
-from loopal_cluster.messages import Addressed, Ask, Completed, Envelope, Message, Route, Source, SpawnAgent
+from loopal_cluster.messages import (
+    Addressed,
+    Ask,
+    Completed,
+    Envelope,
+    Message,
+    Reply,
+    Route,
+    Source,
+    SpawnAgent,
+)
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
 __all__ = [
@@ -66,7 +76,10 @@ class Op:
             return "unknown" if self.caller_gone_at is not None else "open"
         answer = self.answers[0][1]
         if isinstance(answer, Response):
-            return "ok"
+            stopped = isinstance(answer.result, Reply) and not isinstance(
+                answer.result.outcome, Done | Failed
+            )
+            return "unknown" if stopped else "ok"
         return "unknown" if answer.code in UNKNOWN else "refused"
 
     @property
