@@ -632,6 +632,8 @@ class CancelAgent(Message[Waited]):
     agent: Address = wire("target")
     agent_id: str | None = extension()
     reason: str = extension("cancelled")
+    timed_out: bool = extension(False)
+    """True: its time is over, by its owner's clock; so it ends as ``timed_out``."""
 
 
 @frozen

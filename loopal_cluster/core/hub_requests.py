@@ -370,9 +370,9 @@ class HubRequests:
                         hub=node.hub,
                     ),
                 )
-            case CancelAgent(reason=reason):
+            case CancelAgent(reason=reason, timed_out=timed_out):
                 self._waits.park(record, origin, self._settings.timeouts.spawn_timeout, now)
-                self._supervisor.stop(record, reason, now)
+                self._supervisor.stop(record, reason, now, timed_out=timed_out)
             case ShutdownAgent():
                 record.stoppers.append(origin)
                 self._supervisor.stop(record, "shutdown", now)

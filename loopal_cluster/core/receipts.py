@@ -62,7 +62,8 @@ class Receipts:
         if message_id not in self._waiting:
             return []  # it did not come from another hub
         waiting = self._waiting.pop(message_id)
-        if isinstance(answer, Response) or answer.code in UNCERTAIN:
+        # Of an ask that was withdrawn nobody knows how far it had come; to begin it again would be twice.
+        if isinstance(answer, Response) or answer.code in UNCERTAIN | {ErrorCode.CANCELLED}:
             self._answered[message_id] = (answer, now + self._ttl)
             if len(self._answered) > self._limit:
                 self._answered.popitem(last=False)

@@ -382,16 +382,16 @@ class Supervisor:
 
     # Stopping.
 
-    def stop(self, record: AgentRecord, reason: str, now: float) -> None:
+    def stop(self, record: AgentRecord, reason: str, now: float, *, timed_out: bool = False) -> None:
         """Have an agent, and all it spawned, end. Asking twice changes nothing."""
-        self._stop(record, Cancelled(reason), now)
+        self._stop(record, TimedOut(reason) if timed_out else Cancelled(reason), now)
 
     def _stop(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
         if record.ending is not None:
             return
-        record.ending, reason = ending, ending.reason
+        record.ending = ending
         if record.hub is not None:
-            self._stop_there(record, reason, now)
+            self._stop_there(record, ending, now)
         elif record.peer is None:
             self._exchange.perform(StopAgent(record.id))
         else:
@@ -449,8 +449,9 @@ class Supervisor:
         for record in self.agents:
             self.stop(record, f"hub '{self._settings.name}' is closing", now)
 
-    def _stop_there(self, record: AgentRecord, reason: str, now: float) -> None:
-        message = CancelAgent(record.address, agent_id=record.id, reason=reason)
+    def _stop_there(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
+        timed_out = isinstance(ending, TimedOut)
+        message = CancelAgent(record.address, record.id, ending.reason, timed_out=timed_out)
         deadline = now + self._settings.timeouts.spawn_timeout
         try:
             self._uplink.call(message, StoppingRemotely(record.id), deadline)
@@ -619,6 +620,4 @@ def stopped_outcome(record: AgentRecord, answer: Response | Failure) -> Outcome 
     outcome: Outcome | None = None if isinstance(answer, Failure) else answer.result.outcome
     if outcome is None and not was_up:
         return record.ending or Cancelled("")  # it has never come up, and will not
-    if isinstance(outcome, Cancelled) and isinstance(record.ending, TimedOut):
-        return record.ending  # that hub was only told to stop it
     return outcome

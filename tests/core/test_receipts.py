@@ -29,6 +29,7 @@ SECOND, THIRD = Origin(Peer(9), 2), Origin(Peer(9), 3)
 YES = Response(0, OK)
 NO = Failure(0, ErrorCode.OVERLOADED, "the inbox is full")
 UNKNOWN = Failure(0, ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+WITHDRAWN = Failure(0, ErrorCode.CANCELLED, "its caller no longer waits")
 
 
 # The book.
@@ -52,7 +53,7 @@ def test_whoever_repeats_a_message_on_its_way_waits_for_its_answer():
     assert receipts.settle("m", YES, 0.0) == []
 
 
-@pytest.mark.parametrize("answer", [YES, UNKNOWN])
+@pytest.mark.parametrize("answer", [YES, UNKNOWN, WITHDRAWN])
 def test_whoever_repeats_an_answered_message_gets_that_answer_even_if_it_was_that_nobody_knows(answer):
     receipts = Receipts(10, 60.0)
     receipts.begin("m")

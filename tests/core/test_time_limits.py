@@ -250,22 +250,25 @@ def overdue() -> tuple[CoreDriver, Peer]:
     hub, _, up = with_shadow(timeout_ms=5000)
     wait(hub, "there/y")
     effects = hub.advance(5.0 + Timeouts().stop_grace + 2.0)
-    assert [message.agent_id for message in requests(effects, up) if isinstance(message, CancelAgent)] == [
-        "id-2"
-    ]
+    [stop] = [message for message in requests(effects, up) if isinstance(message, CancelAgent)]
+    assert (stop.agent_id, stop.reason, stop.timed_out) == ("id-2", OVER.reason, True)
     return hub, up
 
 
-def test_a_shadow_whose_end_is_not_heard_of_is_stopped_and_timed_out():
-    hub, up = overdue()
+def test_an_agent_whose_owner_says_that_its_time_is_over_has_timed_out():
+    hub, _, up = in_cluster()
+    for_remote(hub, up)
+    hub.request(up, CancelAgent(Address("r"), "s-1", "it had 5 s", timed_out=True))
 
-    effects = hub.receive(up, Response(call_of(hub, CancelAgent), Waited("", outcome=Cancelled("told to"))))
+    effects = hub.handle(AgentEnded("s-1", "terminated"))
 
-    assert waited(effects) == [OVER]
+    assert waited(effects) == [TimedOut("it had 5 s")]
 
 
-@pytest.mark.parametrize("outcome", [Done("in the nick of time"), OVER, Lost("its hub was")])
-def test_what_the_other_hub_knows_better_is_believed(outcome):
+@pytest.mark.parametrize(
+    "outcome", [Done("in the nick of time"), OVER, Lost("it was"), Cancelled("by another")]
+)
+def test_how_it_ended_says_the_other_hub(outcome):
     hub, up = overdue()
 
     effects = hub.receive(up, Response(call_of(hub, CancelAgent), Waited("", outcome=outcome)))

@@ -195,7 +195,8 @@ class Caller:
         self.answer(Failure(request_id, ErrorCode.METHOD_NOT_FOUND, f"unknown: {message.method}"))
 
     def _on_notification(self, message: Message[Any]) -> None:
-        pass
+        if isinstance(message, Progress) and (op := self._open.get(message.id)) is not None:
+            op.progress_at = self.world.schedule.now
 
     def answer(self, answer: Response | Failure) -> None:
         """Answer a request of the hub."""
@@ -551,6 +552,7 @@ class ScriptedAgent(Agent):
         self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", "interrupted"))
 
     def _on_notification(self, message: Message[Any]) -> None:
+        super()._on_notification(message)
         if isinstance(message, CancelRequest):
             self._stop_working(message.id)
         if isinstance(message, Interrupt) and not self._plan.stubborn and self.life.began_at is not None:

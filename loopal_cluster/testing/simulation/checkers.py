@@ -93,7 +93,7 @@ class OneOutcome:
         halted = history.frozen_time(op.hub, op.at, op.ended_at)
         if op.life is not None:
             halted += op.life.frozen_time(op.at, op.ended_at)
-        return op.at + op.patience * DRIFT + SLACK + halted
+        return (op.progress_at or op.at) + op.patience * DRIFT + SLACK + halted
 
 
 class DeliveredOnce:

@@ -66,6 +66,8 @@ class Op:
     life: AgentLife | None = None
     """The agent that acts; None for a client."""
     answers: list[tuple[float, Response | Failure]] = field(factory=list)
+    progress_at: float | None = None
+    """When its caller last heard that it is worked on, if that gives it its time anew."""
     caller_gone_at: float | None = None
     """When the caller ended or lost its connection: then there need not be an answer."""
 
