@@ -96,7 +96,11 @@ class _Task:
 
 @frozen
 class FunctionAgent:
-    """An async function in the hub's own process."""
+    """An async function in the hub's own process.
+
+    It ends when it is cancelled, as every trio task; one that shields itself, or blocks the process, nobody
+    can end. Give what you do not trust a process of its own (``python_agent``).
+    """
 
     function: AgentFunction
 

@@ -83,6 +83,9 @@ ABSENT = {ErrorCode.HUB_NOT_CONNECTED, ErrorCode.OVERLOADED}
 UNNAMED = {ErrorCode.AGENT_NOT_FOUND, ErrorCode.AMBIGUOUS_NAME}
 """The same of a bare name: it may have been clear then whose it is."""
 
+LOOKS = (ListHubs, MetaTopology, Resolve)
+"""What people ask who want to see what is there now; they are told if it is nothing."""
+
 FINAL = {ErrorCode.UNAUTHORIZED, ErrorCode.NAME_TAKEN, ErrorCode.INVALID_REQUEST, ErrorCode.REFUSED}
 """Refusals that dialling again will not change."""
 
@@ -105,6 +108,8 @@ class Uplink:
     """When this instance first spoke to a MetaHub."""
     _joined_at: float = field(default=-math.inf, init=False)
     """When the newest leg joined; what was first asked before is a repetition there."""
+    _lost_at: float = field(default=-math.inf, init=False)
+    """When the newest connection that joined has ended."""
     _settling_until: float = field(default=-math.inf, init=False)
     _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
@@ -216,6 +221,7 @@ class Uplink:
     def lost(self, now: float) -> None:
         """The connection is gone."""
         if self.joined:
+            self._lost_at = now
             self._timers.set(LeaseDue(), now + self._settings.timeouts.lease_timeout)
         self.peer = None
         self.joined = False
@@ -248,6 +254,10 @@ class Uplink:
         """
         if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
+        away = 0.0 if self.joined or now is None else now - self._lost_at
+        if away > self._settings.timeouts.settle_timeout and isinstance(message, LOOKS):
+            detail = f"the MetaHub is away since {away:.0f} s; this hub dials it again"
+            raise Refused(ErrorCode.NOT_IN_CLUSTER, detail)
         return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
 
     def _repeated(self, call: Call[HubThen], now: float) -> Call[HubThen]:

@@ -70,7 +70,7 @@ class SocketChannel(FrameChannel):
         sock.setblocking(False)
         self._sock = sock
         self._lines = LineBuffer(line_bytes)
-        self._unsent = b""
+        self._unsent = memoryview(b"")
         self._closed = False
 
     @classmethod
@@ -98,9 +98,9 @@ class SocketChannel(FrameChannel):
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])
         if self._unsent:
-            self._unsent += data
+            self._unsent = memoryview(self._unsent.tobytes() + data)
             return False
-        self._unsent = data
+        self._unsent = memoryview(data)
         self._send_some()
         return not self._unsent
 
@@ -112,12 +112,13 @@ class SocketChannel(FrameChannel):
             self._send_some()
 
     def _send_some(self) -> None:
+        # A view, because the rest of what a slow peer has not taken may be large, and is cut many times.
         try:
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            self._unsent = b""  # the reader is told of the broken connection by its next recv
+            self._unsent = memoryview(b"")  # the reader is told of the broken connection by its next recv
 
     def limit_lines(self, line_bytes: int) -> None:
         self._lines.max_bytes = line_bytes

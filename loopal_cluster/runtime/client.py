@@ -147,6 +147,7 @@ class ClusterClient:
                 it did the work is unknown.
             AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
         seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
         envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
@@ -325,7 +326,9 @@ class AgentHandle:
 
 
 def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None or seconds == math.inf else max(1, math.ceil(min(seconds, LONGEST) * 1000))
+    if seconds is None or seconds == math.inf:
+        return None
+    return math.ceil(min(max(seconds, 0.001), LONGEST) * 1000)
 
 
 def _renew(scope: trio.CancelScope, seconds: float) -> None:

@@ -21,7 +21,9 @@ from loopal_cluster.messages import (
     Leave,
     ListHubs,
     MetaComplete,
+    MetaTopology,
     RegisterHub,
+    Resolve,
     Role,
     Route,
     Welcome,
@@ -29,6 +31,7 @@ from loopal_cluster.messages import (
 
 from .builders import (
     answer_all,
+    answers,
     attach,
     begin,
     call_of,
@@ -351,3 +354,16 @@ def test_tokens_are_never_in_a_transcript():
     hub.connect(Link.UPLINK)
 
     assert "secret" not in "\n".join([*hub.transcript, repr(settings)])
+
+
+@pytest.mark.parametrize("message", [ListHubs(), MetaTopology(), Resolve("x")])
+def test_whoever_looks_at_the_cluster_waits_for_a_meta_hub_that_is_away_only_a_moment(message):
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.lose(up)
+    hub.advance(3.1)
+
+    [failure] = answers(hub.request(client, message), client)
+
+    assert failure.code is ErrorCode.NOT_IN_CLUSTER
+    assert failure.detail == "the MetaHub is away since 3 s; this hub dials it again"

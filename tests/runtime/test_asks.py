@@ -773,3 +773,12 @@ async def test_a_program_that_speaks_the_base_dialect_knows_no_asks():
 
         with pytest.raises(MethodNotFound, match="delivery to 'x' failed"):
             await x.ask("hello")
+
+
+async def test_an_ask_in_a_scope_that_is_cancelled_already_is_cancelled_and_nothing_is_asked(autojump_clock):
+    async with open_test_cluster(1) as one, one["hub-a"].open_client() as client:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.ask("nobody", "hi")
+
+        assert scope.cancelled_caught

@@ -130,6 +130,8 @@ def _may_be_lost(op: Op, hub: str, life: AgentLife | None, history: History) -> 
     if spawn is not None and spawn.verdict != "ok":
         return True  # whoever wanted it does not any more
     family = [life.name]
+    if life.time_limit(history) is not None:
+        return True  # its owner's hub stops it when its time is over
     ancestor = life.parent
     while ancestor is not None:
         family.append(ancestor.name)

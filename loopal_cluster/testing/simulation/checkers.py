@@ -439,8 +439,7 @@ class NoStopWithoutCause:
         if life.began_at is None or life.spawned_by is None or (life.ended_at or at + 1) <= at:
             return True
         op, parent = history.spawns[life.spawned_by], life.parent
-        limit = life.time_limit(history)
-        if op.verdict != "ok" or (limit is not None and at >= op.at + limit / DRIFT):
+        if op.verdict != "ok" or self._is_over(life, at, history):
             return True
         family = {life.name}
         ancestor = parent
@@ -454,10 +453,15 @@ class NoStopWithoutCause:
             return True
         while parent is not None:  # a grandchild may learn of it before the child does
             ends = (parent.ended_at, parent.said_at, parent.stop_wanted_at)
-            if any(end is not None and end <= at for end in ends):
+            if any(end is not None and end <= at for end in ends) or self._is_over(parent, at, history):
                 return True
             parent = parent.parent
         return op.hub != life.hub and history.troubled(0.0, at, op.hub, life.hub, META)
+
+    def _is_over(self, life: AgentLife, at: float, history: History) -> bool:
+        """Whether it has had all its time; its owner's hub may know that before itself."""
+        limit = life.time_limit(history)
+        return limit is not None and at >= history.spawns[life.spawned_by or 0].at + limit / DRIFT
 
 
 class HumansDecide:
