@@ -353,11 +353,11 @@ def an_outcome_that_is_not_repeated(patch):
 def a_cancel_that_stops_at_the_first_hub(patch):
     intact = Supervisor._stop_there
 
-    def stop_there(self, record, reason, now):
-        if "parent" in reason:
-            self.settle(record, supervisor.Cancelled(reason), now)
+    def stop_there(self, record, ending, now):
+        if "parent" in ending.reason:
+            self.settle(record, ending, now)
         else:
-            intact(self, record, reason, now)
+            intact(self, record, ending, now)
 
     patch.setattr(Supervisor, "_stop_there", stop_there)
 
