@@ -108,7 +108,7 @@ async def test_a_spawn_that_is_interrupted_cancels_the_agent_and_all_it_spawned(
 
         assert await spawn.process.wait() == 130
     async with site.a.open_client() as client:
-        assert await client.wait("chief") == Cancelled("interrupted")
+        assert (await client.wait("chief")).kind == "cancelled"
         assert (await client.wait("hub-b/worker")).kind == "cancelled"
 
 

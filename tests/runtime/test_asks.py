@@ -591,19 +591,19 @@ async def test_an_ask_of_a_hub_that_is_lost_is_lost_within_a_second(bench, autoj
         await cluster.cut("hub-b")
 
 
-async def test_an_ask_of_an_agent_that_is_stopped_is_lost(bench, autojump_clock):
+async def test_an_ask_of_an_agent_that_is_stopped_is_cancelled(bench, autojump_clock):
     async with asking(bench) as (_, _, x), trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def ask() -> None:
-            with pytest.raises(AgentLost):
+            with pytest.raises(AgentCancelled):
                 await x.ask("wait")
 
         await settled()
         await x.cancel()
 
 
-async def test_an_ask_of_a_hub_that_closes_is_lost(bench, autojump_clock):
+async def test_an_ask_of_a_hub_that_closes_is_cancelled(bench, autojump_clock):
     async with open_test_cluster(1, agents=bench.agents) as cluster, trio.open_nursery() as nursery:
         async with (
             cluster["hub-a"].open_client() as client,
@@ -618,7 +618,7 @@ async def test_an_ask_of_a_hub_that_closes_is_lost(bench, autojump_clock):
 
             @nursery.start_soon
             async def ask() -> None:
-                with pytest.raises(AgentLost):
+                with pytest.raises(AgentCancelled):
                     await x.ask("wait")
 
             await settled()
