@@ -17,7 +17,7 @@ from loopal_cluster.errors import (
     AgentTimedOut,
 )
 
-__all__ = ["Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut", "reason_of", "unwrap"]
+__all__ = ["Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut", "outcome_of", "reason_of", "unwrap"]
 
 
 @frozen
@@ -106,3 +106,9 @@ def unwrap(agent: str, outcome: Outcome) -> str:
     if isinstance(outcome, Failed) and outcome.traceback:
         error.add_note(f"Remote traceback of {agent}:\n{outcome.traceback}")
     raise error
+
+
+def outcome_of(error: AgentError) -> Outcome:
+    """The outcome that ``unwrap`` has raised as this error, without its traceback."""
+    kind = next(kind for kind, raised in _ERRORS.items() if raised is type(error))
+    return kind(error.reason)

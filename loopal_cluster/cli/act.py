@@ -15,28 +15,17 @@ from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.errors import (
-    AgentCancelled,
     AgentError,
-    AgentFailed,
-    AgentLost,
-    AgentTimedOut,
     ConfigError,
 )
 from loopal_cluster.messages import Role
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, TimedOut, outcome_of, reason_of
 from loopal_cluster.runtime.client import AgentHandle, Client
 
 __all__ = ["register"]
 
 CANCEL_TIMEOUT = 20.0
 """Seconds that an agent which is given up has to be gone; its hub has killed it long before."""
-
-OUTCOMES: dict[type[AgentError], type[Failed | Cancelled | TimedOut | Lost]] = {
-    AgentFailed: Failed,
-    AgentCancelled: Cancelled,
-    AgentTimedOut: TimedOut,
-    AgentLost: Lost,
-}
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="AGENT or HUB/AGENT.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, metavar="S", help="Seconds to wait.")]
@@ -119,9 +108,8 @@ def register(app: typer.Typer) -> None:
                 outcome = await _end(handle, Cancelled("interrupted"))
             status = _show_outcome(as_json, handle.name, where, handle.id, outcome)
             return status if stopper.signal is None else exit_status(KeyboardInterrupt())
-        return exit_status(
-            KeyboardInterrupt()
-        )  # a signal came before the agent was up: its spawn is given up
+        # A signal came before the agent was up: its spawn is given up.
+        return exit_status(KeyboardInterrupt())
 
     @async_command(app, "wait")
     async def wait(
@@ -184,7 +172,7 @@ async def _reply_of(client: Client, target: str, text: str, seconds: float | Non
     except trio.TooSlowError as error:
         return TimedOut(str(error))
     except AgentError as error:
-        return OUTCOMES[type(error)](error.reason)
+        return outcome_of(error)
 
 
 async def _address(client: Client, agent: str, as_json: bool) -> Address:
