@@ -7,10 +7,12 @@ character can occur in one. The grammar is Loopal's: split at the first ``/``.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-from attrs import field, frozen
+from attrs import field
 
 from loopal_cluster.errors import InvalidAddress
+from loopal_cluster.records import record
 
 __all__ = ["Address", "check_name", "sanitize_name"]
 
@@ -33,7 +35,7 @@ def sanitize_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:64] or "hub"
 
 
-@frozen(order=True)
+@record(order=True)
 class Address:
     """An agent, on a named hub or (``hub`` is None) wherever the reader looks first."""
 
@@ -56,7 +58,11 @@ class Address:
 
     def on(self, hub: str | None) -> Address:
         """The same agent name, on another hub or (None) bare."""
-        return Address(self.agent, hub)
+        return self if hub == self.hub else _address(self.agent, hub)
 
     def __str__(self) -> str:
         return self.agent if self.hub is None else f"{self.hub}/{self.agent}"
+
+
+# Of every message that a MetaHub passes on, one is asked for, and they are always the same few.
+_address = lru_cache(maxsize=4096)(Address)

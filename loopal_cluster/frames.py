@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
-
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Message
+from loopal_cluster.records import record
 
 __all__ = ["Failure", "Frame", "Notification", "Rejected", "Request", "Response"]
 
 
-@frozen
+@record
 class Request:
     """Something to do, with an answer due."""
 
@@ -24,14 +23,14 @@ class Request:
     message: Message[Any]
 
 
-@frozen
+@record
 class Notification:
     """Something to know. It may be dropped under load, so nothing that matters is one."""
 
     message: Message[Any]
 
 
-@frozen
+@record
 class Response:
     """The answer that says yes."""
 
@@ -40,7 +39,7 @@ class Response:
     """The result record of the request's message, or ``Opaque`` where it has not been read."""
 
 
-@frozen
+@record
 class Failure:
     """The answer that says no."""
 
@@ -50,7 +49,7 @@ class Failure:
     """One line for people; it names the thing and the value."""
 
 
-@frozen
+@record
 class Rejected:
     """A line that is not a message: what the receiver answers, if anything."""
 

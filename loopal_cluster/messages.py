@@ -12,10 +12,11 @@ import enum
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
-from attrs import Factory, field, frozen
+from attrs import Factory, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.outcomes import Outcome
+from loopal_cluster.records import record
 
 __all__ = [
     "METHODS",
@@ -130,7 +131,7 @@ def extension(default: Any = None, *, name: str | None = None) -> Any:
 # Values.
 
 
-@frozen
+@record
 class Opaque:
     """A JSON value that is passed on unread."""
 
@@ -155,7 +156,7 @@ class Role(enum.Enum):
     """Somebody who only looks."""
 
 
-@frozen
+@record
 class Protocol:
     """What a peer speaks beyond the base dialect."""
 
@@ -163,19 +164,19 @@ class Protocol:
     features: tuple[str, ...] = ()
 
 
-@frozen
+@record
 class HumanSource:
     """A human wrote it."""
 
 
-@frozen
+@record
 class AgentSource:
     """An agent wrote it; ``name`` is an address that can be answered."""
 
     name: str
 
 
-@frozen
+@record
 class ChannelSource:
     """A chat channel brought it."""
 
@@ -183,12 +184,12 @@ class ChannelSource:
     sender: str = wire("from")
 
 
-@frozen
+@record
 class ScheduledSource:
     """A timer sent it."""
 
 
-@frozen
+@record
 class SystemSource:
     """A hub made it; ``kind`` says why."""
 
@@ -198,7 +199,7 @@ class SystemSource:
 Source = HumanSource | AgentSource | ChannelSource | ScheduledSource | SystemSource
 
 
-@frozen
+@record
 class Image:
     """A picture beside a text."""
 
@@ -207,7 +208,7 @@ class Image:
     """Base64."""
 
 
-@frozen
+@record
 class UserContent:
     """What a message says."""
 
@@ -215,7 +216,7 @@ class UserContent:
     images: tuple[Image, ...] = extension(())
 
 
-@frozen
+@record
 class Envelope:
     """A message on its way to an agent."""
 
@@ -237,7 +238,7 @@ class Envelope:
     """In a repetition: how long before its hub joined (again) the message was first sent to the MetaHub."""
 
 
-@frozen
+@record
 class SpawnSpec:
     """The agent to start. Durations travel as milliseconds, so that clocks need not agree."""
 
@@ -272,7 +273,7 @@ class SpawnSpec:
     """Keys this version does not know, passed on."""
 
 
-@frozen
+@record
 class AgentNode:
     """An agent in a topology."""
 
@@ -289,7 +290,7 @@ class AgentNode:
     persistent: bool = extension(False)
 
 
-@frozen
+@record
 class HubInfo:
     """A hub as its MetaHub sees it."""
 
@@ -304,7 +305,7 @@ class HubInfo:
     """The version of our protocol it speaks; None for a base peer."""
 
 
-@frozen
+@record
 class UplinkInfo:
     """A hub's connection to its MetaHub."""
 
@@ -312,7 +313,7 @@ class UplinkInfo:
     hub_name: str
 
 
-@frozen
+@record
 class Completion:
     """The outcome of an agent, on its way to a parent on another hub."""
 
@@ -327,7 +328,7 @@ class Completion:
 # Results.
 
 
-@frozen
+@record
 class Ok:
     """Done."""
 
@@ -337,7 +338,7 @@ class Ok:
 OK = Ok()
 
 
-@frozen
+@record
 class Welcome:
     """The answer to a registration. A base peer sends and reads ``ok`` only."""
 
@@ -358,7 +359,7 @@ class Welcome:
     """The longest line the answering side reads."""
 
 
-@frozen
+@record
 class Spawned:
     """The agent is up."""
 
@@ -366,7 +367,7 @@ class Spawned:
     name: str
 
 
-@frozen
+@record
 class Waited:
     """How an agent ended, or that it has not yet."""
 
@@ -379,21 +380,21 @@ class Waited:
     outcome: Outcome | None = extension()
 
 
-@frozen
+@record
 class Reply:
     """What an agent made of an ask: ``done`` with its answer, ``failed`` or ``cancelled``."""
 
     outcome: Outcome
 
 
-@frozen
+@record
 class AgentNames:
     """The names of a hub's agents; those that run elsewhere are qualified."""
 
     agents: tuple[str, ...]
 
 
-@frozen
+@record
 class AgentDetails:
     """One agent, live or finished."""
 
@@ -409,14 +410,14 @@ class AgentDetails:
     outcome: Outcome | None = extension()
 
 
-@frozen
+@record
 class HubTopology:
     """A hub's agents."""
 
     agents: tuple[AgentNode, ...]
 
 
-@frozen
+@record
 class StatusInfo:
     """A hub in one line."""
 
@@ -429,7 +430,7 @@ class StatusInfo:
     """Answers that came when nobody waited any more, and were dropped."""
 
 
-@frozen
+@record
 class Found:
     """Where an agent is."""
 
@@ -437,14 +438,14 @@ class Found:
     hub: str | None = extension()
 
 
-@frozen
+@record
 class HubList:
     """The hubs of a cluster."""
 
     hubs: tuple[HubInfo, ...]
 
 
-@frozen
+@record
 class TopologyOf:
     """One hub's part of the cluster's topology, or why it is missing."""
 
@@ -454,14 +455,14 @@ class TopologyOf:
     """``timeout``, ``unreachable``, or the hub's own words."""
 
 
-@frozen
+@record
 class ClusterTopology:
     """Every hub's agents."""
 
     hubs: tuple[TopologyOf, ...]
 
 
-@frozen
+@record
 class Decision:
     """The answer to a permission."""
 
@@ -471,7 +472,7 @@ class Decision:
     """Who decided: an operator's name, or the policy."""
 
 
-@frozen
+@record
 class Answers:
     """The answers to a question, one per question asked."""
 
@@ -479,7 +480,7 @@ class Answers:
     by: str | None = extension()
 
 
-@frozen
+@record
 class Subscribed:
     """The start of an event stream."""
 
@@ -489,7 +490,7 @@ class Subscribed:
     """Events after ``since`` that are no longer kept."""
 
 
-@frozen
+@record
 class Initialized:
     """An agent process is there."""
 
@@ -497,7 +498,7 @@ class Initialized:
     protocol_version: int = 1
 
 
-@frozen
+@record
 class Started:
     """An agent has begun."""
 
@@ -507,7 +508,7 @@ class Started:
 # To a hub, from its agents and clients. The address of an agent on another hub is passed on.
 
 
-@frozen
+@record
 class Register(Message[Welcome]):
     """The first request on a connection to a hub's listener, or of an operator to a MetaHub."""
 
@@ -519,7 +520,7 @@ class Register(Message[Welcome]):
     protocol: Protocol | None = extension()
 
 
-@frozen
+@record
 class Route(Message[Ok]):
     """Deliver a message to an agent, wherever it is."""
 
@@ -529,7 +530,7 @@ class Route(Message[Ok]):
     envelope: Envelope
 
 
-@frozen
+@record
 class Ask(Message[Reply]):
     """Deliver a message to an agent, wherever it is, and wait for what it replies."""
 
@@ -539,7 +540,7 @@ class Ask(Message[Reply]):
     envelope: Envelope
 
 
-@frozen
+@record
 class SpawnAgent(Message[Spawned]):
     """Start an agent here, or, with ``target_hub``, there."""
 
@@ -549,7 +550,7 @@ class SpawnAgent(Message[Spawned]):
     spec: SpawnSpec
 
 
-@frozen
+@record
 class WaitAgent(Message[Waited]):
     """Wait until an agent has ended. Any number may wait."""
 
@@ -561,7 +562,7 @@ class WaitAgent(Message[Waited]):
     timeout_ms: int | None = extension()
 
 
-@frozen
+@record
 class ListAgents(Message[AgentNames]):
     """The names of a hub's agents."""
 
@@ -569,7 +570,7 @@ class ListAgents(Message[AgentNames]):
     result: ClassVar = AgentNames
 
 
-@frozen
+@record
 class AgentInfo(Message[AgentDetails]):
     """One agent, live or finished."""
 
@@ -579,7 +580,7 @@ class AgentInfo(Message[AgentDetails]):
     agent_id: str | None = extension()
 
 
-@frozen
+@record
 class Topology(Message[HubTopology]):
     """A hub's agents, with parents and children."""
 
@@ -587,7 +588,7 @@ class Topology(Message[HubTopology]):
     result: ClassVar = HubTopology
 
 
-@frozen
+@record
 class Status(Message[StatusInfo]):
     """A hub in one line."""
 
@@ -595,7 +596,7 @@ class Status(Message[StatusInfo]):
     result: ClassVar = StatusInfo
 
 
-@frozen
+@record
 class ControlAgent(Message[Ok]):
     """Hand an agent a control command."""
 
@@ -605,7 +606,7 @@ class ControlAgent(Message[Ok]):
     command: Opaque = NULL
 
 
-@frozen
+@record
 class InterruptAgent(Message[Ok]):
     """End an agent's current turn."""
 
@@ -614,7 +615,7 @@ class InterruptAgent(Message[Ok]):
     agent: Address = wire("target")
 
 
-@frozen
+@record
 class ShutdownAgent(Message[Ok]):
     """Stop an agent: ask, then terminate its process group, then kill. Answered when it is gone."""
 
@@ -623,7 +624,7 @@ class ShutdownAgent(Message[Ok]):
     agent: Address = wire("target")
 
 
-@frozen
+@record
 class CancelAgent(Message[Waited]):
     """Stop an agent and all it spawned. Answered with its outcome when it is gone."""
 
@@ -636,7 +637,7 @@ class CancelAgent(Message[Waited]):
     """True: its time is over, by its owner's clock; so it ends as ``timed_out``."""
 
 
-@frozen
+@record
 class Subscribe(Message[Subscribed]):
     """Send me every event from now on, and those kept after ``since``."""
 
@@ -645,7 +646,7 @@ class Subscribe(Message[Subscribed]):
     since: int | None = extension()
 
 
-@frozen
+@record
 class ClusterEvent(Message[None]):
     """A sequenced event, to subscribers. A jump of ``seq`` is a gap."""
 
@@ -666,7 +667,7 @@ Addressed = WaitAgent | AgentInfo | ControlAgent | InterruptAgent | ShutdownAgen
 # Between a hub and an agent.
 
 
-@frozen
+@record
 class Initialize(Message[Initialized]):
     """The first request to an agent process."""
 
@@ -675,7 +676,7 @@ class Initialize(Message[Initialized]):
     protocol_version: int = 1
 
 
-@frozen
+@record
 class AgentStart(Message[Started]):
     """Begin."""
 
@@ -699,7 +700,7 @@ class AgentStart(Message[Started]):
     depth: int = extension(0)
 
 
-@frozen
+@record
 class DeliverEnvelope(Message[Ok]):
     """A message for the receiver, or for an agent of the receiving hub."""
 
@@ -709,7 +710,7 @@ class DeliverEnvelope(Message[Ok]):
     envelope: Envelope
 
 
-@frozen
+@record
 class DeliverAsk(Message[Reply]):
     """An ask for the receiver, or for an agent of the receiving hub."""
 
@@ -719,7 +720,7 @@ class DeliverAsk(Message[Reply]):
     envelope: Envelope
 
 
-@frozen
+@record
 class Control(Message[Ok]):
     """A control command for the receiving agent."""
 
@@ -729,7 +730,7 @@ class Control(Message[Ok]):
     command: Opaque
 
 
-@frozen
+@record
 class Interrupt(Message[None]):
     """End your current turn."""
 
@@ -737,7 +738,7 @@ class Interrupt(Message[None]):
     result: ClassVar = None
 
 
-@frozen
+@record
 class Shutdown(Message[Ok]):
     """End."""
 
@@ -745,7 +746,7 @@ class Shutdown(Message[Ok]):
     result: ClassVar = Ok
 
 
-@frozen
+@record
 class AgentEvent(Message[None]):
     """Something an agent did. Hubs fill in the name; the MetaHub qualifies it."""
 
@@ -756,7 +757,7 @@ class AgentEvent(Message[None]):
     """A record of ``payloads``, or ``Opaque``."""
 
 
-@frozen
+@record
 class Completed(Message[None]):
     """An agent has ended. The last thing it says."""
 
@@ -768,7 +769,7 @@ class Completed(Message[None]):
     traceback: str | None = extension()
 
 
-@frozen
+@record
 class Permission(Message[Decision]):
     """May this tool be used? Asked by an agent; passed on to operators."""
 
@@ -785,7 +786,7 @@ class Permission(Message[Decision]):
     extra: Mapping[str, Opaque] = Factory(dict)
 
 
-@frozen
+@record
 class Question(Message[Answers]):
     """What should I do? Asked by an agent; passed on to operators."""
 
@@ -799,7 +800,7 @@ class Question(Message[Answers]):
     extra: Mapping[str, Opaque] = Factory(dict)
 
 
-@frozen
+@record
 class Decided(Message[None]):
     """To the operators who did not answer: somebody else did, or it is no longer asked."""
 
@@ -814,7 +815,7 @@ class Decided(Message[None]):
 # Between a hub and its MetaHub.
 
 
-@frozen
+@record
 class RegisterHub(Message[Welcome]):
     """The first request of a hub to its MetaHub."""
 
@@ -832,7 +833,7 @@ class RegisterHub(Message[Welcome]):
     """How long ago this instance first registered with a MetaHub; nobody can have asked it before."""
 
 
-@frozen
+@record
 class Heartbeat(Message[None]):
     """I am alive."""
 
@@ -842,7 +843,7 @@ class Heartbeat(Message[None]):
     agent_count: int = 0
 
 
-@frozen
+@record
 class MetaRoute(Message[Ok]):
     """Deliver a message to an agent on another hub."""
 
@@ -852,7 +853,7 @@ class MetaRoute(Message[Ok]):
     envelope: Envelope
 
 
-@frozen
+@record
 class MetaAsk(Message[Reply]):
     """Ask an agent on another hub."""
 
@@ -862,7 +863,7 @@ class MetaAsk(Message[Reply]):
     envelope: Envelope
 
 
-@frozen
+@record
 class Resolve(Message[Found]):
     """To a hub: do you have this agent? To a MetaHub: who has it?"""
 
@@ -871,7 +872,7 @@ class Resolve(Message[Found]):
     agent_name: str
 
 
-@frozen
+@record
 class MetaSpawn(Message[Spawned]):
     """Start an agent on ``target_hub``."""
 
@@ -881,7 +882,7 @@ class MetaSpawn(Message[Spawned]):
     spec: SpawnSpec
 
 
-@frozen
+@record
 class ListHubs(Message[HubList]):
     """The hubs of the cluster."""
 
@@ -889,7 +890,7 @@ class ListHubs(Message[HubList]):
     result: ClassVar = HubList
 
 
-@frozen
+@record
 class MetaTopology(Message[ClusterTopology]):
     """Every hub's agents."""
 
@@ -897,7 +898,7 @@ class MetaTopology(Message[ClusterTopology]):
     result: ClassVar = ClusterTopology
 
 
-@frozen
+@record
 class Announced:
     """An agent that a hub runs, for the MetaHub's directory."""
 
@@ -909,7 +910,7 @@ class Announced:
     """How long it has been up."""
 
 
-@frozen
+@record
 class Announce(Message[Ok]):
     """What a hub runs now. One at a time, so that the newest state always wins."""
 
@@ -922,7 +923,7 @@ class Announce(Message[Ok]):
     """True: ``started`` is all there is; forget the rest."""
 
 
-@frozen
+@record
 class MetaComplete(Message[Ok]):
     """An agent with a parent on another hub has ended. Repeated until answered."""
 
@@ -932,7 +933,7 @@ class MetaComplete(Message[Ok]):
     completion: Completion
 
 
-@frozen
+@record
 class HubComplete(Message[Ok]):
     """To the parent's hub: a shadow's agent has ended."""
 
@@ -942,7 +943,7 @@ class HubComplete(Message[Ok]):
     completion: Completion
 
 
-@frozen
+@record
 class Reconciled:
     """What has changed while two hubs could not hear of each other. Agent ids."""
 
@@ -952,7 +953,7 @@ class Reconciled:
     """Of those the asking hub owns: not run here, and no outcome is on its way."""
 
 
-@frozen
+@record
 class MetaReconcile(Message[Reconciled]):
     """For another hub: compare what we run for each other. Asked of each such hub after joining."""
 
@@ -966,7 +967,7 @@ class MetaReconcile(Message[Reconciled]):
     """Ids of agents that should run there for owners here."""
 
 
-@frozen
+@record
 class HubReconcile(Message[Reconciled]):
     """The same, as it reaches that hub."""
 
@@ -978,7 +979,7 @@ class HubReconcile(Message[Reconciled]):
     owns: tuple[str, ...] = ()
 
 
-@frozen
+@record
 class Leave(Message[Ok]):
     """A hub closes: it runs nothing any more and has reported all. The MetaHub need not wait for it to return."""
 
@@ -986,7 +987,7 @@ class Leave(Message[Ok]):
     result: ClassVar = Ok
 
 
-@frozen
+@record
 class HubLost(Message[Ok]):
     """To every hub: this one is gone, and so is all it ran."""
 
@@ -996,7 +997,7 @@ class HubLost(Message[Ok]):
     reason: str
 
 
-@frozen
+@record
 class CancelRequest(Message[None]):
     """I no longer wait for the answer to my request with this id."""
 
@@ -1005,7 +1006,7 @@ class CancelRequest(Message[None]):
     id: int
 
 
-@frozen
+@record
 class Progress(Message[None]):
     """I am still working on your request with this id."""
 

@@ -30,6 +30,7 @@ LEAVES = {
     "messages",
     "outcomes",
     "payloads",
+    "records",
 }
 
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
@@ -131,7 +132,17 @@ def layer_named_of_ours(module: str) -> str | None:
 
 
 def test_the_leaves_do_not_import_each_other_in_a_circle():
-    order = ["errors", "address", "config", "outcomes", "messages", "completions", "frames", "payloads"]
+    order = [
+        "errors",
+        "records",
+        "address",
+        "config",
+        "outcomes",
+        "messages",
+        "completions",
+        "frames",
+        "payloads",
+    ]
 
     for index, leaf in enumerate(order):
         known = {

@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, define, evolve
 
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.frames import Request
 from loopal_cluster.messages import Message
+from loopal_cluster.records import record
 
 __all__ = ["Call", "CallTable", "Origin"]
 
 N = TypeVar("N")
 
 
-@frozen
+@record
 class Origin:
     """A request of somebody else that is waiting for our answer."""
 
@@ -30,7 +31,7 @@ class Origin:
     id: int
 
 
-@frozen
+@record
 class Call(Generic[N]):
     """An outstanding request."""
 
@@ -68,10 +69,10 @@ class CallTable(Generic[N]):
         leg = self._legs.get(peer)
         if leg is None:
             leg = self._legs[peer] = _Leg()
-        leg.last_id += 1
-        leg.calls[leg.last_id] = Call(peer, leg.last_id, message, then, deadline, asked_at)
-        self._deadlines.set((peer, leg.last_id), deadline)
-        return Request(leg.last_id, message)
+        call_id = leg.last_id = leg.last_id + 1
+        leg.calls[call_id] = Call(peer, call_id, message, then, deadline, asked_at)
+        self._deadlines.set((peer, call_id), deadline)
+        return Request(call_id, message)
 
     def find(self, peer: Peer, call_id: int) -> Call[N] | None:
         """The call that an answer with this id would settle."""
@@ -84,7 +85,8 @@ class CallTable(Generic[N]):
         call = None if leg is None else leg.calls.pop(call_id, None)
         if call is not None:
             self._deadlines.discard((peer, call_id))
-            self._tidy(peer)
+            if peer in self._away:
+                self._tidy(peer)
         return call
 
     def extend(self, call: Call[N], deadline: float) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Frame
+from loopal_cluster.records import record
 
 __all__ = ["Disconnect", "Effect", "Joined", "Log", "Send", "StartAgent", "StopAgent"]
 
 
-@frozen
+@record
 class Send:
     """Queue a frame for a peer. A notification may be dropped if the peer is slow."""
 
@@ -19,7 +18,7 @@ class Send:
     frame: Frame
 
 
-@frozen
+@record
 class Disconnect:
     """End a connection after what is queued for it. The core has already forgotten the peer."""
 
@@ -29,12 +28,12 @@ class Disconnect:
     """Of an uplink: set if dialling again is pointless (a wrong token, a taken name)."""
 
 
-@frozen
+@record
 class Joined:
     """The MetaHub has accepted us."""
 
 
-@frozen
+@record
 class StartAgent:
     """Start an agent; answer with ``AgentStarted`` or ``AgentNotStarted``."""
 
@@ -44,7 +43,7 @@ class StartAgent:
     cwd: str
 
 
-@frozen
+@record
 class StopAgent:
     """End a started agent: close its connection, and see to it that it is gone.
 
@@ -54,7 +53,7 @@ class StopAgent:
     agent_id: str
 
 
-@frozen
+@record
 class Log:
     """Something an operator may want to know. ``level`` is a name of ``logging``."""
 

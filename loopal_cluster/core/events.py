@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 from typing import NewType
 
-from attrs import frozen
-
 from loopal_cluster.frames import Frame
+from loopal_cluster.records import record
 
 __all__ = [
     "AgentEnded",
@@ -38,7 +37,7 @@ class Link(enum.Enum):
     """The program that embeds this hub; it needs no token."""
 
 
-@frozen
+@record
 class PeerConnected:
     """A connection is up."""
 
@@ -46,7 +45,7 @@ class PeerConnected:
     link: Link = Link.ACCEPTED
 
 
-@frozen
+@record
 class FrameReceived:
     """A peer said something."""
 
@@ -54,7 +53,7 @@ class FrameReceived:
     frame: Frame
 
 
-@frozen
+@record
 class PeerLost:
     """A connection ended, whoever ended it."""
 
@@ -62,17 +61,17 @@ class PeerLost:
     reason: str
 
 
-@frozen
+@record
 class Closing:
     """The hub is to end: stop every agent, start none."""
 
 
-@frozen
+@record
 class DeadlineReached:
     """``next_deadline()`` has come."""
 
 
-@frozen
+@record
 class AgentStarted:
     """What ``StartAgent`` asked for is running; ``peer`` is the connection to it."""
 
@@ -80,7 +79,7 @@ class AgentStarted:
     peer: Peer
 
 
-@frozen
+@record
 class AgentNotStarted:
     """It could not be started."""
 
@@ -88,7 +87,7 @@ class AgentNotStarted:
     reason: str
 
 
-@frozen
+@record
 class AgentEnded:
     """It is gone: its task ended, or its whole process group did. The last event about it."""
 

@@ -113,15 +113,15 @@ class Exchange(Generic[N]):
 
     def take(self, peer: Peer, request: Request) -> Origin | None:
         """Open a peer's request; None if it is refused at once (and answered so)."""
-        requests = self._requests[peer]
-        if request.id in requests:
-            self._fail(peer, request.id, ErrorCode.INVALID_REQUEST, f"request {request.id} is already open")
+        requests, request_id = self._requests[peer], request.id
+        if request_id in requests:
+            self._fail(peer, request_id, ErrorCode.INVALID_REQUEST, f"request {request_id} is already open")
             return None
         if len(requests) >= self.limits.requests_per_peer:
-            self._fail(peer, request.id, ErrorCode.OVERLOADED, "too many unanswered requests")
+            self._fail(peer, request_id, ErrorCode.OVERLOADED, "too many unanswered requests")
             return None
-        requests[request.id] = None
-        return Origin(peer, request.id)
+        requests[request_id] = None
+        return Origin(peer, request_id)
 
     def answer(self, origin: Origin, result: Any) -> bool:
         """Answer yes. False if nobody waits any more."""
@@ -172,8 +172,9 @@ class Exchange(Generic[N]):
 
     def join(self, origin: Origin, peer: Peer, call_id: int) -> None:
         """A request is answered by this call of ours."""
-        if self.waits(origin):
-            self._requests[origin.peer][origin.id] = (peer, call_id)
+        requests = self._requests.get(origin.peer)
+        if requests is not None and origin.id in requests:
+            requests[origin.id] = (peer, call_id)
 
     def waits(self, origin: Origin) -> bool:
         """Whether a request is still open."""

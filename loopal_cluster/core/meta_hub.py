@@ -129,9 +129,9 @@ class MetaHubCore:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened; return what to do, in this order."""
         match event:
-            case FrameReceived(peer, frame):
-                if self.exchange.knows(peer):
-                    self._on_frame(peer, frame, now)
+            case FrameReceived():  # nearly always; the class alone, because a pattern of its fields costs more
+                if self.exchange.knows(event.peer):
+                    self._on_frame(event.peer, event.frame, now)
             case PeerConnected(peer):
                 self.exchange.admit(peer)
                 self._parties[peer] = Stranger()
@@ -158,9 +158,9 @@ class MetaHubCore:
         if isinstance(party, HubParty):
             self._on_sign_of_life(party.record, now)
         match frame:
-            case Request(_, message):
+            case Request():
                 if (origin := self.exchange.take(peer, frame)) is not None:
-                    self._on_request(origin, party, message, now)
+                    self._on_request(origin, party, frame.message, now)
             case Notification(message):
                 self._on_notification(peer, party, message, now)
             case Response() | Failure():
@@ -172,10 +172,10 @@ class MetaHubCore:
     def _on_request(self, origin: Origin, party: Party, message: Message[Any], now: float) -> None:
         try:
             match party:
-                case HubParty(record) if isinstance(message, Leave):
-                    self._leave(origin, record, now)
-                case HubParty(record):
-                    self._requests.on_hub_request(origin, record, message, now)
+                case HubParty() if isinstance(message, Leave):
+                    self._leave(origin, party.record, now)
+                case HubParty():
+                    self._requests.on_hub_request(origin, party.record, message, now)
                 case ClientParty():
                     self._requests.on_client_request(origin, party, message, now)
                 case Stranger():
@@ -208,18 +208,8 @@ class MetaHubCore:
 
     def _on_answer(self, call: Call[MetaHubThen], answer: Response | Failure, now: float) -> None:
         match call.then:
-            case Forwarding(origin):
-                if isinstance(answer, Response) and answer.result == Ok(ok=False):
-                    # Loopal's MetaHub does not look at this, and tells the sender that all is well.
-                    detail = "the hub could not deliver the message"
-                    answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, detail)
-                if isinstance(answer, Failure):
-                    self._requests.on_failed(call, answer, now)
-                elif isinstance(call.message, SpawnAgent):
-                    self._on_spawned(origin.peer, call.message.spec, call.peer)
-                elif isinstance(answer.result, Waited | AgentDetails):
-                    answer = Response(answer.id, self._qualified(answer.result, call.peer))
-                self.exchange.pass_on(origin, answer)
+            case Forwarding():
+                self._on_forwarded(call, call.then.origin, answer, now)
             case StoppingBase(origin):
                 if isinstance(answer, Response):
                     answer = Response(answer.id, Waited("asked to stop", timed_out=True))
@@ -238,6 +228,20 @@ class MetaHubCore:
                     self.exchange.log("WARNING", f"hub '{hub}' did not take the news: {answer.detail}")
             case unreachable:
                 assert_never(unreachable)
+
+    def _on_forwarded(
+        self, call: Call[MetaHubThen], origin: Origin, answer: Response | Failure, now: float
+    ) -> None:
+        if isinstance(answer, Response) and isinstance(answer.result, Ok) and not answer.result.ok:
+            # Loopal's MetaHub does not look at this, and tells the sender that all is well.
+            answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, "the hub could not deliver the message")
+        if isinstance(answer, Failure):
+            self._requests.on_failed(call, answer, now)
+        elif isinstance(call.message, SpawnAgent):
+            self._on_spawned(origin.peer, call.message.spec, call.peer)
+        elif isinstance(answer.result, (Waited, AgentDetails)):
+            answer = Response(answer.id, self._qualified(answer.result, call.peer))
+        self.exchange.pass_on(origin, answer)
 
     def _on_spawned(self, spawner: Peer, spec: SpawnSpec, hub: Peer) -> None:
         if isinstance(self._parties.get(spawner), ClientParty):

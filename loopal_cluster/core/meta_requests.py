@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from attrs import define, evolve, field
@@ -75,7 +76,6 @@ from loopal_cluster.messages import (
     Resolve,
     Route,
     ShutdownAgent,
-    Source,
     SpawnAgent,
     SpawnSpec,
     Status,
@@ -152,12 +152,10 @@ class MetaRequests:
     def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
         """A hub asks, mostly for one of its agents."""
         match message:
-            case MetaRoute(envelope):
-                self._check_was_there(envelope.target, envelope.asked_ms, hub)
-                self._deliver(origin, DeliverEnvelope(stamped(envelope, hub.name)), hub.name, now)
-            case MetaAsk(envelope):
-                self._check_was_there(envelope.target, envelope.asked_ms, hub)
-                self._deliver(origin, DeliverAsk(stamped(envelope, hub.name)), hub.name, now)
+            case MetaRoute():
+                self._deliver(origin, DeliverEnvelope, message.envelope, hub, now)
+            case MetaAsk():
+                self._deliver(origin, DeliverAsk, message.envelope, hub, now)
             case MetaSpawn(spec):
                 self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
                 parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
@@ -185,14 +183,15 @@ class MetaRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
-                envelope = evolve(from_client(envelope), origin_hub=None, asked_ms=None)
-                self._deliver(origin, DeliverEnvelope(envelope), None, now)
+                address = envelope.target
+                envelope = forwarded(from_client(envelope), None)
+                self._pass_on(origin, address, DeliverEnvelope(envelope), None, now)
             case Ask(envelope) | MetaAsk(envelope):
-                timeout = envelope.timeout_ms
+                address, timeout = envelope.target, envelope.timeout_ms
                 if timeout is None:
                     timeout = int(self._settings.timeouts.ask_timeout * 1000)
-                envelope = evolve(from_client(envelope), origin_hub=None, timeout_ms=timeout, asked_ms=None)
-                self._deliver(origin, DeliverAsk(envelope), None, now)
+                envelope = evolve(forwarded(from_client(envelope), None), timeout_ms=timeout)
+                self._pass_on(origin, address, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
             case Subscribe(since):
@@ -251,11 +250,17 @@ class MetaRequests:
     # To the hub that has the agent.
 
     def _deliver(
-        self, origin: Origin, message: DeliverEnvelope | DeliverAsk, sender: str | None, now: float
+        self,
+        origin: Origin,
+        method: type[DeliverEnvelope] | type[DeliverAsk],
+        envelope: Envelope,
+        sender: HubRecord,
+        now: float,
     ) -> None:
-        target = message.envelope.target
-        message = type(message)(evolve(message.envelope, target=target.on(None)))
-        self._pass_on(origin, target, message, sender, now)
+        target = envelope.target
+        if envelope.asked_ms is not None:
+            self._check_was_there(target, envelope.asked_ms, sender)
+        self._pass_on(origin, target, method(forwarded(envelope, sender.name)), sender.name, now)
 
     def _pass_on(
         self, origin: Origin, target: Address, message: Message[Any], sender: str | None, now: float
@@ -296,6 +301,8 @@ class MetaRequests:
     def _time_for(self, message: Message[Any]) -> float:
         timeouts = self._settings.timeouts
         match message:
+            case DeliverEnvelope():
+                return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
             case DeliverAsk(envelope):
@@ -550,14 +557,29 @@ class MetaRequests:
         self._timers.set(AskDue(ask_id), now + timeout)
 
 
-def stamped(envelope: Envelope, hub: str) -> Envelope:
-    """An envelope that says which hub it comes from, whatever it said before."""
-    return evolve(envelope, source=qualified(envelope, hub), origin_hub=hub, asked_ms=None)
+def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
+    """An envelope as it goes on to the hub of its target.
 
-
-def qualified(envelope: Envelope, hub: str) -> Source:
-    """The sender as others can answer it: an agent's own name, on the hub it is really on."""
+    It says which hub it comes from (None: a client of the MetaHub), whatever it said before, and its target is
+    a name on the receiving hub.
+    """
     source = envelope.source
-    if isinstance(source, AgentSource):
-        return AgentSource(f"{hub}/{source.name.rpartition('/')[2]}")
-    return source
+    if hub is not None and isinstance(source, AgentSource):
+        source = qualified(source.name, hub)
+    # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
+    return Envelope(
+        envelope.id,
+        source,
+        envelope.target.on(None),
+        envelope.content,
+        envelope.timestamp,
+        hub,
+        envelope.timeout_ms,
+        envelope.extend,
+    )
+
+
+@lru_cache(maxsize=4096)
+def qualified(agent: str, hub: str) -> AgentSource:
+    """The sender as others can answer it: an agent's own name, on the hub it is really on."""
+    return AgentSource(f"{hub}/{agent.rpartition('/')[2]}")

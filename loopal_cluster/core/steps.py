@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from attrs import frozen
-
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import MetaReconcile, Opaque, UserContent
+from loopal_cluster.records import record
 
 __all__ = [
     "AgentDue",
@@ -55,14 +54,14 @@ __all__ = [
 # With the answer to a call.
 
 
-@frozen
+@record
 class Forwarding:
     """Pass the answer on to whoever asked."""
 
     origin: Origin
 
 
-@frozen
+@record
 class Delivering:
     """Tell the sender, if one waits, whether the message was accepted."""
 
@@ -74,83 +73,83 @@ class Delivering:
     """What remembers the message, if it came from another hub."""
 
 
-@frozen
+@record
 class Judging:
     """An operator, or a MetaHub with operators, has decided."""
 
     ask_id: str
 
 
-@frozen
+@record
 class Joining:
     """The MetaHub has accepted or refused us."""
 
 
-@frozen
+@record
 class Probing:
     """A MetaHub of the base dialect has shown whether it really knows us."""
 
 
-@frozen
+@record
 class Announcing:
     """The MetaHub knows what we run; if that has changed meanwhile, tell it again."""
 
 
-@frozen
+@record
 class Leaving:
     """The MetaHub has heard our farewell, or never will."""
 
 
-@frozen
+@record
 class Initializing:
     """The agent's program is there; now it may begin."""
 
     agent_id: str
 
 
-@frozen
+@record
 class Starting:
     """The agent has begun."""
 
     agent_id: str
 
 
-@frozen
+@record
 class SpawningRemotely:
     """The other hub has started our agent or refused."""
 
     agent_id: str
 
 
-@frozen
+@record
 class Reporting:
     """The parent's hub knows the outcome."""
 
     agent_id: str
 
 
-@frozen
+@record
 class Stopping:
     """The agent has been asked to end and has had its time."""
 
     agent_id: str
 
 
-@frozen
+@record
 class StoppingRemotely:
     """The other hub has stopped our agent."""
 
     agent_id: str
 
 
-@frozen
+@record
 class StoppingBase:
     """A hub of the base dialect, which knows no cancel, has been asked to shut an agent down."""
 
     origin: Origin
 
 
-@frozen
+@record
 class Revoking:
     """The other hub does not run an agent whose spawn we have given up."""
 
@@ -158,7 +157,7 @@ class Revoking:
     hub: str
 
 
-@frozen
+@record
 class Reconciling:
     """Another hub has compared what we run for each other."""
 
@@ -167,7 +166,7 @@ class Reconciling:
     """The MetaHub has started anew, and with it every base hub."""
 
 
-@frozen
+@record
 class Resolving:
     """A hub of the base dialect has said whether it has the agent."""
 
@@ -175,7 +174,7 @@ class Resolving:
     hub: str
 
 
-@frozen
+@record
 class Gathering:
     """One hub's part of an answer."""
 
@@ -183,7 +182,7 @@ class Gathering:
     hub: str
 
 
-@frozen
+@record
 class Telling:
     """A hub has heard the news; nothing follows."""
 
@@ -213,40 +212,40 @@ MetaHubThen = Forwarding | StoppingBase | Revoking | Judging | Resolving | Gathe
 # When an instant comes.
 
 
-@frozen
+@record
 class HandshakeDue:
     """A connection that has not registered is cut."""
 
     peer: Peer
 
 
-@frozen
+@record
 class HeartbeatDue:
     """Say that we are alive."""
 
 
-@frozen
+@record
 class WaitDue:
     """A wait ends before its agent does."""
 
     origin: Origin
 
 
-@frozen
+@record
 class AskDue:
     """A permission or a question is answered in words."""
 
     ask_id: str
 
 
-@frozen
+@record
 class StartDue:
     """An agent that is not up by now has failed to start."""
 
     agent_id: str
 
 
-@frozen
+@record
 class DeliveryDue:
     """A message has waited long enough for its agent to come up."""
 
@@ -254,38 +253,38 @@ class DeliveryDue:
     number: int
 
 
-@frozen
+@record
 class AgentDue:
     """An agent has had all the time that its spawn gave it."""
 
     agent_id: str
 
 
-@frozen
+@record
 class IdleDue:
     """See whether an agent has reported nothing for too long."""
 
     agent_id: str
 
 
-@frozen
+@record
 class ReportDue:
     """Try again to bring an outcome to the parent's hub."""
 
     agent_id: str
 
 
-@frozen
+@record
 class RetryDue:
     """Ask again what a restarted MetaHub could not yet know."""
 
 
-@frozen
+@record
 class LeaseDue:
     """We have been without a MetaHub for too long."""
 
 
-@frozen
+@record
 class OwedDue:
     """The hub has not come back to hear that a spawn was given up."""
 
@@ -293,14 +292,14 @@ class OwedDue:
     agent_id: str
 
 
-@frozen
+@record
 class HealthDue:
     """See whether a hub has been silent for too long."""
 
     hub: str
 
 
-@frozen
+@record
 class RejoinDue:
     """A hub whose connection ended has not come back."""
 

@@ -33,7 +33,15 @@ from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import OK, CancelRequest, Decision, DeliverEnvelope, Permission, Reply
+from loopal_cluster.messages import (
+    OK,
+    AgentSource,
+    CancelRequest,
+    Decision,
+    DeliverEnvelope,
+    Permission,
+    Reply,
+)
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation import CHECKERS, Simulation, Weather
 
@@ -227,7 +235,7 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
 
 @defect("true sender")
 def a_sender_that_is_not_qualified(patch):
-    patch.setattr(meta_requests, "qualified", lambda envelope, hub: envelope.source)
+    patch.setattr(meta_requests, "qualified", lambda agent, hub: AgentSource(agent))
 
 
 @defect("true sender")
