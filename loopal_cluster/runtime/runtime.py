@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -108,12 +108,19 @@ class Runtime:
 
     def dispatch(self, event: Event) -> None:
         """Tell the core what happened and carry out what it decides."""
-        for effect in self._core.handle(event, trio.current_time()):
-            self._perform(effect)
+        self._dispatch([event])
+
+    def _dispatch(self, events: Iterable[Event]) -> None:
+        # What is the same for all events of a step is done once: a busy MetaHub has many in each.
+        now = trio.current_time()
+        for event in events:
+            for effect in self._core.handle(event, now):
+                self._perform(effect)
         deadline = self._core.next_deadline()
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
-        self._dispatched.unpark_all()
+        if self._dispatched:
+            self._dispatched.unpark_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the core decides has come true."""
@@ -157,8 +164,7 @@ class Runtime:
         with connection.scope:
             try:
                 async for frames in connection.channel:
-                    for frame in frames:
-                        self._on_frame(connection, frame)
+                    self._dispatch(self._received(connection, frames))
                     # Not read from while it asks and does not read. Only answers count, and only more of
                     # them than a peer of ours ever waits for: two hubs that send each other much would
                     # otherwise both stop reading, each until the other one reads.
@@ -175,31 +181,31 @@ class Runtime:
             connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
             self._mark_dirty(connection)
 
-    def _on_frame(self, connection: Connection, frame: Frame | Rejected) -> None:
-        if isinstance(frame, Rejected):
-            self._logger.info("peer %d: rejected a line: %s", connection.peer, frame.detail)
-            if frame.answer:
-                self._queue(connection, frame)
-            return
-        if isinstance(frame, Response) and isinstance(frame.result, Opaque):
-            # The call table knows what was asked, hence what the answer should look like.
-            call = self._core.exchange.calls.find(connection.peer, frame.id)
-            if call is not None:  # else it has come too late, and the core counts it
-                frame = decode_result(frame, call.message.result)
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug("%d> %s", connection.peer, brief(frame))
-        self.dispatch(FrameReceived(connection.peer, frame))
+    def _received(
+        self, connection: Connection, frames: Sequence[Frame | Rejected]
+    ) -> Iterator[FrameReceived]:
+        """The frames of a peer as events; each is read when those before it have been carried out."""
+        peer, transcript = connection.peer, self._logger.isEnabledFor(logging.DEBUG)
+        for frame in frames:
+            if isinstance(frame, Rejected):
+                self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
+                if frame.answer:
+                    self._queue(connection, frame)
+                continue
+            if isinstance(frame, Response) and isinstance(frame.result, Opaque):
+                # The call table knows what was asked, hence what the answer should look like.
+                call = self._core.exchange.calls.find(peer, frame.id)
+                if call is not None:  # else it has come too late, and the core counts it
+                    frame = decode_result(frame, call.message.result)
+            if transcript:
+                self._logger.debug("%d> %s", peer, brief(frame))
+            yield FrameReceived(peer, frame)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send(peer, frame):
-                if (connection := self._connections.get(peer)) is not None:
-                    if self._logger.isEnabledFor(logging.DEBUG):
-                        self._logger.debug(">%d %s", peer, brief(frame))
-                    if connection.stranger and isinstance(frame, Response):
-                        connection.stranger = False
-                        connection.channel.limit_lines(self._limits.line_bytes)
-                    self._queue(connection, frame)
+            case Send():
+                if (connection := self._connections.get(effect.peer)) is not None:
+                    self._send(connection, effect.frame)
             case Disconnect(peer, reason):
                 self.hang_up(peer, reason)
                 self._perform_other(effect)
@@ -207,6 +213,14 @@ class Runtime:
                 self._logger.log(logging.getLevelName(level), text)
             case _:
                 self._perform_other(effect)
+
+    def _send(self, connection: Connection, frame: Frame) -> None:
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(">%d %s", connection.peer, brief(frame))
+        if connection.stranger and isinstance(frame, Response):
+            connection.stranger = False
+            connection.channel.limit_lines(self._limits.line_bytes)
+        self._queue(connection, frame)
 
     def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
         outbox = connection.outbox
@@ -234,7 +248,8 @@ class Runtime:
         if not connection.dirty and not connection.congested:
             connection.dirty = True
             self._dirty.append(connection)
-            self._flush_wanted.unpark()
+            if self._flush_wanted:
+                self._flush_wanted.unpark()
 
     async def _flush_forever(self) -> None:
         """Once per scheduler tick, write what all the readers of that tick have queued."""
@@ -252,7 +267,8 @@ class Runtime:
         frames = connection.outbox
         if frames:
             connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
-            connection.below_mark.unpark_all()
+            if connection.below_mark:
+                connection.below_mark.unpark_all()
             if not connection.channel.send_nowait(frames):
                 connection.congested = True
                 self._nursery.start_soon(self._drain, connection)
