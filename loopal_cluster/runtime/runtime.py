@@ -30,7 +30,7 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
-from loopal_cluster.messages import AgentEvent, ClusterEvent, Opaque
+from loopal_cluster.messages import AgentEvent, ClusterEvent
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel
@@ -192,7 +192,7 @@ class Runtime:
                 if frame.answer:
                     self._queue(connection, frame)
                 continue
-            if isinstance(frame, Response) and isinstance(frame.result, Opaque):
+            if isinstance(frame, Response):
                 # The call table knows what was asked, hence what the answer should look like.
                 call = self._core.exchange.calls.find(peer, frame.id)
                 if call is not None:  # else it has come too late, and the core counts it

@@ -15,6 +15,8 @@ Next door: shapes of records in ``hooks``, lines in ``framing``, broken lines in
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -57,8 +59,12 @@ _NUMBERS: Final = {ErrorCode.METHOD_NOT_FOUND: -32601, ErrorCode.PARSE_ERROR: -3
 _BY_NUMBER: Final = {number: code for code, number in _NUMBERS.items()}
 _PLAIN: Final = frozenset({*_NUMBERS, ErrorCode.REFUSED})
 
+_METHOD_JSON: Final = {method: b'"%b"' % method.encode() for method in METHODS}
 _OK_JSON: Final = b'{"ok":true}'
 _ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
+_ENVELOPE_METHODS: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {
+    cls.method: cls for cls in _ENVELOPES
+}
 
 
 # Encoding.
@@ -68,14 +74,15 @@ def encode(frame: Frame | Rejected) -> bytes:
     """The frame as one line, with its line feed."""
     match frame:
         case Request():
-            params = _encode_params(frame.message)
-            method = frame.message.method.encode()
-            return b'{"id":%d,"jsonrpc":"2.0","method":"%b","params":%b}\n' % (frame.id, method, params)
+            message = frame.message
+            method, params = _METHOD_JSON[message.method], _encode_params(message)
+            return b'{"id":%d,"jsonrpc":"2.0","method":%b,"params":%b}\n' % (frame.id, method, params)
         case Response():
             return b'{"id":%d,"jsonrpc":"2.0","result":%b}\n' % (frame.id, _encode_result(frame.result))
         case Notification():
-            params = _encode_params(frame.message)
-            return b'{"jsonrpc":"2.0","method":"%b","params":%b}\n' % (frame.message.method.encode(), params)
+            message = frame.message
+            method, params = _METHOD_JSON[message.method], _encode_params(message)
+            return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (method, params)
         case Failure() | Rejected():
             return _encode_error(frame)
 
@@ -87,10 +94,10 @@ def _encode_params(message: Message[Any]) -> bytes:
 
 
 def _encode_result(result: Any) -> bytes:
-    if isinstance(result, Opaque):
-        return result.json
     if result is OK:
         return _OK_JSON
+    if isinstance(result, Opaque):
+        return result.json
     return dump(CONVERTER.unstructure(result))
 
 
@@ -153,8 +160,9 @@ def decode(line: bytes) -> Frame | Rejected:
     try:
         if not line.isascii():
             line.decode()  # msgspec does not look inside the strings that it leaves raw
-        envelope = _decode_envelope(line) if b'"content":' in line else None
-        frame = envelope or _classify(_read_line(line))
+        if (often := _decode_often(line)) is not None:
+            return often
+        frame = _classify(_read_line(line))
         check_depth(line)
         return frame
     except msgspec.ValidationError as error:
@@ -244,7 +252,9 @@ def _reject_shape(line: bytes, error: msgspec.ValidationError) -> Frame | Reject
     return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=not is_answer)
 
 
-# Envelopes: the one kind of message that is worth a faster way.
+# Messages between agents, and the answer to them: the two kinds of line that are worth a faster way.
+
+_OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
 
 
 class _Agent(Struct, frozen=True, forbid_unknown_fields=True):
@@ -274,33 +284,43 @@ class _EnvelopeLine(Struct, frozen=True):
 _read_envelope_line = msgspec.json.Decoder(_EnvelopeLine).decode
 # The same few addresses come again and again. Faulty ones are not kept, so the cache is small.
 _address = lru_cache(maxsize=4096)(Address.parse)
+_agent = lru_cache(maxsize=4096)(AgentSource)
 _dump_envelope = msgspec.json.Encoder().encode
 
 
-def _decode_envelope(line: bytes) -> Frame | None:
-    """Read a message between agents in one pass; None if it is anything else, or has a fault.
+def _decode_often(line: bytes) -> Frame | None:
+    """Read what is sent most in one pass; None if it is anything else, or has a fault.
 
-    The long way reads the same lines to the same frames in 8 us instead of 3, and steps over a large
-    body three times instead of once.
+    The long way reads the same lines to the same frames, in three times as long, and steps over a large body
+    three times instead of once.
     """
+    if line.endswith(b'"result":{"ok":true}}') and (match := _OK_LINE(line)) is not None:
+        return Response(int(match[1]), OK)
+    return _decode_envelope(line) if line.find(b'"content":', 0, 128) > 0 else None
+
+
+def _decode_envelope(line: bytes) -> Frame | None:
     try:
         head = _read_envelope_line(line)
-        target = _address(head.params.target)
+        params = head.params
+        target = _address(params.target)
     except ValueError:
         return None
-    params = head.params
+    content = bytes(params.content)
+    if len(content) > 2 * MAX_DEPTH - 4:  # all else is flat, and two levels deep
+        check_depth(line)
     envelope = Envelope(
         params.id,
-        AgentSource(params.source.Agent),
+        _agent(params.source.Agent),
         target,
-        Opaque(bytes(params.content)),
+        Opaque(content),
         params.timestamp,
         params.origin_hub,
         params.timeout_ms,
         params.extend,
         params.asked_ms,
     )
-    message = cast(Any, METHODS[head.method])(envelope)
+    message = _ENVELOPE_METHODS[head.method](envelope)
     return Notification(message) if head.id is None else Request(head.id, message)
 
 
@@ -333,6 +353,8 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
     hub's own callers, too, take any result with a ``message`` for an error. None for ``expected``
     leaves the result unread otherwise.
     """
+    if response.result is OK and expected is not Ok:
+        response = Response(response.id, Opaque(_OK_JSON))  # ``decode`` could not know what was asked
     if not isinstance(response.result, Opaque):
         return response
     json = response.result.json
