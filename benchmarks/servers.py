@@ -21,6 +21,7 @@ SERVERS = {
     "echo": "floor: loopback echo in C (two wake-ups)",
     "relay": "floor: byte relay in C, TCP",
     "relay-unix": "floor: byte relay in C, unix socket",
+    "trio-relay": "floor: byte relay on trio: it looks at no line",
     "nats": "nats-server",
 }
 """Names, and what is meant by them."""
@@ -55,6 +56,9 @@ def open_server(name: str, programs: Path, *, senders: int = 8, core: int | None
                 dialect, prefix, token = name.removesuffix("-unix"), "listening on ", ""
                 command = [str(programs / "floors"), dialect, str(senders)]
                 command += [unix] if name.endswith("unix") else []
+            case "trio-relay":
+                command, prefix = python("-m", "benchmarks.trio_relay", str(senders)), "listening on "
+                dialect, token = "relay", ""
             case "nats":
                 command = [find_nats(), "--addr", "127.0.0.1", "--port", "-1"]
                 dialect, prefix, token = "nats", "Listening for client connections on ", ""

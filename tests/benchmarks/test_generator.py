@@ -43,7 +43,7 @@ def test_every_route_through_the_meta_hub_arrives_once_and_is_answered(programs:
     assert sample.idle_mb > 0
 
 
-@pytest.mark.parametrize("server", ["metahub-unix", "echo", "relay", "relay-unix"])
+@pytest.mark.parametrize("server", ["metahub-unix", "echo", "relay", "relay-unix", "trio-relay"])
 def test_the_same_load_can_be_put_on_what_the_meta_hub_is_compared_with(programs: Path, server: str) -> None:
     assert run(programs, {"window": 16}, server).load.routes >= REQUESTS
 
