@@ -119,7 +119,8 @@ class Asks:
             return
         # A judge with too many open calls is passed over; it sees the ask again when it attaches again.
         try:
-            ask.calls[judge] = self._exchange.call(judge, ask.message, self._then(ask.id), ask.deadline + 1.0)
+            call = self._exchange.call(judge, ask.message, self._then(ask.id), ask.deadline + 1.0)
+            ask.calls[judge] = call.id
         except Refused as refused:
             self._exchange.log("WARNING", f"cannot ask an operator: {refused.detail}")
 

@@ -60,7 +60,7 @@ class Deliveries:
     _backlog: dict[str, dict[int, _Waiting]] = field(factory=dict, init=False)
     """By agent id, and in the order they came."""
     _last_number: int = field(default=0, init=False)
-    _asked: dict[Hashable, tuple[Peer, int]] = field(factory=dict, init=False)
+    _asked: dict[Hashable, Call[HubThen]] = field(factory=dict, init=False)
     """The calls of open asks from other hubs, by receipt."""
 
     def __attrs_post_init__(self) -> None:
@@ -103,11 +103,11 @@ class Deliveries:
         then = Delivering(
             waiting.origin, source_label(envelope), record.name, envelope.content, waiting.receipt
         )
-        call_id = self._exchange.call(peer, waiting.message, then, waiting.deadline)
+        call = self._exchange.call(peer, waiting.message, then, waiting.deadline)
         if waiting.receipt is not None and isinstance(waiting.message, DeliverAsk):
-            self._asked[waiting.receipt] = (peer, call_id)
+            self._asked[waiting.receipt] = call
             for repeated in self.receipts.waiting(waiting.receipt):
-                self._exchange.join(repeated, peer, call_id)
+                self._exchange.join(repeated, call)
 
     def deliver_once(
         self, record: AgentRecord, message: Delivered, origin: Origin, receipt: Hashable, now: float
@@ -131,7 +131,7 @@ class Deliveries:
         if (answer := self.receipts.repeat(receipt, origin)) is not None:
             self._exchange.pass_on(origin, answer)
         elif (call := self._asked.get(receipt)) is not None:
-            self._exchange.join(origin, *call)  # whoever asks again may withdraw it, too
+            self._exchange.join(origin, call)  # whoever asks again may withdraw it, too
         return True
 
     def flush(self, record: AgentRecord, now: float) -> None:

@@ -54,7 +54,7 @@ class Exchange(Generic[N]):
 
     limits: Limits
     calls: CallTable[N] = Factory(CallTable)
-    _requests: dict[Peer, dict[int, tuple[Peer, int] | None]] = field(factory=dict, init=False)
+    _requests: dict[Peer, dict[int, Call[N] | None]] = field(factory=dict, init=False)
     """Open requests by peer and id, each with the call that is made on its behalf, if one is."""
     _effects: list[Effect] = field(factory=list, init=False)
     _withdrawn: dict[Peer, list[Call[N]]] = field(factory=dict, init=False)
@@ -93,8 +93,8 @@ class Exchange(Generic[N]):
         """What was given up while its peer was away, and may still be working on."""
         return [call for call in self._withdrawn.pop(peer, ()) if call.deadline > now]
 
-    def ask_again(self, peer: Peer, call: Call[N], now: float) -> int:
-        """Send a request that has been sent before, with the time that is left for it; return its new id."""
+    def ask_again(self, peer: Peer, call: Call[N], now: float) -> Call[N]:
+        """Send a request that has been sent before, with the time that is left for it."""
         message = with_time_left(call.message, call.deadline - now)
         return self._ask(peer, message, call.then, call.deadline, call.asked_at)
 
@@ -103,8 +103,7 @@ class Exchange(Generic[N]):
 
         That is how a peer that is back can tell which of the requests that it is working on is meant.
         """
-        request_id = self.ask_again(peer, call, now)
-        self.give_up(evolve(call, peer=peer, id=request_id))
+        self.give_up(self.ask_again(peer, call, now))
 
     def hang_up(self, peer: Peer, reason: str, refusal: ErrorCode | None = None) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
@@ -144,11 +143,11 @@ class Exchange(Generic[N]):
 
     def call(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
-    ) -> int:
-        """Send a request and remember what to do with its answer; return its id.
+    ) -> Call[N]:
+        """Send a request and remember what to do with its answer.
 
-        While the peer is away, the request waits for it to ``resume``. If ``then`` has an ``origin``, that
-        is the request on whose behalf we ask.
+        While the peer is away, the request waits for it to ``resume``. If ``then`` is an ``Origin`` or has
+        one, that is the request on whose behalf we ask.
 
         Raises:
             Refused: too many calls to this peer are open.
@@ -159,22 +158,22 @@ class Exchange(Generic[N]):
 
     def _ask(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
-    ) -> int:
-        request = self.calls.open(peer, message, then, deadline, asked_at)
-        origin: Origin | None = getattr(then, "origin", None)
+    ) -> Call[N]:
+        call = self.calls.open(peer, message, then, deadline, asked_at)
+        origin = then if isinstance(then, Origin) else getattr(then, "origin", None)
         if origin is not None:
-            self.join(origin, peer, request.id)
+            self.join(origin, call)
         if peer in self._requests:
-            self._effects.append(Send(peer, request))
+            self._effects.append(Send(peer, Request(call.id, message)))
         else:
             self.calls.park(peer)
-        return request.id
+        return call
 
-    def join(self, origin: Origin, peer: Peer, call_id: int) -> None:
+    def join(self, origin: Origin, call: Call[N]) -> None:
         """A request is answered by this call of ours."""
         requests = self._requests.get(origin.peer)
         if requests is not None and origin.id in requests:
-            requests[origin.id] = (peer, call_id)
+            requests[origin.id] = call
 
     def waits(self, origin: Origin) -> bool:
         """Whether a request is still open."""
@@ -182,13 +181,12 @@ class Exchange(Generic[N]):
 
     def call_for(self, origin: Origin) -> Call[N] | None:
         """The open call that is made on behalf of a request."""
-        asked = self._requests.get(origin.peer, {}).get(origin.id)
-        return None if asked is None else self.calls.find(*asked)
+        call = self._requests.get(origin.peer, {}).get(origin.id)
+        return call if call is not None and call.open else None
 
     def calls_for(self, peer: Peer) -> list[Call[N]]:
         """The open calls that are made on behalf of a peer."""
-        asked = [call for call in self._requests.get(peer, {}).values() if call is not None]
-        return [call for where in asked if (call := self.calls.find(*where)) is not None]
+        return [call for call in self._requests.get(peer, {}).values() if call is not None and call.open]
 
     def take_answer(self, peer: Peer, answer: Response | Failure) -> Call[N] | None:
         """The call that is answered; None if it has come too late: nobody waits any more."""
@@ -215,14 +213,14 @@ class Exchange(Generic[N]):
             withdrawn.append(call)
             del withdrawn[: -self.limits.calls_per_peer]
 
-    def withdraw(self, origin: Origin, then: N) -> Call[N] | None:
-        """The caller of a request no longer waits: say so to whoever we asked on its behalf.
+    def withdraw(self, origin: Origin) -> Call[N] | None:
+        """The caller of a request no longer waits: say so to whoever it was passed on to.
 
         Return that call, if there is one; its answer, should it still come, is ignored.
         """
         call = self.call_for(origin)
         self.refuse(origin, ErrorCode.CANCELLED, "cancelled by its caller")
-        if call is None or call.then != then:
+        if call is None or call.then != origin:
             return None
         self.give_up(call)
         return call

@@ -53,7 +53,6 @@ from loopal_cluster.core.steps import (
     AskDue,
     Delivering,
     DeliveryDue,
-    Forwarding,
     HandshakeDue,
     HealthDue,
     HeartbeatDue,
@@ -431,7 +430,7 @@ class HubCore:
         call = self.exchange.call_for(origin)
         if call is not None and isinstance(call.message, DeliverAsk):
             self._give_up(call, now)
-        self.exchange.withdraw(origin, Forwarding(origin))
+        self.exchange.withdraw(origin)
 
     def _give_up(self, call: Call[HubThen], now: float) -> None:
         """Nobody waits any more for what we have asked somebody."""
@@ -454,7 +453,7 @@ class HubCore:
         match call:
             case Call(then=Delivering() as then, message=DeliverAsk() as ask):
                 self._deliveries.on_progress(call, then, ask, now)
-            case Call(then=Forwarding(origin), message=MetaAsk(envelope)) if envelope.extend:
+            case Call(then=Origin() as origin, message=MetaAsk(envelope)) if envelope.extend:
                 self.exchange.calls.extend(call, now + (envelope.timeout_ms or 0) / 1000 + 2 * LEG)
                 self.exchange.notify(origin.peer, Progress(origin.id))
             case _:
@@ -465,7 +464,7 @@ class HubCore:
             return
         answer = self.uplink.judged(call, answer)
         match call.then:
-            case Forwarding(origin):
+            case Origin() as origin:
                 self.exchange.pass_on(origin, answer)
             case Delivering() as then:
                 self._deliveries.on_answer(then, answer, now)

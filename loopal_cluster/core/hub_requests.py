@@ -24,7 +24,7 @@ from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.results import Results
-from loopal_cluster.core.steps import AskDue, Forwarding, HubThen, Timer
+from loopal_cluster.core.steps import AskDue, HubThen, Timer
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
@@ -205,7 +205,7 @@ class HubRequests:
         self, origin: Origin, message: Message[Any], now: float, *, timeout: float | None = None
     ) -> None:
         timeout = self._settings.timeouts.call_timeout if timeout is None else timeout
-        self._uplink.call(message, Forwarding(origin), now + timeout + 2 * LEG, now=now)
+        self._uplink.call(message, origin, now + timeout + 2 * LEG, now=now)
 
     # Messages.
 
@@ -381,7 +381,7 @@ class HubRequests:
                 self._exchange.answer(origin, OK)
             case ControlAgent(command=command):
                 deadline = now + self._settings.timeouts.call_timeout
-                self._exchange.call(self._running(record), Control(command), Forwarding(origin), deadline)
+                self._exchange.call(self._running(record), Control(command), origin, deadline)
 
     def _running(self, record: AgentRecord) -> Peer:
         if record.peer is None or record.lifecycle is Lifecycle.SPAWNING:

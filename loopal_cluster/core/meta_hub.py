@@ -37,7 +37,6 @@ from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, 
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
     AskDue,
-    Forwarding,
     Gathering,
     HandshakeDue,
     HealthDue,
@@ -156,7 +155,9 @@ class MetaHubCore:
     def _on_frame(self, peer: Peer, frame: Frame, now: float) -> None:
         party = self._parties[peer]
         if isinstance(party, HubParty):
-            self._on_sign_of_life(party.record, now)
+            party.record.seen_at = now
+            if party.record.health is not Health.ALIVE:
+                self._on_sign_of_life(party.record, now)
         match frame:
             case Request():
                 if (origin := self.exchange.take(peer, frame)) is not None:
@@ -197,7 +198,7 @@ class MetaHubCore:
                 self._asks.withdraw(peer, request_id)
                 self._requests.withdraw(peer, request_id)
                 origin = Origin(peer, request_id)
-                call = self.exchange.withdraw(origin, Forwarding(origin))
+                call = self.exchange.withdraw(origin)
                 if call is not None and isinstance(call.message, SpawnAgent):
                     self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
             case Progress(call_id), HubParty():
@@ -208,8 +209,8 @@ class MetaHubCore:
 
     def _on_answer(self, call: Call[MetaHubThen], answer: Response | Failure, now: float) -> None:
         match call.then:
-            case Forwarding():
-                self._on_forwarded(call, call.then.origin, answer, now)
+            case Origin() as origin:
+                self._on_forwarded(call, origin, answer, now)
             case StoppingBase(origin):
                 if isinstance(answer, Response):
                     answer = Response(answer.id, Waited("asked to stop", timed_out=True))
@@ -315,7 +316,9 @@ class MetaHubCore:
         self.exchange.answer(origin, self._welcome_hub(record))
         if old is not None:
             self.exchange.resume(old, origin.peer, now)
-        self._on_sign_of_life(record, now)
+        record.seen_at = now
+        if record.health is not Health.ALIVE:
+            self._on_sign_of_life(record, now)
         self._requests.revoke_again(record, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
@@ -343,14 +346,13 @@ class MetaHubCore:
     # Health.
 
     def _on_sign_of_life(self, record: HubRecord, now: float) -> None:
-        record.seen_at = now
-        if record.health is not Health.ALIVE:
-            record.health = Health.ALIVE
-            for at, loss in self._losses:
-                if at >= record.silent_since:
-                    self._tell(record, loss, now)
-            self._timers.set(HealthDue(record.name), now + self.settings.timeouts.suspect_timeout)
-            self.exchange.log("INFO", f"hub '{record.name}' is alive")
+        """A hub that was not alive is."""
+        record.health = Health.ALIVE
+        for at, loss in self._losses:
+            if at >= record.silent_since:
+                self._tell(record, loss, now)
+        self._timers.set(HealthDue(record.name), now + self.settings.timeouts.suspect_timeout)
+        self.exchange.log("INFO", f"hub '{record.name}' is alive")
 
     def _on_silent(self, record: HubRecord, health: Health, now: float) -> None:
         if record.health is Health.ALIVE:
@@ -464,7 +466,7 @@ class MetaHubCore:
         """
         reason = f"hub '{hub}' is gone: {reason}"
         match call:
-            case Call(then=Forwarding(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
+            case Call(then=Origin(), message=WaitAgent(agent, agent_id) | CancelAgent(agent, agent_id)):
                 if agent_id is None or self.directory.has(agent.agent, hub, agent_id):
                     address = str(agent.on(hub))
                     waited = Waited(reason, agent=address, agent_id=agent_id, outcome=Lost(reason))

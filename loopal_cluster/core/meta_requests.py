@@ -30,7 +30,6 @@ from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory, RouteCache
 from loopal_cluster.core.steps import (
     AskDue,
-    Forwarding,
     Gathering,
     MetaHubThen,
     OwedDue,
@@ -277,7 +276,7 @@ class MetaRequests:
             self._owe(hub, message, now)
         if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
-        then: MetaHubThen = Forwarding(origin)
+        then: MetaHubThen = origin
         if isinstance(message, DeliverAsk) and not record.speaks("ask"):
             raise Refused(
                 ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' takes messages for its agents, but no asks"
@@ -386,7 +385,7 @@ class MetaRequests:
     def on_progress(self, call: Call[MetaHubThen], now: float) -> None:
         """A hub's agent is still working on an ask: it may take longer, if its caller allows that."""
         match call:
-            case Call(then=Forwarding(origin), message=DeliverAsk(envelope)) if envelope.extend:
+            case Call(then=Origin() as origin, message=DeliverAsk(envelope)) if envelope.extend:
                 self._exchange.calls.extend(call, now + self._time_for(call.message) + LEG)
                 self._exchange.notify(origin.peer, Progress(origin.id))
             case _:

@@ -18,7 +18,6 @@ __all__ = [
     "AskDue",
     "Delivering",
     "DeliveryDue",
-    "Forwarding",
     "Gathering",
     "HandshakeDue",
     "HealthDue",
@@ -52,13 +51,6 @@ __all__ = [
 ]
 
 # With the answer to a call.
-
-
-@record
-class Forwarding:
-    """Pass the answer on to whoever asked."""
-
-    origin: Origin
 
 
 @record
@@ -190,7 +182,7 @@ class Telling:
 
 
 HubThen = (
-    Forwarding
+    Origin
     | Delivering
     | Judging
     | Joining
@@ -207,7 +199,7 @@ HubThen = (
     | Reconciling
 )
 
-MetaHubThen = Forwarding | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
+MetaHubThen = Origin | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
 
 # When an instant comes.
 

@@ -16,7 +16,7 @@ from attrs import define, evolve, field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
-from loopal_cluster.core.calls import Call
+from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Joined
 from loopal_cluster.core.events import Peer
@@ -24,7 +24,6 @@ from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.steps import (
     Announcing,
-    Forwarding,
     HeartbeatDue,
     HubThen,
     Joining,
@@ -246,7 +245,9 @@ class Uplink:
         """Whether there is a MetaHub, or will be again."""
         return self._leg is not None
 
-    def call(self, message: Message[Any], then: HubThen, deadline: float, *, now: float | None = None) -> int:
+    def call(
+        self, message: Message[Any], then: HubThen, deadline: float, *, now: float | None = None
+    ) -> Call[HubThen]:
         """Ask the MetaHub; if it is away, as soon as it is back. ``now`` is for what must not be done twice.
 
         Raises:
@@ -297,7 +298,7 @@ class Uplink:
         """Ask again what was not believed."""
         retries, self._retries = self._retries, []
         for call in retries:
-            if isinstance(call.then, Forwarding) and not self._exchange.waits(call.then.origin):
+            if isinstance(call.then, Origin) and not self._exchange.waits(call.then):
                 continue  # nobody wants to know any more
             assert self._leg is not None
             self._exchange.ask_again(self._leg, self._repeated(call, now), now)

@@ -9,7 +9,6 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.effects import Disconnect, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
-from loopal_cluster.core.steps import Forwarding
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import OK, CancelRequest, Interrupt, MetaAsk, Route, Status, WaitAgent
@@ -149,11 +148,11 @@ def test_the_calls_to_a_peer_are_handed_over_when_it_is_forgotten():
 def test_withdrawing_a_request_answers_it_and_tells_whoever_was_asked_for_it():
     exchange = talk()
     origin = exchange.take(A, Request(7, Status()))
-    exchange.call(B, Status(), Forwarding(origin), 1.0)
+    exchange.call(B, Status(), origin, 1.0)
     exchange.call(B, Status(), "for another", 1.0)
     exchange.drain()
 
-    exchange.withdraw(origin, Forwarding(origin))
+    exchange.withdraw(origin)
 
     assert exchange.drain() == [
         Send(A, Failure(7, ErrorCode.CANCELLED, "cancelled by its caller")),
@@ -203,8 +202,8 @@ def test_the_calls_for_a_peer_are_those_made_on_its_behalf_and_still_open():
     first, second = (exchange.take(A, Request(n, Status())) for n in (1, 2))
     exchange.take(A, Request(3, Status()))
     for origin in (first, second):
-        exchange.call(B, Status(), Forwarding(origin), 1.0)
+        exchange.call(B, Status(), origin, 1.0)
     exchange.take_answer(B, Response(1, OK))
 
-    assert [call.then for call in exchange.calls_for(A)] == [Forwarding(second)]
+    assert [call.then for call in exchange.calls_for(A)] == [second]
     assert exchange.calls_for(B) == []
