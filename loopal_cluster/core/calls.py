@@ -180,7 +180,7 @@ class _Deadlines(Generic[N]):
         while self._instants:
             at = self._instants[0]
             calls = self._calls[at]
-            while calls and not _is_due(calls[-1], at):
+            while calls and not ((call := calls[-1]).open and call.deadline == at):
                 calls.pop()
             if calls:
                 return at
@@ -190,15 +190,14 @@ class _Deadlines(Generic[N]):
     def pop_due(self, now: float) -> Iterator[Call[N]]:
         while (at := self.next()) is not None and at <= now:
             for call in self._calls.pop(heapq.heappop(self._instants)):
-                if _is_due(call, at):  # what follows from the one before may have settled it
+                if call.open and call.deadline == at:  # what follows from the one before may have settled it
                     yield call
 
     def _tidy(self) -> None:
-        due = {at: [call for call in calls if _is_due(call, at)] for at, calls in self._calls.items()}
+        due = {
+            at: [call for call in calls if call.open and call.deadline == at]
+            for at, calls in self._calls.items()
+        }
         self._calls = {at: calls for at, calls in due.items() if calls}
         self._instants = sorted(self._calls)  # which is a heap
         self._added, self._enough = 0, 64 + sum(map(len, self._calls.values()))
-
-
-def _is_due(call: Call[N], at: float) -> bool:
-    return call.open and call.deadline == at

@@ -18,7 +18,7 @@ from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
-from loopal_cluster.messages import Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
+from loopal_cluster.messages import OK, Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
 
 __all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
 
@@ -140,6 +140,36 @@ class Exchange(Generic[N]):
             self.answer(origin, answer.result)
         else:
             self.refuse(origin, answer.code, answer.detail)
+
+    def forward(self, peer: Peer, request_id: int, to: Peer, message: Message[Any], deadline: float) -> bool:
+        """Open a peer's request and pass it on to another peer, as ``take`` and ``call`` do, but in one step.
+
+        It is what a MetaHub does with nearly every message. False: not possible, and nothing was changed.
+        """
+        requests = self._requests[peer]
+        if (
+            request_id in requests
+            or len(requests) >= self.limits.requests_per_peer
+            or to not in self._requests
+            or self.calls.count(to) >= self.limits.calls_per_peer
+        ):
+            return False
+        then: Any = Origin(peer, request_id)
+        call = requests[request_id] = self.calls.open(to, message, then, deadline)
+        self._effects.append(Send(to, Request(call.id, message)))
+        return True
+
+    def pass_back(self, peer: Peer, answer_id: int) -> bool:
+        """Answer yes to whoever asked what a peer now has answered yes to: the way back of ``forward``.
+
+        False: there is no such call, or its answer is not simply passed on; nothing was changed.
+        """
+        call = self.calls.find(peer, answer_id)
+        if call is None or not isinstance(call.then, Origin):
+            return False
+        self.calls.settle(peer, answer_id)
+        self.answer(call.then, OK)
+        return True
 
     def call(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
