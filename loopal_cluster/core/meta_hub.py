@@ -148,8 +148,8 @@ class MetaHubCore:
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
-        due = (self.exchange.calls.next_deadline(), self._timers.next())
-        return min((at for at in due if at is not None), default=None)
+        call, timer = self.exchange.calls.next_deadline(), self._timers.next()
+        return timer if call is None else call if timer is None else min(call, timer)
 
     # Frames.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -100,32 +100,39 @@ class Runtime:
         self._connections: dict[Peer, Connection] = {}
         self._last_peer = 0
         self._dirty: list[Connection] = []
-        self._flush_wanted = trio.lowlevel.ParkingLot()
+        self._flusher: trio.lowlevel.Task | None = None
+        """While it has nothing to do."""
+        self._transcript = False
         self._alarm = trio.CancelScope()
+        self._alarm_at = math.inf
         self._dispatched = trio.lowlevel.ParkingLot()
+        self._watched = 0
+        """So many tasks look at the core after each step."""
         self.dropped = 0
         """Notifications dropped, of all peers there ever were."""
 
     def dispatch(self, event: Event) -> None:
         """Tell the core what happened and carry out what it decides."""
-        self._dispatch([event])
+        for effect in self._core.handle(event, trio.current_time()):
+            self._perform(effect)
+        self._end_step()
 
-    def _dispatch(self, events: Iterable[Event]) -> None:
-        # What is the same for all events of a step is done once: a busy MetaHub has many in each.
-        now = trio.current_time()
-        for event in events:
-            for effect in self._core.handle(event, now):
-                self._perform(effect)
+    def _end_step(self) -> None:
+        # Once for all the frames that a peer has sent at a time: a busy MetaHub has many of them.
         deadline = self._core.next_deadline()
-        if deadline is not None and deadline < self._alarm.deadline:
-            self._alarm.deadline = deadline
-        if self._dispatched:
+        if deadline is not None and deadline < self._alarm_at:
+            self._alarm.deadline = self._alarm_at = deadline
+        if self._watched:
             self._dispatched.unpark_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the core decides has come true."""
-        while not condition():
-            await self._dispatched.park()
+        self._watched += 1
+        try:
+            while not condition():
+                await self._dispatched.park()
+        finally:
+            self._watched -= 1
 
     async def serve(self, channel: FrameChannel, link: Link) -> str:
         """Run one connection from its beginning to its end; return why it ended."""
@@ -163,13 +170,15 @@ class Runtime:
         reason = "closed by the other side"
         with connection.scope:
             try:
-                async for frames in connection.channel:
-                    self._dispatch(self._received(connection, frames))
+                while True:
+                    self._on_frames(connection, await connection.channel.receive())
                     # Not read from while it asks and does not read. Only answers count, and only more of
                     # them than a peer of ours ever waits for: two hubs that send each other much would
                     # otherwise both stop reading, each until the other one reads.
                     while connection.answers > self._limits.requests_per_peer:
                         await connection.below_mark.park()
+            except trio.EndOfChannel:
+                pass
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 reason = f"broken connection ({error})" if str(error) else "broken connection"
         return connection.hang_up_reason or reason
@@ -181,11 +190,10 @@ class Runtime:
             connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
             self._mark_dirty(connection)
 
-    def _received(
-        self, connection: Connection, frames: Sequence[Frame | Rejected]
-    ) -> Iterator[FrameReceived]:
-        """The frames of a peer as events; each is read when those before it have been carried out."""
-        peer, transcript = connection.peer, self._logger.isEnabledFor(logging.DEBUG)
+    def _on_frames(self, connection: Connection, frames: Sequence[Frame | Rejected]) -> None:
+        """Bring a peer's frames to the core, each when what follows from those before has been done."""
+        peer, core, now = connection.peer, self._core, trio.current_time()
+        self._transcript = self._logger.isEnabledFor(logging.DEBUG)
         for frame in frames:
             if isinstance(frame, Rejected):
                 self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
@@ -194,18 +202,20 @@ class Runtime:
                 continue
             if isinstance(frame, Response):
                 # The call table knows what was asked, hence what the answer should look like.
-                call = self._core.exchange.calls.find(peer, frame.id)
+                call = core.exchange.calls.find(peer, frame.id)
                 if call is not None:  # else it has come too late, and the core counts it
                     frame = decode_result(frame, call.message.result)
-            if transcript:
+            if self._transcript:
                 self._logger.debug("%d> %s", peer, brief(frame))
-            yield FrameReceived(peer, frame)
+            for effect in core.handle(FrameReceived(peer, frame), now):
+                self._perform(effect)
+        self._end_step()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Send():
                 if (connection := self._connections.get(effect.peer)) is not None:
-                    self._send(connection, effect.frame)
+                    self._queue(connection, effect.frame)
             case Disconnect(peer, reason):
                 self.hang_up(peer, reason)
                 self._perform_other(effect)
@@ -214,60 +224,74 @@ class Runtime:
             case _:
                 self._perform_other(effect)
 
-    def _send(self, connection: Connection, frame: Frame) -> None:
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug(">%d %s", connection.peer, brief(frame))
-        if connection.stranger and isinstance(frame, Response):
-            connection.stranger = False
-            connection.channel.limit_lines(self._limits.line_bytes)
-        self._queue(connection, frame)
-
     def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
         outbox = connection.outbox
-        if isinstance(frame, Notification):
-            if (
-                len(outbox) >= self._limits.high_water
-                or connection.event_bytes >= self._limits.high_water_bytes
-            ):
-                connection.dropped += 1
-                self.dropped += 1
-                return
-            if isinstance(frame.message, AgentEvent | ClusterEvent):
-                connection.event_bytes += payload_bytes(frame.message.payload)
-        if len(outbox) >= self._limits.outbox_frames:
-            # Limits proves that answers and calls fit; only lines that we had to reject could get here.
-            connection.scope.cancel()
-            connection.hang_up_reason = "its outbox is full"
+        if len(outbox) >= self._limits.high_water and self._refused(connection, frame):
             return
-        if not isinstance(frame, Request | Notification):
+        if isinstance(frame, Notification):
+            if connection.event_bytes >= self._limits.high_water_bytes:
+                self._drop(connection)
+                return
+            if isinstance(frame.message, (AgentEvent, ClusterEvent)):
+                connection.event_bytes += payload_bytes(frame.message.payload)
+        elif not isinstance(frame, Request):
             connection.answers += 1
+            if connection.stranger and isinstance(frame, Response):
+                connection.stranger = False
+                connection.channel.limit_lines(self._limits.line_bytes)
+        if self._transcript and not isinstance(frame, Rejected):
+            self._logger.debug(">%d %s", connection.peer, brief(frame))
         outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
-        self._mark_dirty(connection)
+        if not connection.dirty:
+            self._mark_dirty(connection)
+
+    def _refused(self, connection: Connection, frame: Frame | Rejected) -> bool:
+        """Whether one more frame is too much for the outbox of a slow peer."""
+        if isinstance(frame, Notification):
+            self._drop(connection)
+            return True
+        if len(connection.outbox) < self._limits.outbox_frames:
+            return False
+        # Limits proves that answers and calls fit; only lines that we had to reject could get here.
+        connection.scope.cancel()
+        connection.hang_up_reason = "its outbox is full"
+        return True
+
+    def _drop(self, connection: Connection) -> None:
+        connection.dropped += 1
+        self.dropped += 1
 
     def _mark_dirty(self, connection: Connection) -> None:
         if not connection.dirty and not connection.congested:
             connection.dirty = True
             self._dirty.append(connection)
-            if self._flush_wanted:
-                self._flush_wanted.unpark()
+            if self._flusher is not None:
+                trio.lowlevel.reschedule(self._flusher)
+                self._flusher = None
 
     async def _flush_forever(self) -> None:
         """Once per scheduler tick, write what all the readers of that tick have queued."""
         while True:
             if not self._dirty:
-                await self._flush_wanted.park()
+                self._flusher = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort_flusher)
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
                 connection.dirty = False
                 self._flush(connection)
+
+    def _abort_flusher(self, _: object) -> trio.lowlevel.Abort:
+        self._flusher = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _flush(self, connection: Connection) -> None:
         if self._connections.get(connection.peer) is not connection:
             return
         frames = connection.outbox
         if frames:
+            answers = connection.answers
             connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
-            if connection.below_mark:
+            if answers > self._limits.requests_per_peer:
                 connection.below_mark.unpark_all()
             if not connection.channel.send_nowait(frames):
                 connection.congested = True
@@ -288,7 +312,8 @@ class Runtime:
     async def _ring_forever(self) -> None:
         while True:
             deadline = self._core.next_deadline()
-            with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+            self._alarm_at = math.inf if deadline is None else deadline
+            with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await trio.sleep_forever()
             self.dispatch(DeadlineReached())
 

@@ -193,12 +193,12 @@ async def test_when_the_last_operator_of_a_hub_leaves_those_of_the_meta_hub_are_
     async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
         results = []
 
-        @nursery.start_soon
         async def asking() -> None:
             results.append(await ask(client))
 
         async with attached(cluster.meta_hub, far, "far"):
             async with attached(cluster["hub-a"], near, "near"):
+                nursery.start_soon(asking)
                 await trio.sleep(1.0)
                 assert far.asked == []
             await trio.sleep(1.0)
