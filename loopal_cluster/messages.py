@@ -78,6 +78,7 @@ __all__ = [
     "Reconciled",
     "Register",
     "RegisterHub",
+    "Relayed",
     "Reply",
     "Resolve",
     "Role",
@@ -854,6 +855,20 @@ class MetaRoute(Message[Ok]):
 
 
 @record
+class Relayed(Message[Ok]):
+    """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came."""
+
+    method: ClassVar = "agent/message"
+    result: ClassVar = Ok
+    source: str
+    """The sender's address, qualified."""
+    target: str
+    """The agent's name on the receiving hub."""
+    origin_hub: str
+    inside: Any = field(repr=False)
+
+
+@record
 class MetaAsk(Message[Reply]):
     """Ask an agent on another hub."""
 
@@ -1018,5 +1033,5 @@ class Progress(Message[None]):
 METHODS: dict[str, type[Message[Any]]] = {
     cls.method: cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Message) and cls is not Message
+    if isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Relayed)
 }

@@ -141,35 +141,37 @@ class Exchange(Generic[N]):
         else:
             self.refuse(origin, answer.code, answer.detail)
 
-    def forward(self, peer: Peer, request_id: int, to: Peer, message: Message[Any], deadline: float) -> bool:
-        """Open a peer's request and pass it on to another peer, as ``take`` and ``call`` do, but in one step.
+    def forward(self, origin: Origin, to: Peer, message: Message[Any], deadline: float) -> Send | None:
+        """Open a request and pass it on to another peer: ``take`` and ``call`` in one step, whose effect is returned.
 
-        It is what a MetaHub does with nearly every message. False: not possible, and nothing was changed.
+        None: it is refused, or has to wait for a peer that is away; nothing was changed.
         """
-        requests = self._requests[peer]
+        requests = self._requests.get(origin.peer)
         if (
-            request_id in requests
+            requests is None
+            or origin.id in requests
             or len(requests) >= self.limits.requests_per_peer
             or to not in self._requests
             or self.calls.count(to) >= self.limits.calls_per_peer
         ):
-            return False
-        then: Any = Origin(peer, request_id)
-        call = requests[request_id] = self.calls.open(to, message, then, deadline)
-        self._effects.append(Send(to, Request(call.id, message)))
-        return True
+            return None
+        then: Any = origin
+        call = requests[origin.id] = self.calls.open(to, message, then, deadline)
+        return Send(to, Request(call.id, message))
 
-    def pass_back(self, peer: Peer, answer_id: int) -> bool:
-        """Answer yes to whoever asked what a peer now has answered yes to: the way back of ``forward``.
+    def pass_back(self, peer: Peer, answer_id: int, method: type[Message[Any]]) -> Send | None:
+        """Settle a call that was made by ``forward`` and is answered with yes: answer who asked.
 
-        False: there is no such call, or its answer is not simply passed on; nothing was changed.
+        None: it is not, or no longer, such a call; nothing was changed.
         """
         call = self.calls.find(peer, answer_id)
-        if call is None or not isinstance(call.then, Origin):
-            return False
+        if call is None or not isinstance(call.message, method) or peer not in self._requests:
+            return None
+        origin: Any = call.then
+        if not self._close(origin):
+            return None
         self.calls.settle(peer, answer_id)
-        self.answer(call.then, OK)
-        return True
+        return Send(origin.peer, Response(origin.id, OK))
 
     def call(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None

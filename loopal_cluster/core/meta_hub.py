@@ -17,7 +17,7 @@ from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
-from loopal_cluster.core.effects import Effect
+from loopal_cluster.core.effects import Effect, Send
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -30,9 +30,9 @@ from loopal_cluster.core.events import (
     PeerConnected,
     PeerLost,
 )
-from loopal_cluster.core.exchange import IDLE_ALONE, Exchange, Refused
+from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
-from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests
+from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests, qualified
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
@@ -52,7 +52,7 @@ from loopal_cluster.core.steps import (
 )
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
-from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
+from loopal_cluster.frames import Failure, Frame, Letter, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
     AgentDetails,
@@ -63,11 +63,11 @@ from loopal_cluster.messages import (
     HubLost,
     Leave,
     Message,
-    MetaRoute,
     Ok,
     Progress,
     Register,
     RegisterHub,
+    Relayed,
     Role,
     SpawnAgent,
     SpawnSpec,
@@ -146,6 +146,35 @@ class MetaHubCore:
                 assert_never(unreachable)
         return self.exchange.drain()
 
+    # The hot path: what a MetaHub does most, in a step each. ``handle`` does the same with the same tables.
+
+    def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
+        """Pass a letter on to the hub that is named on it.
+
+        None: that takes more than a step, and nothing was changed. Open the letter and let ``handle`` see it.
+        """
+        sender = self._relays(peer, now)
+        receiver = self.hubs.get(letter.target.hub or "")
+        if sender is None or receiver is None or receiver.health is Health.AWAY:
+            return None
+        source = qualified(letter.sender, sender.name)
+        message = Relayed(source, letter.target.agent, sender.name, letter.inside)
+        deadline = now + self.settings.timeouts.call_timeout + LEG
+        return self.exchange.forward(Origin(peer, letter.id), receiver.peer, message, deadline)
+
+    def pass_back(self, peer: Peer, answer_id: int, now: float) -> Send | None:
+        """Pass on that a letter has been delivered. None: as above; let ``handle`` see the answer."""
+        if self._relays(peer, now) is None:
+            return None
+        return self.exchange.pass_back(peer, answer_id, Relayed)
+
+    def _relays(self, peer: Peer, now: float) -> HubRecord | None:
+        party = self._parties.get(peer)
+        if not isinstance(party, HubParty) or party.record.health is not Health.ALIVE:
+            return None
+        party.record.seen_at = now
+        return party.record
+
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
         call, timer = self.exchange.calls.next_deadline(), self._timers.next()
@@ -159,8 +188,6 @@ class MetaHubCore:
             party.record.seen_at = now
             if party.record.health is not Health.ALIVE:
                 self._on_sign_of_life(party.record, now)
-            if self._relayed(peer, frame, party.record, now):
-                return
         match frame:
             case Request():
                 if (origin := self.exchange.take(peer, frame)) is not None:
@@ -172,18 +199,6 @@ class MetaHubCore:
                     self._on_answer(call, frame, now)
             case unreachable:
                 assert_never(unreachable)
-
-    def _relayed(self, peer: Peer, frame: Frame, hub: HubRecord, now: float) -> bool:
-        """The hot path: a hub's message for an agent on another one, and the answer that says yes.
-
-        Both go through the core in a step or two. What follows would do the same with them, in thirty.
-        """
-        if isinstance(frame, Request):
-            message = frame.message
-            return isinstance(message, MetaRoute) and self._requests.relay(
-                peer, frame.id, hub, message.envelope, now
-            )
-        return isinstance(frame, Response) and frame.result is OK and self.exchange.pass_back(peer, frame.id)
 
     def _on_request(self, origin: Origin, party: Party, message: Message[Any], now: float) -> None:
         try:

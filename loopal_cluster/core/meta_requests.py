@@ -72,6 +72,7 @@ from loopal_cluster.messages import (
     Permission,
     Progress,
     Question,
+    Relayed,
     Resolve,
     Route,
     ShutdownAgent,
@@ -88,6 +89,7 @@ from loopal_cluster.messages import (
 __all__ = ["REPEATABLE", "MetaRequests"]
 
 REPEATABLE = (
+    Relayed,
     DeliverEnvelope,
     DeliverAsk,
     SpawnAgent,
@@ -147,18 +149,6 @@ class MetaRequests:
 
     def __attrs_post_init__(self) -> None:
         self._cache = RouteCache(self._settings.timeouts.route_cache_ttl)
-
-    def relay(self, peer: Peer, request_id: int, sender: HubRecord, envelope: Envelope, now: float) -> bool:
-        """Pass on a message for an agent that is named with its hub, in one step: what a MetaHub mostly does.
-
-        False: this one takes more than that, and nothing was changed.
-        """
-        receiver = self._hubs.get(envelope.target.hub or "")
-        if receiver is None or receiver.health is Health.AWAY or envelope.asked_ms is not None:
-            return False
-        message = DeliverEnvelope(forwarded(envelope, sender.name))
-        deadline = now + self._settings.timeouts.call_timeout + LEG
-        return self._exchange.forward(peer, request_id, receiver.peer, message, deadline)
 
     def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
         """A hub asks, mostly for one of its agents."""
@@ -576,7 +566,7 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     """
     source = envelope.source
     if hub is not None and isinstance(source, AgentSource):
-        source = qualified(source.name, hub)
+        source = AgentSource(qualified(source.name, hub))
     # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
     return Envelope(
         envelope.id,
@@ -591,6 +581,6 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
 
 
 @lru_cache(maxsize=4096)
-def qualified(agent: str, hub: str) -> AgentSource:
+def qualified(agent: str, hub: str) -> str:
     """The sender as others can answer it: an agent's own name, on the hub it is really on."""
-    return AgentSource(f"{hub}/{agent.rpartition('/')[2]}")
+    return f"{hub}/{agent.rpartition('/')[2]}"

@@ -15,10 +15,10 @@ import trio
 from attrs import define, field
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
-from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
+from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.messages import CancelRequest, Message, Progress
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.wire.codec import decode_result
 
 __all__ = ["Caller", "open_caller"]
@@ -166,7 +166,7 @@ class Caller:
         for scope in self._answering.values():
             scope.cancel()
 
-    def _on_frame(self, frame: Frame | Rejected) -> None:
+    def _on_frame(self, frame: Inbound) -> None:
         match frame:
             case Request(request_id) if request_id in self._answering:
                 detail = f"request {request_id} is already open"
@@ -189,6 +189,8 @@ class Caller:
             case Rejected():
                 if frame.answer:
                     self._send(frame)
+            case Letter():
+                raise AssertionError("only a MetaHub leaves letters sealed")
 
     def _on_answer(self, answer: Response | Failure) -> None:
         pending = self._pending.get(answer.id)

@@ -15,17 +15,19 @@ from __future__ import annotations
 import abc
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
-from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.wire.codec import decode, encode
+from loopal_cluster.frames import Frame, Letter, Rejected, Request
+from loopal_cluster.messages import Relayed
+from loopal_cluster.wire.codec import decode, decode_sealed, encode
 from loopal_cluster.wire.faults import reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized
 
 __all__ = [
     "FrameChannel",
+    "Inbound",
     "SocketChannel",
     "StreamChannel",
     "record_pair",
@@ -35,7 +37,11 @@ CHUNK = 65536
 """Bytes read at once. More is slower: larger buffers are fetched from and returned to the system."""
 
 
-class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
+Inbound = Frame | Rejected | Letter
+"""What a channel brings."""
+
+
+class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
     """Frames in, in batches; frames out, without waiting."""
 
     @abc.abstractmethod
@@ -58,9 +64,34 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Frame | Rejected]]):
     def limit_lines(self, line_bytes: int) -> None:
         """From now on, read no longer lines than this. Without lines there is nothing to do."""
 
+    def leave_sealed(self) -> None:
+        """From now on, bring what a MetaHub need not read as ``Letter``. Without lines there is nothing to do."""
 
-def _decode_lines(lines: Sequence[bytes | Oversized]) -> list[Frame | Rejected]:
-    return [reject(line) if isinstance(line, Oversized) else decode(line) for line in lines]
+
+class _Lines:
+    """What comes in: bytes to frames."""
+
+    def __init__(self, line_bytes: int) -> None:
+        self._buffer = LineBuffer(line_bytes)
+        self._decode: Callable[[bytes], Inbound] = decode
+
+    def feed(self, data: bytes) -> list[Inbound]:
+        read = self._decode
+        return [
+            reject(line) if isinstance(line, Oversized) else read(line) for line in self._buffer.feed(data)
+        ]
+
+    def last(self) -> list[Inbound]:
+        """A line that only the end of the stream terminated still counts."""
+        if (line := self._buffer.close()) is None:
+            raise trio.EndOfChannel
+        return [self._decode(line)]
+
+    def limit(self, line_bytes: int) -> None:
+        self._buffer.max_bytes = line_bytes
+
+    def leave_sealed(self) -> None:
+        self._decode = decode_sealed
 
 
 class SocketChannel(FrameChannel):
@@ -69,7 +100,7 @@ class SocketChannel(FrameChannel):
     def __init__(self, sock: socket.socket, line_bytes: int) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._lines = LineBuffer(line_bytes)
+        self._lines = _Lines(line_bytes)
         self._unsent = memoryview(b"")
         self._closed = False
 
@@ -79,7 +110,7 @@ class SocketChannel(FrameChannel):
         # trio hides the socket that lowlevel.wait_readable wants; detaching it is the public way to it.
         return cls(socket.socket(fileno=stream.socket.detach()), line_bytes)
 
-    async def receive(self) -> list[Frame | Rejected]:
+    async def receive(self) -> list[Inbound]:
         if self._closed:
             raise trio.ClosedResourceError
         while True:
@@ -91,8 +122,8 @@ class SocketChannel(FrameChannel):
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
             if not data:
-                return _last_frames(self._lines)
-            if frames := _decode_lines(self._lines.feed(data)):
+                return self._lines.last()
+            if frames := self._lines.feed(data):
                 return frames
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
@@ -121,7 +152,10 @@ class SocketChannel(FrameChannel):
             self._unsent = memoryview(b"")  # the reader is told of the broken connection by its next recv
 
     def limit_lines(self, line_bytes: int) -> None:
-        self._lines.max_bytes = line_bytes
+        self._lines.limit(line_bytes)
+
+    def leave_sealed(self) -> None:
+        self._lines.leave_sealed()
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -139,15 +173,15 @@ class StreamChannel(FrameChannel):
     ) -> None:
         self._receiver = receiver
         self._sender = sender
-        self._lines = LineBuffer(line_bytes)
+        self._lines = _Lines(line_bytes)
         self._unsent: list[bytes] = []
 
-    async def receive(self) -> list[Frame | Rejected]:
+    async def receive(self) -> list[Inbound]:
         while True:
             data = await self._receiver.receive_some(CHUNK)
             if not data:
-                return _last_frames(self._lines)
-            if frames := _decode_lines(self._lines.feed(bytes(data))):
+                return self._lines.last()
+            if frames := self._lines.feed(bytes(data)):
                 return frames
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
@@ -160,7 +194,10 @@ class StreamChannel(FrameChannel):
             await self._sender.send_all(data)
 
     def limit_lines(self, line_bytes: int) -> None:
-        self._lines.max_bytes = line_bytes
+        self._lines.limit(line_bytes)
+
+    def leave_sealed(self) -> None:
+        self._lines.leave_sealed()
 
     async def aclose(self) -> None:
         try:
@@ -169,11 +206,11 @@ class StreamChannel(FrameChannel):
             await self._receiver.aclose()
 
 
-def _last_frames(lines: LineBuffer) -> list[Frame | Rejected]:
-    """A line that only the end of the stream terminated still counts."""
-    if (line := lines.close()) is None:
-        raise trio.EndOfChannel
-    return [decode(line)]
+def _read(frame: Frame | Rejected) -> Frame | Rejected:
+    """What is passed on unread has to be read where no line is written."""
+    if isinstance(frame, Request) and isinstance(frame.message, Relayed):
+        return decode(encode(frame))
+    return frame
 
 
 class _Mailbox:
@@ -193,7 +230,7 @@ class _RecordChannel(FrameChannel):
         self._in = inbound
         self._out = outbound
 
-    async def receive(self) -> list[Frame | Rejected]:
+    async def receive(self) -> list[Inbound]:
         if self._in.receiver_closed:
             raise trio.ClosedResourceError
         if self._in.frames or self._in.sender_closed:
@@ -204,14 +241,14 @@ class _RecordChannel(FrameChannel):
             if self._in.sender_closed:
                 raise trio.EndOfChannel
             await self._in.arrived.park()
-        frames = list(self._in.frames)
+        frames: list[Inbound] = list(self._in.frames)
         self._in.frames.clear()
         self._in.taken.unpark_all()
         return frames
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         if not self._out.receiver_closed:
-            self._out.frames.extend(frames)
+            self._out.frames.extend(map(_read, frames))
             self._out.arrived.unpark_all()
         return len(self._out.frames) < self._out.limit
 

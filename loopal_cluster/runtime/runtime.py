@@ -29,12 +29,12 @@ from loopal_cluster.core.events import (
     PeerLost,
 )
 from loopal_cluster.core.exchange import Exchange
-from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
-from loopal_cluster.messages import AgentEvent, ClusterEvent
+from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
+from loopal_cluster.messages import OK, AgentEvent, ClusterEvent
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.wire.codec import decode_result, opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 
@@ -55,6 +55,16 @@ class Core(Protocol):
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
+
+
+class Relay(Protocol):
+    """The hot path of a ``MetaHubCore``; what it does not do in one step, ``handle`` does."""
+
+    def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
+        """Pass a letter on."""
+
+    def pass_back(self, peer: Peer, answer_id: int, now: float) -> Send | None:
+        """Pass on that it was delivered."""
 
 
 @define(eq=False)
@@ -91,8 +101,10 @@ class Runtime:
         nursery: trio.Nursery,
         logger: logging.Logger,
         perform: Callable[[Effect], None],
+        relay: Relay | None = None,
     ) -> None:
         self._core = core
+        self._relay = relay
         self._limits = limits
         self._nursery = nursery
         self._logger = logger
@@ -156,6 +168,8 @@ class Runtime:
         self._last_peer += 1
         peer = Peer(self._last_peer)
         self._connections[peer] = Connection(peer, channel)
+        if self._relay is not None:
+            channel.leave_sealed()
         return peer
 
     def dismiss(self, peer: Peer) -> None:
@@ -190,11 +204,16 @@ class Runtime:
             connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
             self._mark_dirty(connection)
 
-    def _on_frames(self, connection: Connection, frames: Sequence[Frame | Rejected]) -> None:
+    def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> None:
         """Bring a peer's frames to the core, each when what follows from those before has been done."""
         peer, core, now = connection.peer, self._core, trio.current_time()
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
         for frame in frames:
+            if (passed := self._passed(peer, frame, now)) is not None:
+                self._perform(passed)
+                continue
+            if isinstance(frame, Letter):
+                frame = opened(frame)
             if isinstance(frame, Rejected):
                 self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
                 if frame.answer:
@@ -210,6 +229,15 @@ class Runtime:
             for effect in core.handle(FrameReceived(peer, frame), now):
                 self._perform(effect)
         self._end_step()
+
+    def _passed(self, peer: Peer, frame: Inbound, now: float) -> Send | None:
+        if self._relay is None or self._transcript:
+            return None
+        if isinstance(frame, Letter):
+            return self._relay.forward(peer, frame, now)
+        if isinstance(frame, Response) and frame.result is OK:
+            return self._relay.pass_back(peer, frame.id, now)
+        return None
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -320,11 +348,15 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    core: Core, limits: Limits, logger: logging.Logger, perform: Callable[[Effect], None]
+    core: Core,
+    limits: Limits,
+    logger: logging.Logger,
+    perform: Callable[[Effect], None],
+    relay: Relay | None = None,
 ) -> AsyncIterator[Runtime]:
     """Run a core's flusher and alarm around the block. ``perform`` does what is not for a connection."""
     async with open_background() as nursery:
-        runtime = Runtime(core, limits, nursery, logger, perform)
+        runtime = Runtime(core, limits, nursery, logger, perform, relay)
         nursery.start_soon(runtime._flush_forever)
         nursery.start_soon(runtime._ring_forever)
         yield runtime

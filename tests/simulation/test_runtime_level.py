@@ -320,7 +320,7 @@ def a_line_that_is_forgotten_when_it_comes_in_pieces(patch):
     intact = StreamChannel.receive
 
     async def receive(self):
-        self._lines.close()
+        self._lines._buffer.close()
         return await intact(self)
 
     patch.setattr(StreamChannel, "receive", receive)

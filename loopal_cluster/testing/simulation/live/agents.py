@@ -21,9 +21,9 @@ from loopal_cluster.agents.context import AgentContext
 from loopal_cluster.agents.inbox import Received, failed
 from loopal_cluster.agents.types import FunctionAgent, Place, RunningAgent
 from loopal_cluster.errors import ClusterError
-from loopal_cluster.frames import Frame, Rejected, Request
+from loopal_cluster.frames import Request
 from loopal_cluster.messages import AgentStart, Completed, Shutdown
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.testing.simulation.actors import Agent, ScriptedAgent, begin_life
 from loopal_cluster.testing.simulation.history import AgentLife, Receipt, reply_of
 from loopal_cluster.testing.simulation.live.channels import WatchedChannel
@@ -73,7 +73,7 @@ class _WatchedAgent:
             self._want_stop()
         return await self._running.stop()
 
-    def _on_frame(self, way: str, frame: Frame | Rejected) -> None:
+    def _on_frame(self, way: str, frame: Inbound) -> None:
         self._world.trace_frame(self._life.hub, self._life.address, way, frame)
         if isinstance(frame, Request) and isinstance(frame.message, Shutdown):
             self._want_stop()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.channels import FrameChannel, Inbound
 
 __all__ = ["WatchedChannel"]
 
-Watcher = Callable[[str, Frame | Rejected], None]
+Watcher = Callable[[str, Inbound], None]
 """Is told ``<-`` or ``->``, and what has passed."""
 
 
@@ -20,7 +20,7 @@ class WatchedChannel(FrameChannel):
         self._channel = channel
         self._watcher = watcher
 
-    async def receive(self) -> Sequence[Frame | Rejected]:
+    async def receive(self) -> Sequence[Inbound]:
         frames = await self._channel.receive()
         for frame in frames:
             self._watcher("<-", frame)
@@ -36,6 +36,9 @@ class WatchedChannel(FrameChannel):
 
     def limit_lines(self, line_bytes: int) -> None:
         self._channel.limit_lines(line_bytes)
+
+    def leave_sealed(self) -> None:
+        self._channel.leave_sealed()
 
     async def aclose(self) -> None:
         await self._channel.aclose()

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 import trio
 
 from loopal_cluster.agents.inbox import failed
-from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.messages import Role
 from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.testing.simulation.actors import Caller
 from loopal_cluster.testing.simulation.history import AgentLife, History
 from loopal_cluster.testing.simulation.live.halting import Halter, this_process
@@ -103,7 +102,7 @@ class RuntimeWorld(World):
 
     # For the parts of the world.
 
-    def trace_frame(self, who: str, other: str, way: str, frame: Frame | Rejected) -> None:
+    def trace_frame(self, who: str, other: str, way: str, frame: Inbound) -> None:
         """Write down what a process has sent or received."""
         if self.tracing:
             self.trace(who, way, other, frame)
