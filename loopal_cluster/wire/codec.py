@@ -89,10 +89,10 @@ def encode(frame: Frame | Rejected) -> bytes:
 
 
 def _encode_params(message: Message[Any]) -> bytes:
-    if isinstance(message, _ENVELOPES):
-        return _encode_envelope(message.envelope)
     if isinstance(message, Relayed):
         return _encode_relayed(message)
+    if isinstance(message, _ENVELOPES):
+        return _encode_envelope(message.envelope)
     return dump(CONVERTER.unstructure(message))
 
 
