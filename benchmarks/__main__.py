@@ -19,6 +19,8 @@ from attrs import asdict
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Sample, compiled
 from benchmarks.machine import describe
+from benchmarks.peers.environments import PEERS
+from benchmarks.peers.side_by_side import Answered, compare, comparison_table
 from benchmarks.routing import LOADS, SIDE_BY_SIDE, routing_rows
 from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
 from benchmarks.servers import SERVERS, find_nats
@@ -61,14 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retries", type=int, default=3, metavar="N", help="of a disturbed sample (default: 3)"
     )
-    parser.add_argument("--nats", action="store_true", help="measure nats-server, too")
+    for name, peer in PEERS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"measure {peer.title}, too; installs it")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots as SVG there, instead")
     return parser
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    left_out = []
     if options.nats:
-        find_nats()
+        try:
+            find_nats()
+        except BenchmarkError as error:
+            options.nats = False
+            left_out.append(str(error))
+            print(f"left out: {error}", file=sys.stderr)
     repeats, retries = (1, 0) if options.quick else (options.repeats, options.retries)
     seconds = min(options.seconds, 0.3) if options.quick else options.seconds
     chosen = options.only or [name for name in (*LOADS, *WHOLE_PATH) if not (options.quick and name in LONG)]
@@ -83,7 +92,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         jobs = _jobs(chosen, nats=options.nats, seconds=seconds)
         taken = sample_all(programs, jobs, repeats=repeats, retries=retries)
     whole = whole_path_rows([name for name in WHOLE_PATH if name in chosen], seconds, repeats)
-    return _document(taken, whole)
+    peers = [name for name, peer in PEERS.items() if peer.module and getattr(options, name)]
+    answered, missing = compare(peers, max(seconds, 1.0), repeats) if peers else ({}, [])
+    return _document(taken, whole, answered, [*left_out, *missing])
 
 
 def _plotted(paths: Sequence[Path]) -> dict[str, Any]:
@@ -101,7 +112,9 @@ def _jobs(chosen: Sequence[str], *, nats: bool, seconds: float) -> list[Job]:
     ]
 
 
-def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict[str, Any]:
+def _document(
+    taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row], answered: Answered, left_out: Sequence[str]
+) -> dict[str, Any]:
     machine, found = describe(), medians(taken)
     ours: dict[str, dict[str, Medians]] = {placement.name: {} for placement in BOTH}
     for job, median in found.items():
@@ -114,6 +127,9 @@ def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict
         parts += ["## Side by side", _side_by_side(found)]
     if whole:
         parts += ["## The whole path", rows_table(whole, "others")]
+    if answered:
+        parts += ["## The whole path, side by side", comparison_table(answered)]
+    parts += [f"Left out: {reason}." for reason in left_out]
     return {
         "machine": machine,
         "rows": [asdict(row) for row in (*rows, *whole)],
@@ -121,6 +137,8 @@ def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict
             {"server": job.server, "load": job.scenario, "placement": job.placement.name, **asdict(sample)}
             for job, sample in taken
         ],
+        "side_by_side": answered,
+        "left_out": [*left_out],
         "markdown": "\n\n".join(parts),
     }
 
