@@ -24,7 +24,7 @@ from benchmarks.peers.side_by_side import Answered, compare, comparison_table
 from benchmarks.routing import LOADS, SIDE_BY_SIDE, routing_rows
 from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
 from benchmarks.servers import SERVERS, find_nats
-from benchmarks.sweeps import write_plots
+from benchmarks.sweeps import write_plots, write_whole_path_plots
 from benchmarks.table import Row, markdown, number, rows_table
 from benchmarks.whole_path import WHOLE_PATH, whole_path_rows
 
@@ -78,27 +78,29 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             options.nats = False
             left_out.append(str(error))
             print(f"left out: {error}", file=sys.stderr)
+    peers = [name for name, peer in PEERS.items() if peer.module and getattr(options, name)]
     repeats, retries = (1, 0) if options.quick else (options.repeats, options.retries)
     seconds = min(options.seconds, 0.3) if options.quick else options.seconds
     chosen = options.only or [name for name in (*LOADS, *WHOLE_PATH) if not (options.quick and name in LONG)]
     with compiled() as programs:
         if options.plots is not None:
-            servers = ["metahub", "relay", *(["nats"] if options.nats else [])]
-            return _plotted(
-                write_plots(
-                    programs, options.plots, servers, seconds=seconds, repeats=repeats, retries=retries
-                )
+            servers = ["metahub", "metahub-unix", "relay", "trio-relay", *(["nats"] if options.nats else [])]
+            paths = write_plots(
+                programs, options.plots, servers, seconds=seconds, repeats=repeats, retries=retries
             )
+            answered, missing = compare(peers, max(seconds, 1.0), repeats)
+            paths += write_whole_path_plots(options.plots, answered)
+            return _plotted(paths, [*left_out, *missing])
         jobs = _jobs(chosen, nats=options.nats, seconds=seconds)
         taken = sample_all(programs, jobs, repeats=repeats, retries=retries)
     whole = whole_path_rows([name for name in WHOLE_PATH if name in chosen], seconds, repeats)
-    peers = [name for name, peer in PEERS.items() if peer.module and getattr(options, name)]
     answered, missing = compare(peers, max(seconds, 1.0), repeats) if peers else ({}, [])
     return _document(taken, whole, answered, [*left_out, *missing])
 
 
-def _plotted(paths: Sequence[Path]) -> dict[str, Any]:
-    return {"plots": [str(path) for path in paths], "markdown": "\n".join(map(str, paths))}
+def _plotted(paths: Sequence[Path], left_out: Sequence[str]) -> dict[str, Any]:
+    lines = [*map(str, paths), *(f"Left out: {reason}." for reason in left_out)]
+    return {"plots": [str(path) for path in paths], "left_out": [*left_out], "markdown": "\n".join(lines)}
 
 
 def _jobs(chosen: Sequence[str], *, nats: bool, seconds: float) -> list[Job]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.load import Load
+from benchmarks.peers.side_by_side import Answered
 from benchmarks.plots import by_series, plot
 from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
 from benchmarks.servers import SERVERS
 
-__all__ = ["SWEEPS", "write_plots"]
+__all__ = ["SWEEPS", "write_plots", "write_whole_path_plots"]
 
 SWEEPS: dict[str, tuple[str, dict[int, Load]]] = {
     "window": ("requests in flight", {n: {"window": n} for n in (1, 4, 16, 64, 256, 1024)}),
@@ -44,6 +46,23 @@ def write_plots(
             path = directory / f"{figure}-by-{sweep}.svg"
             path.write_text(plot(f"{name}, by {quantity}", quantity, name, by_series(points)))
             written.append(path)
+    return written
+
+
+def write_whole_path_plots(directory: Path, found: Answered) -> list[Path]:
+    """An SVG for the rate and one for the latency of asks, by how many are in flight."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index, (figure, name) in enumerate((("rate", "asks per second"), ("p50", "p50, ms"))):
+        points = [
+            (who, float(window), statistics.median(sample[index] for sample in samples))
+            for who, of in found.items()
+            for window, samples in of.items()
+        ]
+        path = directory / f"asks-{figure}-by-window.svg"
+        title = f"{name}, agent process to agent process, by asks in flight"
+        path.write_text(plot(title, "asks in flight", name, by_series(points)))
+        written.append(path)
     return written
 
 
