@@ -48,7 +48,7 @@ class _Axis:
 
 
 def plot(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
-    """An SVG document; every value must be above 0. The x axis is marked where something was measured."""
+    """An SVG document; there must be a point, and every value must be above 0. The x axis is marked where something was measured."""
     marks = sorted({point[0] for curve in curves for point in curve.points})
     x = _axis((point[0] for curve in curves for point in curve.points), LEFT, WIDTH - RIGHT)
     y = _axis((point[1] for curve in curves for point in curve.points), HEIGHT - BOTTOM, TOP)
@@ -69,10 +69,11 @@ def plot(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
 
 
 def by_series(points: Iterable[tuple[str, float, float]]) -> list[Curve]:
-    """Points with the names of their curves, as curves."""
+    """Points with the names of their curves, as curves; without those where nothing was answered in time."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, x, y in points:
-        curves.setdefault(name, []).append((x, y))
+        if y > 0:
+            curves.setdefault(name, []).append((x, y))
     return [Curve(name, tuple(sorted(found))) for name, found in curves.items()]
 
 

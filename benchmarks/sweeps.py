@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.load import Load
 from benchmarks.peers.side_by_side import Answered
 from benchmarks.plots import by_series, plot
@@ -16,7 +17,10 @@ __all__ = ["SWEEPS", "write_plots", "write_whole_path_plots"]
 
 SWEEPS: dict[str, tuple[str, dict[int, Load]]] = {
     "window": ("requests in flight", {n: {"window": n} for n in (1, 4, 16, 64, 256, 1024)}),
-    "hubs": ("hubs, of which 16 are busy", {n: {"window": 16, "hubs": n} for n in (16, 64, 256, 1024, 4096)}),
+    "hubs": (
+        "hubs, of which 16 are busy",
+        {n: {"window": 16, "hubs": n, "warm_up": 1} for n in (16, 64, 256, 1024, 4096)},
+    ),
     "bytes": ("bytes in a message", {n: {"window": 16, "bytes": n} for n in (20, 200, 2000, 16384, 65536)}),
 }
 """By name: what the quantity is, and the load for each value of it."""
@@ -44,8 +48,7 @@ def write_plots(
         for figure, name in (("rate", "requests per second"), ("p50", "p50, ms"), ("p99", "p99, ms")):
             points = [(server, value, _figure(figure, median)) for server, value, median in of_sweep]
             path = directory / f"{figure}-by-{sweep}.svg"
-            path.write_text(plot(f"{name}, by {quantity}", quantity, name, by_series(points)))
-            written.append(path)
+            written.append(_write(path, f"{name}, by {quantity}", quantity, name, points))
     return written
 
 
@@ -61,9 +64,18 @@ def write_whole_path_plots(directory: Path, found: Answered) -> list[Path]:
         ]
         path = directory / f"asks-{figure}-by-window.svg"
         title = f"{name}, agent process to agent process, by asks in flight"
-        path.write_text(plot(title, "asks in flight", name, by_series(points)))
-        written.append(path)
+        written.append(_write(path, title, "asks in flight", name, points))
     return written
+
+
+def _write(
+    path: Path, title: str, x_name: str, y_name: str, points: Sequence[tuple[str, float, float]]
+) -> Path:
+    curves = by_series(points)
+    if not curves:
+        raise BenchmarkError(f"no plot of {title}: nothing was answered in so short a time")
+    path.write_text(plot(title, x_name, y_name, curves))
+    return path
 
 
 def _figure(name: str, of: Medians) -> float:

@@ -6,6 +6,7 @@ somebody else's slowness; in passes of the scheduler, whether somebody else's ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -33,6 +34,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.payloads import Stream
 from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing import record_pair
 
 PAIRS, WINDOW, ROUTES = 4, 4, 400
@@ -193,6 +195,58 @@ async def test_nobody_waits_for_somebody_elses_slowness(disturbed, autojump_cloc
 
     assert calm.seconds == pytest.approx(ROUTES / (PAIRS * WINDOW) * 0.01, rel=0.1)
     assert beside.seconds == pytest.approx(calm.seconds, rel=0.05)
+
+
+def a_delivery_that_everybody_waits_for(patch):
+    intact = Runtime.read
+
+    async def read(self, peer):
+        receive = self._connections[peer].channel.receive
+
+        async def receive_in_turn():
+            frames = await receive()
+            if any(isinstance(frame, Request) for frame in frames):
+                await self.until(lambda: len(self._core.exchange.calls) == 0)
+            return frames
+
+        self._connections[peer].channel.receive = receive_in_turn
+        return await intact(self, peer)
+
+    patch.setattr(Runtime, "read", read)
+
+
+def a_writer_that_waits_for_each_reader(patch):
+    async def flush_forever(self):
+        while True:
+            if not self._dirty:
+                await self._flush_wanted.park()
+            for connection in (dirty := self._dirty):
+                connection.dirty = False
+                self._flush(connection)
+                await connection.channel.drained()
+            del self._dirty[: len(dirty)]
+
+    patch.setattr(Runtime, "_flush_forever", flush_forever)
+
+
+@pytest.mark.parametrize(
+    ("defect", "disturbed"),
+    [
+        (a_delivery_that_everybody_waits_for, beside_a_slow_hub),
+        (a_writer_that_waits_for_each_reader, beside_a_deaf_observer),
+    ],
+)
+async def test_a_meta_hub_that_lets_somebody_wait_is_seen(
+    defect, disturbed, autojump_clock, monkeypatch
+) -> None:
+    calm = await took(alone, 0.01)
+    defect(monkeypatch)
+
+    seconds = math.inf  # unless it is over in time
+    with trio.move_on_after(2.0):
+        seconds = (await took(disturbed, 0.01)).seconds
+
+    assert seconds > 2 * calm.seconds
 
 
 @pytest.mark.parametrize("disturbed", [beside_a_slow_hub, beside_a_flood])
