@@ -58,7 +58,7 @@ heap = [bytearray(chance.randrange(5000)) for _ in range(chance.randrange(3000))
 del heap[::2]
 gc.set_threshold(chance.randrange(50, 5000))
 from loopal_cluster.testing import Level, Simulation, Weather
-for seed in range(30, 34):
+for seed in range(30, 32):
     print(Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run(tracing=True).digest)
 """
 
@@ -78,10 +78,10 @@ def digests(hash_seed: str) -> list[str]:
 def test_a_seed_gives_the_same_transcript_in_every_process_whatever_its_hashes_and_its_heap():
     here = [
         Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run(tracing=True).digest
-        for seed in range(30, 34)
+        for seed in range(30, 32)
     ]
 
-    assert len(set(here)) == 4
+    assert len(set(here)) == 2
     assert digests("1") == here
     assert digests("12345") == here
 

@@ -50,7 +50,7 @@ def test_the_wire_changes_no_outcome():
 
 DIGEST = """
 from loopal_cluster.testing import Simulation, Weather
-for seed in range(6):
+for seed in range(3):
     print(Simulation(seed, Weather.ROUGH).run(tracing=True).digest)
 """
 
@@ -69,9 +69,9 @@ def digests(hash_seed: str) -> list[str]:
 
 
 def test_a_seed_gives_the_same_transcript_in_every_process():
-    here = [Simulation(seed, Weather.ROUGH).run(tracing=True).digest for seed in range(6)]
+    here = [Simulation(seed, Weather.ROUGH).run(tracing=True).digest for seed in range(3)]
 
-    assert len(set(here)) == 6
+    assert len(set(here)) == 3
     assert digests("1") == here
     assert digests("12345") == here
 
