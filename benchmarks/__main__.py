@@ -12,10 +12,11 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import asdict
 
+from benchmarks.arguments import Parser
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Sample, compiled
 from benchmarks.machine import describe
@@ -47,13 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")  # without the usage: one line
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = Parser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
     names = [*LOADS, *WHOLE_PATH]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="one short sample each, of the short ones")

@@ -9,7 +9,6 @@ Exit status 0: flat; 1: not flat, or not measured; 2: wrong usage; 130: interrup
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
+from benchmarks.arguments import Parser, positive
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import compiled, measure
 from benchmarks.processes import resident_mb
@@ -88,17 +88,19 @@ def soak(programs: Path, routes: int, *, window: int = 256, interval: float = 1.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak, show, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak")
-    parser.add_argument("--routes", type=int, default=10_000_000, metavar="N", help="default: 10 million")
+    parser = Parser(prog="python -m benchmarks.soak")
+    parser.add_argument(
+        "--routes", type=positive, default=10_000_000, metavar="N", help="default: 10 million"
+    )
     parser.add_argument("--window", type=int, default=256, metavar="N", help="in flight (default: 256)")
     parser.add_argument(
-        "--interval", type=float, default=1.0, metavar="S", help="between samples (default: 1)"
+        "--interval", type=positive, default=1.0, metavar="S", help="between samples (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document, with all samples")
     options = parser.parse_args(arguments)
     try:
         with compiled() as programs:
-            soaked = soak(programs, options.routes, window=options.window, interval=options.interval)
+            soaked = soak(programs, int(options.routes), window=options.window, interval=options.interval)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -38,6 +38,19 @@ def test_a_soak_that_is_over_at_once_is_no_soak(capsys: pytest.CaptureFixture[st
     assert "error: 10 routes are too few" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--routes", "x"), ("--routes", "-1"), ("--interval", "0"), ("--nothing",)]
+)
+def test_wrong_usage_is_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_routes_leave_the_memory_as_it_was() -> None:
     with compiled() as programs:
