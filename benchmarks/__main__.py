@@ -12,17 +12,20 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import asdict
 
+from benchmarks.arguments import Parser
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Sample, compiled
 from benchmarks.machine import describe
+from benchmarks.peers.environments import PEERS
+from benchmarks.peers.side_by_side import Answered, compare, comparison_table
 from benchmarks.routing import LOADS, SIDE_BY_SIDE, routing_rows
 from benchmarks.sampling import BOTH, Job, Medians, medians, sample_all
 from benchmarks.servers import SERVERS, find_nats
-from benchmarks.sweeps import write_plots
+from benchmarks.sweeps import write_plots, write_whole_path_plots
 from benchmarks.table import Row, markdown, number, rows_table
 from benchmarks.whole_path import WHOLE_PATH, whole_path_rows
 
@@ -45,13 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")  # without the usage: one line
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = Parser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
     names = [*LOADS, *WHOLE_PATH]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="one short sample each, of the short ones")
@@ -61,33 +59,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retries", type=int, default=3, metavar="N", help="of a disturbed sample (default: 3)"
     )
-    parser.add_argument("--nats", action="store_true", help="measure nats-server, too")
+    for name, peer in PEERS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"measure {peer.title}, too; installs it")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots as SVG there, instead")
     return parser
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    left_out = []
     if options.nats:
-        find_nats()
+        try:
+            find_nats()
+        except BenchmarkError as error:
+            options.nats = False
+            left_out.append(str(error))
+            print(f"left out: {error}", file=sys.stderr)
+    peers = [name for name, peer in PEERS.items() if peer.module and getattr(options, name)]
     repeats, retries = (1, 0) if options.quick else (options.repeats, options.retries)
     seconds = min(options.seconds, 0.3) if options.quick else options.seconds
     chosen = options.only or [name for name in (*LOADS, *WHOLE_PATH) if not (options.quick and name in LONG)]
     with compiled() as programs:
         if options.plots is not None:
-            servers = ["metahub", "relay", *(["nats"] if options.nats else [])]
-            return _plotted(
-                write_plots(
-                    programs, options.plots, servers, seconds=seconds, repeats=repeats, retries=retries
-                )
+            servers = ["metahub", "metahub-unix", "relay", "trio-relay", *(["nats"] if options.nats else [])]
+            paths = write_plots(
+                programs, options.plots, servers, seconds=seconds, repeats=repeats, retries=retries
             )
+            answered, missing = compare(peers, max(seconds, 1.0), repeats)
+            paths += write_whole_path_plots(options.plots, answered)
+            return _plotted(paths, [*left_out, *missing])
         jobs = _jobs(chosen, nats=options.nats, seconds=seconds)
         taken = sample_all(programs, jobs, repeats=repeats, retries=retries)
     whole = whole_path_rows([name for name in WHOLE_PATH if name in chosen], seconds, repeats)
-    return _document(taken, whole)
+    answered, missing = compare(peers, max(seconds, 1.0), repeats) if peers else ({}, [])
+    return _document(taken, whole, answered, [*left_out, *missing])
 
 
-def _plotted(paths: Sequence[Path]) -> dict[str, Any]:
-    return {"plots": [str(path) for path in paths], "markdown": "\n".join(map(str, paths))}
+def _plotted(paths: Sequence[Path], left_out: Sequence[str]) -> dict[str, Any]:
+    lines = [*map(str, paths), *(f"Left out: {reason}." for reason in left_out)]
+    return {"plots": [str(path) for path in paths], "left_out": [*left_out], "markdown": "\n".join(lines)}
 
 
 def _jobs(chosen: Sequence[str], *, nats: bool, seconds: float) -> list[Job]:
@@ -101,7 +110,9 @@ def _jobs(chosen: Sequence[str], *, nats: bool, seconds: float) -> list[Job]:
     ]
 
 
-def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict[str, Any]:
+def _document(
+    taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row], answered: Answered, left_out: Sequence[str]
+) -> dict[str, Any]:
     machine, found = describe(), medians(taken)
     ours: dict[str, dict[str, Medians]] = {placement.name: {} for placement in BOTH}
     for job, median in found.items():
@@ -114,6 +125,9 @@ def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict
         parts += ["## Side by side", _side_by_side(found)]
     if whole:
         parts += ["## The whole path", rows_table(whole, "others")]
+    if answered:
+        parts += ["## The whole path, side by side", comparison_table(answered)]
+    parts += [f"Left out: {reason}." for reason in left_out]
     return {
         "machine": machine,
         "rows": [asdict(row) for row in (*rows, *whole)],
@@ -121,6 +135,8 @@ def _document(taken: Sequence[tuple[Job, Sample]], whole: Sequence[Row]) -> dict
             {"server": job.server, "load": job.scenario, "placement": job.placement.name, **asdict(sample)}
             for job, sample in taken
         ],
+        "side_by_side": answered,
+        "left_out": [*left_out],
         "markdown": "\n\n".join(parts),
     }
 

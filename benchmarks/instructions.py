@@ -9,7 +9,6 @@ Exit status 0: no more than ``TOLERANCE`` above, or not compared; 1: more; 2: wr
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import Parser
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import PACKAGES
 from benchmarks.processes import ROOT, python
@@ -37,7 +37,7 @@ TOTALS = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count, compare, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
+    parser = Parser(prog="python -m benchmarks.instructions")
     parser.add_argument("--update", action="store_true", help="write the figures instead of comparing them")
     options = parser.parse_args(arguments)
     if shutil.which("valgrind") is None:

@@ -109,8 +109,10 @@ def compiled() -> Iterator[Path]:
         yield Path(directory)
 
 
-def measure(programs: Path, server: Server, load: Load, *, core: int | None = None) -> Sample:
-    """Run the generator against a server.
+def measure(
+    programs: Path, server: Server, load: Load, *, core: int | None = None, patience: float = PATIENCE
+) -> Sample:
+    """Run the generator against a server, for ``patience`` seconds at most.
 
     Raises:
         BenchmarkError: it could not do its work, or something was lost, refused, misplaced or doubled.
@@ -125,9 +127,9 @@ def measure(programs: Path, server: Server, load: Load, *, core: int | None = No
     command = pinned([str(programs / "generator"), *words], core)
     began, busy, ours = time.monotonic(), busy_seconds(), _our_seconds(server)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
     except subprocess.TimeoutExpired:
-        raise BenchmarkError(f"the generator was not done within {PATIENCE:g} s") from None
+        raise BenchmarkError(f"the generator was not done within {patience:g} s") from None
     if done.returncode:
         raise BenchmarkError(done.stderr.strip().removeprefix("error: ") or "the generator has crashed")
     ours = _our_seconds(server) - ours

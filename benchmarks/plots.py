@@ -1,4 +1,7 @@
-"""Plots of rate and latency, as SVG; both axes are logarithmic."""
+"""Plots of rate and latency, as SVG; both axes are logarithmic.
+
+SVG is text, needs no library, and is shown by every browser and code forge; so there is no PNG.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from attrs import frozen
 
 __all__ = ["Curve", "by_series", "plot"]
 
-WIDTH, HEIGHT = 720, 440
-LEFT, RIGHT, TOP, BOTTOM = 80, 220, 40, 60
+WIDTH, HEIGHT = 860, 440
+LEFT, RIGHT, TOP, BOTTOM = 90, 320, 40, 60
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8a5a9e", "#c98a1b", "#555555")
 TEXT = 'font-family="sans-serif" font-size="12"'
 
@@ -38,13 +41,15 @@ class _Axis:
         return self.first + share * (self.last - self.first)
 
     def ticks(self) -> list[float]:
-        """1, 10, 100, ... as far as they are on it."""
+        """1, 2, 5, 10, ... as far as they are on it."""
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        return [10.0**exponent for exponent in exponents if self.low <= 10.0**exponent <= self.high]
+        found = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
+        return [value for value in found if self.low <= value * 1.001 and value <= self.high * 1.001]
 
 
 def plot(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
-    """An SVG document; every value must be above 0."""
+    """An SVG document; there must be a point, and every value must be above 0. The x axis is marked where something was measured."""
+    marks = sorted({point[0] for curve in curves for point in curve.points})
     x = _axis((point[0] for curve in curves for point in curve.points), LEFT, WIDTH - RIGHT)
     y = _axis((point[1] for curve in curves for point in curve.points), HEIGHT - BOTTOM, TOP)
     parts = [
@@ -52,11 +57,11 @@ def plot(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, TOP - 16, title),
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, x_name, "middle"),
-        _text(12, TOP - 16, y_name),
-        *(_line(x.at(tick), TOP, x.at(tick), HEIGHT - BOTTOM) for tick in x.ticks()),
-        *(_text(x.at(tick), HEIGHT - BOTTOM + 18, f"{tick:,g}", "middle") for tick in x.ticks()),
+        f'<g transform="rotate(-90)">{_text(-(TOP + HEIGHT - BOTTOM) / 2, 20, y_name, "middle")}</g>',
+        *(_line(x.at(tick), TOP, x.at(tick), HEIGHT - BOTTOM) for tick in marks),
+        *(_text(x.at(tick), HEIGHT - BOTTOM + 18, _number(tick), "middle") for tick in marks),
         *(_line(LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)) for tick in y.ticks()),
-        *(_text(LEFT - 8, y.at(tick) + 4, f"{tick:,g}", "end") for tick in y.ticks()),
+        *(_text(LEFT - 8, y.at(tick) + 4, _number(tick), "end") for tick in y.ticks()),
         *(part for number, curve in enumerate(curves) for part in _curve(number, curve, x, y)),
         "</svg>",
     ]
@@ -64,11 +69,16 @@ def plot(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
 
 
 def by_series(points: Iterable[tuple[str, float, float]]) -> list[Curve]:
-    """Points with the names of their curves, as curves."""
+    """Points with the names of their curves, as curves; without those where nothing was answered in time."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, x, y in points:
-        curves.setdefault(name, []).append((x, y))
+        if y > 0:
+            curves.setdefault(name, []).append((x, y))
     return [Curve(name, tuple(sorted(found))) for name, found in curves.items()]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}"
 
 
 def _axis(values: Iterable[float], first: float, last: float) -> _Axis:

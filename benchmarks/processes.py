@@ -18,6 +18,7 @@ __all__ = [
     "TOKEN",
     "busy_seconds",
     "cpu_seconds",
+    "environment",
     "pinned",
     "python",
     "resident_mb",
@@ -37,6 +38,17 @@ def pinned(command: Sequence[str], core: int | None) -> list[str]:
     return [*command] if core is None else ["taskset", "--cpu-list", str(core), *command]
 
 
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of a program: ours, with the checkout on its path, and with compiled modules kept.
+
+    Where these are not kept, as in many containers, every start compiles each file anew, which an
+    installed package does not.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**inherited, "LOOPAL_META_HUB_TOKEN": TOKEN, "PYTHONPATH": path, **(extra or {})}
+
+
 @contextmanager
 def running(
     command: Sequence[str], extra: Mapping[str, str] | None = None
@@ -45,11 +57,9 @@ def running(
 
     It is killed, not asked to end: what a server does when it is told to is not what is measured here.
     """
-    environment = os.environ | {"LOOPAL_META_HUB_TOKEN": TOKEN} | dict(extra or {})
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.NamedTemporaryFile(prefix="loopal-benchmarks-") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(extra)
         )
         try:
             yield process, Path(output.name)

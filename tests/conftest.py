@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ import trio
 
 LIMIT = 60.0
 """Seconds, real or virtual, that an async test may take; ``limit(seconds)`` sets another."""
+
+
+# The hundreds of programs that tests start would otherwise compile all of our modules, each for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,17 @@ CANCEL_TIMEOUT = 20.0
 """Seconds that an agent which is given up has to be gone; its hub has killed it long before."""
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="AGENT or HUB/AGENT.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", min=0, metavar="S", help="Seconds to wait.")]
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and not value >= 0:  # some typers let nan through, which is not below any minimum
+        raise typer.BadParameter(f"{value} is not a number of seconds")
+    return value
+
+
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", callback=_seconds, metavar="S", help="Seconds to wait.")
+]
 
 
 def register(app: typer.Typer) -> None:

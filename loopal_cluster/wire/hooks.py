@@ -8,7 +8,7 @@ faults; ``codec`` has the frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -149,8 +149,13 @@ def _register_enum(converter: Converter, union: Any, variants: Mapping[str, type
         raise ValueError(f"variant {tag!r} takes no value")
 
     converter.register_structure_hook_func(lambda type_: type_ == union, structure)
-    for tag, cls in variants.items():
-        converter.register_unstructure_hook(cls, _write_variant(tag, cls, converter))
+    tags = {cls: tag for tag, cls in variants.items()}
+    _write_when_used(converter, tags, lambda cls: _write_variant(tags[cls], cls, converter))
+
+
+def _write_when_used(converter: Converter, classes: Collection[type], make: Callable[[type], Write]) -> None:
+    """Make the hook of a class when it is first written: no process writes all of them."""
+    converter.register_unstructure_hook_factory(lambda type_: type_ in classes, make)
 
 
 def _write_variant(tag: str, cls: type, converter: Converter) -> Write:
@@ -174,9 +179,9 @@ def _read_outcome(text: Raw, _: Any) -> Any:
     return CONVERTER.get_structure_hook(cls)(text, cls)
 
 
-def _write_outcome(cls: type, kind: str, converter: Converter) -> Write:
+def _write_outcome(cls: type, converter: Converter) -> Write:
     body = _write_record(attrs.resolve_types(cls), converter)
-    return lambda outcome: {"outcome": kind} | body(outcome)
+    return lambda outcome: {"outcome": outcome.kind} | body(outcome)
 
 
 def _read_topology_of(text: Raw, _: Any) -> m.TopologyOf:
@@ -217,8 +222,7 @@ def _make_converter() -> Converter:
     _register_enum(converter, Payload, PAYLOADS)
     converter.register_unstructure_hook(MessageRouted, _write_routed)
     converter.register_structure_hook_func(lambda type_: type_ == Outcome, _read_outcome)
-    for kind, cls in _OUTCOMES.items():
-        converter.register_unstructure_hook(cls, _write_outcome(cls, kind, converter))
+    _write_when_used(converter, _OUTCOMES.values(), lambda cls: _write_outcome(cls, converter))
     converter.register_structure_hook(m.TopologyOf, _read_topology_of)
     converter.register_unstructure_hook(m.TopologyOf, _write_topology_of)
     # What hubs pass on: the payload of an event (declared Any) and the content of a message.

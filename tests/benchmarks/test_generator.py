@@ -113,7 +113,7 @@ def test_a_wrong_token_is_one_line(programs: Path) -> None:
 def test_a_delivery_that_is_not_as_it_should_be_is_noticed(
     programs: Path, deliver: Deliver, noticed: str
 ) -> None:
-    load = {"hubs": 2, "senders": 1, "receivers": 1, "window": 1, "seconds": 0.1, "patience": 1}
+    load = {"hubs": 2, "senders": 1, "receivers": 1, "window": 1, "seconds": 0.1, "patience": 0.5}
     with open_server("metahub", programs) as server, meddler(server.address, deliver) as address:
         with pytest.raises(BenchmarkError, match=noticed):
             measure(programs, evolve(server, address=address), load)

@@ -72,7 +72,7 @@ def test_figures_have_three_digits() -> None:
 
 
 def test_a_plot_is_a_document_with_a_curve_for_each_series() -> None:
-    curves = by_series([("a <b>", 1, 10), ("c", 16, 20), ("a <b>", 256, 5000)])
+    curves = by_series([("a <b>", 1, 10), ("c", 16, 20), ("c", 256, 0), ("a <b>", 256, 5000)])
 
     document = ElementTree.fromstring(plot("title", "x", "y", curves))
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.whole_path import open_site
 
 
-@pytest.mark.parametrize("suffix", ["", "-process"], ids=["function agents", "processes"])
-async def test_an_agent_asks_one_on_another_hub_again_and_again(suffix: str) -> None:
+async def test_an_agent_asks_one_on_another_hub_again_and_again() -> None:
     async with open_site() as site:
-        rate, p50 = await site.ask(suffix, window=4, seconds=1.0)
+        for suffix in ("", "-process"):
+            rate, p50 = await site.ask(suffix, window=4, seconds=0.3)
 
-    assert rate > 0
-    assert 0 < p50 < 1000
+            assert rate > 0
+            assert 0 < p50 < 1000

@@ -67,9 +67,8 @@ async def test_an_agent_is_spawned_sent_to_and_waited_for(place, site):
     }
 
 
-@pytest.mark.parametrize("place", ["hub", "meta hub"])
-async def test_a_failed_agent_is_status_1_with_its_error(place, site):
-    at = ("spawn", *site.places[place], "--hub", "hub-b", "--wait", "fail", "the disk is full")
+async def test_a_failed_agent_is_status_1_with_its_error(site):
+    at = ("spawn", *site.places["hub"], "--hub", "hub-b", "--wait", "fail", "the disk is full")
 
     people = await site.run(*at)
     machine = await site.run(*at, "--json")
@@ -126,8 +125,7 @@ async def test_a_spawn_that_is_interrupted_before_its_agent_is_up_has_not_succee
         await site.a._runtime.until(lambda: len(site.a.core.agents) == 0)
 
 
-@pytest.mark.parametrize("place", ["local", "meta hub"])
-@pytest.mark.parametrize("hub", ["hub-a", "hub-b"])
+@pytest.mark.parametrize(("place", "hub"), [("local", "hub-a"), ("local", "hub-b"), ("meta hub", "hub-b")])
 @pytest.mark.parametrize("command", ["wait", "cancel"])
 async def test_a_program_is_told_the_hub_of_an_agent_that_it_has_named_without(command, hub, place, site):
     async with site.a.open_client() as client:
@@ -139,8 +137,9 @@ async def test_a_program_is_told_the_hub_of_an_agent_that_it_has_named_without(c
     assert (ran.document["agent"], ran.document["hub"]) == ("sleeper", hub)
 
 
-@pytest.mark.parametrize("place", ["hub", "meta hub"])
-@pytest.mark.parametrize("command", ["cancel", "shutdown"])
+@pytest.mark.parametrize(
+    ("command", "place"), [("cancel", "hub"), ("cancel", "meta hub"), ("shutdown", "hub")]
+)
 async def test_an_agent_is_stopped(command, place, site):
     async with site.b.open_client() as client:
         await client.spawn("nap", name="sleeper")
@@ -179,15 +178,12 @@ async def test_a_result_for_a_program_is_passed_on_as_it_is_and_as_json_is_ascii
 
 TROUBLE: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an unknown agent": (("send", "nobody", "hi"), 1, "'nobody'"),
-    "an unknown agent to wait for": (("wait", "nobody"), 1, "'nobody'"),
-    "an ambiguous name": (("send", "twin", "hi"), 1, "hub-a/twin, hub-b/twin"),
     "an unknown hub": (("spawn", "--hub", "hub-z", "count"), 4, "'hub-z'"),
     "an unknown type": (("spawn", "--hub", "hub-b", "juggle"), 1, "'juggle'"),
     "a taken name": (("spawn", "--hub", "hub-b", "--name", "twin", "nap"), 3, "'twin'"),
     "no hub to spawn on": (("spawn", "count"), 2, "--hub"),
     "a timeout without a wait": (("spawn", "--hub", "hub-a", "--timeout", "1", "count"), 2, "--wait"),
     "a bad hub name": (("spawn", "--hub", "hub b", "count"), 2, "'hub b'"),
-    "a bad agent address": (("send", "a/b/c", "hi"), 2, "'b/c'"),
     "a bad agent name": (("cancel", "no body"), 2, "'no body'"),
     "a missing argument": (("send", "nobody"), 2, "TEXT"),
     "a timeout that is no number": (("wait", "twin", "--timeout", "soon"), 2, "--timeout"),

@@ -25,10 +25,10 @@ async def site(tmp_path, monkeypatch):
         yield site
 
 
-@pytest.mark.parametrize("where", ["local", "meta hub", "connect"])
-@pytest.mark.parametrize(("line", "result"), [
-    ("y\n", "allowed by ann: None"),
-    ("no not on my disk\n", "denied by ann: not on my disk"),
+@pytest.mark.parametrize(("where", "line", "result"), [
+    ("local", "y\n", "allowed by ann: None"),
+    ("meta hub", "y\n", "allowed by ann: None"),
+    ("connect", "no not on my disk\n", "denied by ann: not on my disk"),
 ])  # fmt: skip
 async def test_a_permission_is_answered(where, line, result, site):
     meta_hub = site.meta_hub.address

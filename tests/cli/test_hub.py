@@ -198,8 +198,9 @@ async def test_a_job_that_fails_is_one_line_and_status_1(program, config, front_
     assert "broken" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("lifecycle", ["--ephemeral", None])
+@pytest.mark.parametrize(
+    ("signum", "lifecycle"), [(signal.SIGTERM, "--ephemeral"), (signal.SIGTERM, None), (signal.SIGINT, None)]
+)
 async def test_a_signal_ends_the_hub_and_every_process_of_its_agents(program, config, signum, lifecycle):
     options = [lifecycle] if lifecycle else []
     command = ("hub", "--server", "--hub-name", "box", *options, *config, "--agent", "sleep", "x")

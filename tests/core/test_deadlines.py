@@ -58,12 +58,12 @@ def test_keys_need_not_be_comparable():
     assert queue.pop_due(1.0) is not queue.pop_due(1.0)
 
 
-def test_a_million_settled_deadlines_leave_nothing_behind():
+def test_settled_deadlines_leave_nothing_behind():
     queue: DeadlineQueue[int] = DeadlineQueue()
     queue.set(-1, 1e9)
 
     largest = 0
-    for key in range(1_000_000):
+    for key in range(100_000):
         queue.set(key, 30.0 + key)
         queue.discard(key)
         largest = max(largest, len(queue._instants))
@@ -72,11 +72,11 @@ def test_a_million_settled_deadlines_leave_nothing_behind():
     assert queue.next() == 1e9
 
 
-def test_moving_one_deadline_a_million_times_keeps_one_entry_in_essence():
+def test_moving_one_deadline_again_and_again_keeps_one_entry_in_essence():
     queue: DeadlineQueue[str] = DeadlineQueue()
 
-    for at in range(1_000_000):
+    for at in range(100_000):
         queue.set("heartbeat", float(at))
 
     assert len(queue._instants) < 100
-    assert queue.next() == 999_999.0
+    assert queue.next() == 99_999.0

@@ -18,13 +18,16 @@ from loopal_cluster.testing.__main__ import main
 from loopal_cluster.testing.simulation import generate
 
 SEEDS = range(100)
+"""To make scripts of, which is quick."""
+RUNS = range(40)
+"""To run."""
 
 
 @pytest.mark.parametrize("weather", Weather)
 def test_with_base_peers_what_is_still_promised_is_kept(weather):
     findings = [
         f"seed {seed}: {deviation}"
-        for seed in SEEDS
+        for seed in RUNS
         for deviation in Simulation(seed, weather, Peers.MIXED).run().deviations
     ]
 
@@ -48,20 +51,20 @@ def test_a_share_of_the_seeds_has_a_base_meta_hub():
 
 
 def test_a_mixed_seed_gives_the_same_transcript_twice():
-    for seed in range(10):
+    for seed in range(3):
         simulation = Simulation(seed, Weather.ROUGH, Peers.MIXED)
 
         assert simulation.run(tracing=True).digest == simulation.run(tracing=True).digest
 
 
 def test_base_peers_do_the_work_they_are_asked_for():
-    reports = [Simulation(seed, Weather.CALM, Peers.MIXED).run() for seed in SEEDS]
+    reports = [Simulation(seed, Weather.CALM, Peers.MIXED).run() for seed in RUNS]
 
     lives = [life for report in reports for life in report.history.lives]
     for_ours = [life for life in lives if life.base and life.parent is not None and not life.parent.base]
     for_base = [life for life in lives if not life.base and life.parent is not None and life.parent.base]
-    assert len(for_ours) > 10, "agents of ours have children on base hubs"
-    assert len(for_base) > 10, "agents of base hubs have children on ours"
+    assert len(for_ours) > 5, "agents of ours have children on base hubs"
+    assert len(for_base) > 5, "agents of base hubs have children on ours"
 
 
 def test_the_command_simulates_mixed_clusters(capsys):

@@ -27,7 +27,7 @@ from loopal_cluster.testing.simulation.network import RESET, Connection, Line, P
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.testing.simulation.script import generate
 
-SEEDS = range(12)
+SEEDS = range(4)
 
 
 def findings(weather: Weather, seeds: range) -> list[str]:
@@ -58,7 +58,7 @@ heap = [bytearray(chance.randrange(5000)) for _ in range(chance.randrange(3000))
 del heap[::2]
 gc.set_threshold(chance.randrange(50, 5000))
 from loopal_cluster.testing import Level, Simulation, Weather
-for seed in range(30, 34):
+for seed in range(30, 32):
     print(Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run(tracing=True).digest)
 """
 
@@ -78,16 +78,16 @@ def digests(hash_seed: str) -> list[str]:
 def test_a_seed_gives_the_same_transcript_in_every_process_whatever_its_hashes_and_its_heap():
     here = [
         Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run(tracing=True).digest
-        for seed in range(30, 34)
+        for seed in range(30, 32)
     ]
 
-    assert len(set(here)) == 4
+    assert len(set(here)) == 2
     assert digests("1") == here
     assert digests("12345") == here
 
 
 def test_tracing_changes_nothing_but_the_transcript():
-    for seed in range(5):
+    for seed in range(2):
         simulation = Simulation(seed, Weather.ROUGH, level=Level.RUNTIME)
         seen, unseen = simulation.run(tracing=True), simulation.run()
 
