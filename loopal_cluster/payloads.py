@@ -8,6 +8,7 @@ record refuses it first.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from attrs import field, fields, frozen, has, validators
@@ -385,15 +386,16 @@ PAYLOADS: dict[str, type[Payload]] = {cls.__name__: cls for cls in Payload.__arg
 
 def payload_bytes(payload: object) -> int:
     """About how much of the memory a payload takes: its texts, and what is unread of it."""
-    match payload:
-        case Opaque(json):
-            return len(json)
-        case str():
-            return len(payload)
-        case tuple():
-            return sum(map(payload_bytes, payload))
-        case _ if has(cls := type(payload)):
-            names = (field.name for field in fields(cls))
-            return sum(payload_bytes(getattr(payload, name)) for name in names)
-        case _:
-            return 0
+    if isinstance(payload, Opaque):
+        return len(payload.json)
+    if isinstance(payload, str):
+        return len(payload)
+    if isinstance(payload, tuple):
+        return sum(map(payload_bytes, payload))
+    cls: Any = type(payload)
+    return sum(payload_bytes(getattr(payload, name)) for name in _fields(cls))
+
+
+@cache
+def _fields(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls)) if has(cls) else ()

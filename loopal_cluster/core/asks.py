@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.events import Peer
@@ -18,6 +18,7 @@ from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import Answers, CancelRequest, Decided, Decision, Permission, Question
+from loopal_cluster.records import evolve
 
 __all__ = ["Ask", "Asks"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
@@ -77,6 +77,7 @@ from loopal_cluster.messages import (
     UserContent,
     WaitAgent,
 )
+from loopal_cluster.records import evolve
 
 __all__ = ["HubRequests"]
 

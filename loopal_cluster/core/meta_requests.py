@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import MetaHubSettings
@@ -85,6 +85,7 @@ from loopal_cluster.messages import (
     TopologyOf,
     WaitAgent,
 )
+from loopal_cluster.records import evolve
 
 __all__ = ["REPEATABLE", "MetaRequests"]
 

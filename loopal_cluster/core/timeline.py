@@ -31,7 +31,8 @@ class Timeline:
     _own_hub: str | None = None
     """The hub whose events are relayed."""
     _relay: Callable[[AgentEvent], None] = lambda event: None
-    _kept: deque[ClusterEvent] = field(factory=deque, init=False)
+    _kept: deque[tuple[ClusterEvent, int]] = field(factory=deque, init=False)
+    """The last events, and how many bytes each has."""
     _kept_bytes: int = field(default=0, init=False)
     _subscribers: dict[Peer, None] = field(factory=dict, init=False)
     _seq: int = field(default=0, init=False)
@@ -48,10 +49,11 @@ class Timeline:
 
     def _keep(self, event: ClusterEvent) -> None:
         limits = self._exchange.limits
-        self._kept.append(event)
-        self._kept_bytes += payload_bytes(event.payload)
+        size = payload_bytes(event.payload)
+        self._kept.append((event, size))
+        self._kept_bytes += size
         while len(self._kept) > limits.timeline or self._kept_bytes > limits.timeline_bytes:
-            self._kept_bytes -= payload_bytes(self._kept.popleft().payload)
+            self._kept_bytes -= self._kept.popleft()[1]
 
     def subscribe(self, peer: Peer, since: int | None) -> Subscribed:
         """Add a subscriber and send it what is kept after ``since``."""
@@ -59,7 +61,7 @@ class Timeline:
         if since is None:
             return Subscribed(self._seq)
         since = max(0, since)
-        replay = [event for event in self._kept if event.seq > since]
+        replay = [event for event, _ in self._kept if event.seq > since]
         for event in replay:
             self._exchange.notify(peer, event)
         return Subscribed(self._seq, missed=max(0, self._seq - since - len(replay)))

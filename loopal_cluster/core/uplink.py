@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
@@ -58,6 +58,7 @@ from loopal_cluster.messages import (
     UplinkInfo,
     WaitAgent,
 )
+from loopal_cluster.records import evolve
 
 __all__ = ["Uplink"]
 

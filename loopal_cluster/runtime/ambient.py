@@ -6,9 +6,9 @@ with them a run can be repeated.
 
 from __future__ import annotations
 
+import os
 import random
 import time
-import uuid
 from collections.abc import Callable
 
 from attrs import frozen
@@ -17,7 +17,10 @@ __all__ = ["Ambient"]
 
 
 def _new_uuid() -> str:
-    return str(uuid.uuid4())
+    """As ``str(uuid.uuid4())``, which is five times as dear: every message has one."""
+    text = os.urandom(16).hex()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 @frozen

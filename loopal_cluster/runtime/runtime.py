@@ -30,7 +30,7 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import OK, AgentEvent, ClusterEvent
+from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
@@ -115,6 +115,7 @@ class Runtime:
         self._flusher: trio.lowlevel.Task | None = None
         """While it has nothing to do."""
         self._transcript = False
+        """Every frame is logged. Asked for once a step."""
         self._alarm = trio.CancelScope()
         self._alarm_at = math.inf
         self._dispatched = trio.lowlevel.ParkingLot()
@@ -125,6 +126,7 @@ class Runtime:
 
     def dispatch(self, event: Event) -> None:
         """Tell the core what happened and carry out what it decides."""
+        self._transcript = self._logger.isEnabledFor(logging.DEBUG)
         for effect in self._core.handle(event, trio.current_time()):
             self._perform(effect)
         self._end_step()
@@ -223,7 +225,7 @@ class Runtime:
                 # The call table knows what was asked, hence what the answer should look like.
                 call = core.exchange.calls.find(peer, frame.id)
                 if call is not None:  # else it has come too late, and the core counts it
-                    frame = decode_result(frame, call.message.result)
+                    frame = decode_result(frame, expected_by_hub(call.message))
             if self._transcript:
                 self._logger.debug("%d> %s", peer, brief(frame))
             for effect in core.handle(FrameReceived(peer, frame), now):
@@ -360,6 +362,11 @@ async def open_runtime(
         nursery.start_soon(runtime._flush_forever)
         nursery.start_soon(runtime._ring_forever)
         yield runtime
+
+
+def expected_by_hub(message: Message[Any]) -> Any:
+    """How to read the answer to a hub's or a MetaHub's request. A reply is for whoever asked: it is passed on unread."""
+    return None if message.result is Reply else message.result
 
 
 def brief(frame: Frame) -> str:

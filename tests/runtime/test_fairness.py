@@ -219,7 +219,8 @@ def a_writer_that_waits_for_each_reader(patch):
     async def flush_forever(self):
         while True:
             if not self._dirty:
-                await self._flush_wanted.park()
+                self._flusher = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort_flusher)
             for connection in (dirty := self._dirty):
                 connection.dirty = False
                 self._flush(connection)

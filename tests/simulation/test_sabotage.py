@@ -115,8 +115,7 @@ def a_late_answer_taken_as_a_second_result(patch):
     intact = Exchange.refuse
 
     def settle_due(self, now):
-        while (key := self._deadlines.pop_due(now)) is not None:
-            yield self._legs[key[0]].calls[key[1]]
+        yield from self._deadlines.pop_due(now)
 
     def refuse(self, origin, code, detail):
         if code is ErrorCode.DEADLINE_EXCEEDED:
