@@ -40,9 +40,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "tools": ({"leaves", "wire", "runtime"}, {"attrs", "cattrs", "msgspec", "trio"}),
     "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
-        {"leaves", "wire", "runtime", "agents", "tools", "demo", "package"},
+        {"leaves", "wire", "runtime", "agents", "tools", "editor", "demo", "package"},
         {"attrs", "trio", "typer"},
     ),
+    "editor": ({"leaves", "wire", "runtime", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
     "package": ({"leaves", "runtime", "agents", "tools"}, set()),
