@@ -96,7 +96,7 @@ class Session:
         Raises:
             NoOperator: the editor has gone, or has taken the question back with the turn.
         """
-        asked = {"toolCall": tool_call_of(permission, self.address.agent), "options": OPTIONS}
+        asked = {"toolCall": tool_call_of(permission, self.address), "options": OPTIONS}
         try:
             answer = await self._peer.call("session/request_permission", {"sessionId": self.id} | asked)
             decision = decision_of(answer)

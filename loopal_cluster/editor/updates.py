@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import define
 
+from loopal_cluster.address import Address
 from loopal_cluster.editor.rpc import INVALID_PARAMS, RpcError
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Decision, Opaque, Permission
@@ -110,10 +111,11 @@ class Spoken:
         return self._ahead
 
 
-def tool_call_of(permission: Permission, own_name: str) -> Update:
+def tool_call_of(permission: Permission, agent: Address) -> Update:
     """The tool call that is shown with a permission. That of another agent says whose it is."""
     asker = permission.agent_name
-    title = permission.tool_name if asker in (None, own_name) else f"{asker}: {permission.tool_name}"
+    own = asker in (None, agent.agent, str(agent))
+    title = permission.tool_name if own else f"{asker}: {permission.tool_name}"
     return {
         "toolCallId": permission.tool_call_id, "title": title, "kind": _kind(permission.tool_name),
         "status": "pending", "rawInput": _plain(permission.tool_input),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loopal_cluster import Address
 from loopal_cluster.editor.rpc import RpcError
 from loopal_cluster.editor.updates import Spoken, decision_of, prompt_text, tool_call_of, update_of
 from loopal_cluster.errors import ProtocolError
@@ -90,10 +91,12 @@ def test_what_an_editor_has_no_place_for_is_left_out(payload):
 
 
 def test_a_question_of_another_agent_says_whose_it_is():
-    own = tool_call_of(Permission("Bash", dumps({}), "1", agent_name="ann"), "ann")
-    other = tool_call_of(Permission("Bash", Opaque(b"1e999"), "1", agent_name="hub-b/bob"), "ann")
+    ann = Address("ann", "hub-a")
+    other = tool_call_of(Permission("Bash", Opaque(b"1e999"), "1", agent_name="hub-b/bob"), ann)
 
-    assert (own["title"], own["rawInput"]) == ("Bash", {})
+    for name in ("ann", "hub-a/ann"):
+        own = tool_call_of(Permission("Bash", dumps({}), "1", agent_name=name), ann)
+        assert (own["title"], own["rawInput"]) == ("Bash", {})
     assert (other["title"], other["rawInput"]) == ("hub-b/bob: Bash", None)
 
 
