@@ -8,17 +8,16 @@ agent, of whoever operates the cluster.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import trio
 from attrs import field, frozen
 
 from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session, TurnEnd
 from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
-from loopal_cluster.acp.presets import PRESETS
+from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.acp.program import Command, Program
 from loopal_cluster.acp.schema import PermissionRequest
 from loopal_cluster.acp.transcript import ANSWER_CHARACTERS, Transcript
@@ -33,7 +32,7 @@ from loopal_cluster.payloads import Error
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import record_pair
 
-__all__ = ["AcpAgent", "preset_agent"]
+__all__ = ["AcpAgent"]
 
 ANSWER_TIMEOUT = 60.0
 """Seconds for a session to be opened, or set up."""
@@ -52,18 +51,26 @@ def _argv(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _known_preset(_: object, __: object, name: str | None) -> None:
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"no preset {name!r} (there are: {', '.join(PRESETS)})")
+
+
 @frozen
 class AcpAgent:
-    """A program that speaks ACP on its standard input and output."""
+    """A program that speaks ACP on its standard input and output: ``AcpAgent(preset="claude")``."""
 
-    argv: Sequence[str] = field(converter=_argv)
+    argv: Sequence[str] = field(default=(), converter=_argv)
+    """How it is started; by default as its preset says."""
+    preset: str | None = field(default=None, validator=_known_preset)
+    """Which of the ``PRESETS`` it is, if it is one."""
     env: Mapping[str, str] = field(factory=dict)
     cwd: str | None = None
     model: str | None = None
     """The model, by the program's own name; a spawn may ask for another."""
     mode: str | None = None
     """How it works, by the program's own name; while it is to plan, that is its mode ``plan``."""
-    options: Mapping[str, str | bool] = field(factory=dict)
+    options: Mapping[str, str] = field(factory=dict)
     """Other settings of its sessions, by their ids."""
     auth: str | None = None
     """The login method to choose, if it needs one to be chosen."""
@@ -73,10 +80,10 @@ class AcpAgent:
     """Whether it is started again, with its session, if it ends when it should not."""
     allow_cluster_tools: bool = False
     """Whether it may use the cluster's own tools without asking. They ask themselves, on a supervised hub."""
-    install: str = ""
-    """How to get the program, for the error that there is none."""
-    login: str = ""
-    """How to log in, for the error that nobody has."""
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.argv or self.preset):
+            raise ValueError("neither a command nor a preset is given")
 
     @asynccontextmanager
     async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
@@ -91,28 +98,25 @@ class AcpAgent:
                 cwd = worktree.cwd
             entries = stack.enter_context(ExitStack())
             nursery = await stack.enter_async_context(open_background())
-            # A third of the time is for the turn to end, and two for the program.
-            command = Command(
-                self.argv, env, cwd, place.end_grace * 2 / 3, place.guard, self._auth(env), self.login
-            )
+            command = self._command(env, cwd, place)
             agent = _Agent(self, place, command, worktree, nursery, entries)
-            try:
-                await agent.start_program()
-            except ChildNotStarted as error:
-                raise ChildNotStarted(f"{error} ({self.install})" if self.install else str(error)) from error
-            nursery.start_soon(agent.serve)
+            await agent.start_program()
+            nursery.start_soon(agent.run_session)
             yield agent
 
-    def _auth(self, env: Mapping[str, str]) -> str | None:
-        known = next((preset for preset in PRESETS.values() if preset.command == self.argv), None)
-        methods = {} if known is None else known.auth
-        return self.auth or next((method for name, method in methods.items() if env.get(name)), None)
-
-
-def preset_agent(name: str) -> AcpAgent:
-    """The agent type of a program that we know: ``claude``, ``codex``, ``gemini``, ``opencode``, ``goose``."""
-    preset = PRESETS[name]
-    return AcpAgent(preset.command, install=preset.install, login=preset.login)
+    def _command(self, env: Mapping[str, str], cwd: str, place: Place) -> Command:
+        known = PRESETS.get(self.preset or "", Preset(tuple(self.argv)))
+        auth = self.auth or next((method for name, method in known.auth.items() if env.get(name)), None)
+        return Command(
+            argv=self.argv or known.command,
+            env=env,
+            cwd=cwd,
+            grace=place.end_grace * 2 / 3,  # the first third is for its turn to end
+            guard=place.guard,
+            auth=auth,
+            install=known.install,
+            login=known.login,
+        )
 
 
 def _worktree_name(place: Place) -> str:
@@ -155,10 +159,10 @@ class _Agent:
     async def start_program(self) -> None:
         """Start the process. That it then introduces itself is waited for by the first turn."""
         self._program = Program(self._command)
-        await self._nursery.start(self._program.run)
+        await self._program.start(self._nursery)
         self._nursery.start_soon(self._watch, self._program)
 
-    async def serve(self) -> None:
+    async def run_session(self) -> None:
         """Be the agent that the hub talks to."""
         try:
             with self._serving:
@@ -191,38 +195,39 @@ class _Agent:
             return await self._answer(context, prompt)
         except LoginNeeded as error:
             hint = f" ({self._command.login})" if self._command.login else ""
-            raise self._failed(f"{self._command.name} needs a login: {error}{hint}") from error
+            raise _failed(f"{self._command.name} needs a login: {error}{hint}") from error
         except AcpError as error:
-            raise self._failed(f"{self._command.name}: {error}") from error
+            raise _failed(f"{self._command.name}: {error}") from error
         finally:
             if self._session is not None and self._session.is_stuck:
                 self._program.kill("it did not end its turn when it was told to")
             self._idle.set()
 
     async def _answer(self, context: AgentContext, prompt: str) -> Streamed:
-        """The answer to a prompt, if need be from a program that was started anew."""
-        try:
-            return await self._answer_once(context, prompt)
-        except PeerGone:
+        """The answer to a prompt, if need be from a program that was started anew.
+
+        Raises:
+            TurnEnds: there is none; this is the outcome.
+            LoginNeeded, AcpError: the program refused.
+        """
+        for again in (False, True):
+            with suppress(PeerGone):
+                return await self._answer_once(context, GO_ON + prompt if again else prompt)
             await self._program.ended.wait()
-            if not (self._type.resume and self._client is not None and self._client.can_resume):
-                raise await self._died() from None
-        context.emit(Error(f"{self._command.name} is started again; it has ended: {self._program.ending}"))
-        try:
-            return await self._answer_once(context, GO_ON + prompt)
-        except PeerGone:
-            await self._program.ended.wait()
-            raise await self._died() from None
+            if again or not (self._type.resume and self._client is not None and self._client.can_resume):
+                break
+            context.emit(Error(f"{self._name} is started again; it has ended: {self._program.ending}"))
+        raise await self._died()
 
     async def _died(self) -> TurnEnds:
         self._is_over = True
         when = "could not be used" if self._client is None else "ended in the middle of its turn"
         error = f"{self._command.name} {when}: {self._program.ending}"
-        return self._failed(error + await self._worktree_note(), final=True)
+        return _failed(error + await self._worktree_note(), final=True)
 
     async def _answer_once(self, context: AgentContext, prompt: str) -> Streamed:
         session = await self._open_session(context)
-        turn = _Turn(context, self._type, session, self._client)
+        turn = _Turn(context, self._type, self._name)
         end = await session.prompt(
             prompt,
             on_update=turn.transcript.take,
@@ -245,8 +250,11 @@ class _Agent:
             return f"\n\n[worktree {worktree.path}, branch {worktree.branch}; git: {error}]"
         return f"\n\n[changes are in the worktree {worktree.path}, branch {worktree.branch}]"
 
-    def _failed(self, error: str, *, final: bool = False) -> TurnEnds:
-        return TurnEnds(Failed(error), final=final)
+    @property
+    def _name(self) -> str:
+        """What the program calls itself, or is called."""
+        info = None if self._client is None else self._client.program.agent_info
+        return self._command.name if info is None else info.name
 
     # A session.
 
@@ -277,7 +285,8 @@ class _Agent:
         try:
             await self.start_program()
         except ChildNotStarted as error:
-            raise self._failed(str(error), final=True) from error
+            self._is_over = True
+            raise _failed(str(error), final=True) from error
 
     async def _begin_session(self, context: AgentContext, client: Client) -> Session:
         servers = self._open_mcp(context, client)
@@ -314,14 +323,11 @@ class _Agent:
 class _Turn:
     """What is only of one turn."""
 
-    def __init__(
-        self, context: AgentContext, type_: AcpAgent, session: Session, client: Client | None
-    ) -> None:
+    def __init__(self, context: AgentContext, type_: AcpAgent, program: str) -> None:
         self.transcript = Transcript(context.emit)
         self._context = context
         self._type = type_
-        info = None if client is None else client.program.agent_info
-        self._program = os.path.basename(type_.argv[0]) if info is None else info.name
+        self._program = program
         self._denied: list[str] = []
 
     async def judge(self, request: PermissionRequest) -> str | None:
@@ -378,5 +384,5 @@ class _Turn:
                 raise _failed(f"it stopped for a reason that we do not know, {reason!r}{said}{note}")
 
 
-def _failed(error: str) -> TurnEnds:
-    return TurnEnds(Failed(error))
+def _failed(error: str, *, final: bool = False) -> TurnEnds:
+    return TurnEnds(Failed(error), final=final)

@@ -297,7 +297,7 @@ class Session:
             raise AcpError(f"it does not let its model be chosen (asked for: {model!r})")
         await self.set_option(option.id, model)
 
-    async def set_option(self, option_id: str, value: str | bool) -> None:
+    async def set_option(self, option_id: str, value: str) -> None:
         """Change a setting.
 
         Raises:
@@ -310,8 +310,6 @@ class Session:
         if option.values and value not in option.values:
             raise AcpError(f"{option_id} cannot be {value!r} (it can be: {', '.join(option.values)})")
         params = {"sessionId": self.id, "configId": option_id, "value": value}
-        if isinstance(value, bool):
-            params["type"] = "boolean"
         info = await self._client._call("session/set_config_option", params, SessionInfo)
         self.options = info.config_options or self.options
 

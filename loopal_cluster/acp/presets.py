@@ -15,9 +15,9 @@ class Preset:
 
     command: tuple[str, ...]
     """How it is started; the program is looked up on PATH."""
-    install: str
+    install: str = ""
     """How to get it."""
-    login: str
+    login: str = ""
     """How to log in."""
     needs: tuple[str, ...] = ()
     """Programs that it cannot do without."""

@@ -1,19 +1,20 @@
 """A coding agent's program while it runs: the child process, and the client that speaks to it.
 
-``run`` is the task that owns both. It ends when the program has, or has been told to, and by then ``ending``
-says why, for people: what it did wrong, how it exited, its last words.
+A task owns both. It ends when the program has, or has been told to, and by then ``ending`` says why, for
+people: what it did wrong, how it exited, its last words.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 from attrs import frozen
 
 from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, open_client
-from loopal_cluster.agents.children import Child, open_child
+from loopal_cluster.agents.children import Child, ChildNotStarted, open_child
 from loopal_cluster.agents.guard import Guard
 
 __all__ = ["Command", "Program"]
@@ -38,6 +39,8 @@ class Command:
     guard: Guard | None = None
     auth: str | None = None
     """The login method to choose before the first session."""
+    install: str = ""
+    """How a human gets the program."""
     login: str = ""
     """How a human logs in."""
 
@@ -48,7 +51,7 @@ class Command:
 
 
 class Program:
-    """Made to be ``run`` once, in a task of its own."""
+    """A run of a program; to run it again, make another."""
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -60,17 +63,17 @@ class Program:
         self._fault = ""
         self._how = "stopped"
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run it; started when the process is.
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start it, in a task of this nursery, for as long as it runs or the nursery does.
 
         Raises:
             ChildNotStarted: there is no such program, or directory.
         """
-        command = self.command
+        await nursery.start(self._run)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         try:
-            async with open_child(
-                command.argv, env=command.env, cwd=command.cwd, grace=command.grace, guard=command.guard
-            ) as child:
+            async with self._open_child() as child:
                 task_status.started()
                 async with open_client(child.stdout, child.stdin) as client:
                     with self._talk:
@@ -106,6 +109,19 @@ class Program:
     def ending(self) -> str:
         """How it has ended, in one line."""
         return f"{self._fault} ({self._how})" if self._fault else self._how
+
+    @asynccontextmanager
+    async def _open_child(self) -> AsyncIterator[Child]:
+        command = self.command
+        try:
+            async with open_child(
+                command.argv, env=command.env, cwd=command.cwd, grace=command.grace, guard=command.guard
+            ) as child:
+                yield child
+        except ChildNotStarted as error:
+            raise ChildNotStarted(
+                f"{error} ({command.install})" if command.install else str(error)
+            ) from error
 
     async def _talk_to(self, client: Client) -> None:
         try:

@@ -105,7 +105,7 @@ class Modes(_Wire, frozen=True):
 
 
 class ConfigOption(_Wire, frozen=True):
-    """A setting of a session; a list of values, groups of such lists, or a boolean."""
+    """A setting of a session: one of a list of values, which may be in groups."""
 
     id: str
     type: str = ""

@@ -129,7 +129,6 @@ class Transcript:
         if text:
             self._emit(Stream(text))
 
-
     def _on_tool(self, call: AcpToolCall) -> None:
         self.end_message()
         tool = self._tools.get(call.tool_call_id)

@@ -86,7 +86,9 @@ class Agent:
             self.waiting.append(message)
 
     def update(self, update):
-        self.write({"method": "session/update", "params": {"sessionId": self.session["id"], "update": update}})
+        self.write(
+            {"method": "session/update", "params": {"sessionId": self.session["id"], "update": update}}
+        )
 
     def say(self, text, kind="agent_message_chunk"):
         self.update({"sessionUpdate": kind, "content": {"type": "text", "text": text}})
