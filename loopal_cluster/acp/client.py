@@ -87,8 +87,6 @@ class Client:
     def __init__(self) -> None:
         self._peer: RpcPeer  # set by open_client
         self._sessions: dict[str, Session] = {}
-        self.unreadable_count = 0
-        """Updates that were left out because they are not of their form."""
         self.program = Initialized(protocol_version=VERSION)
         """What it has said of itself."""
 
@@ -227,6 +225,8 @@ class Session:
         self.modes = info.modes
         self.mode = None if info.modes is None else info.modes.current_mode_id
         self.options: tuple[ConfigOption, ...] = info.config_options or ()
+        self.unreadable_count = 0
+        """Updates that were left out because they are not of their form."""
         self.is_stuck = False
         """Whether a turn was cancelled and did not end. Then there cannot be another one."""
 
@@ -329,7 +329,7 @@ class Session:
         try:
             update = read_update(value)
         except Unreadable:
-            self._client.unreadable_count += 1
+            self.unreadable_count += 1
             return
         if isinstance(update, ModeUpdate):
             self.mode = update.current_mode_id

@@ -89,7 +89,13 @@ class Answer:
 class RpcPeer:
     """The other side; made by ``open_peer``."""
 
-    def __init__(self, sender: trio.abc.SendStream, on_request: Handler, on_notification: Listener) -> None:
+    def __init__(
+        self,
+        sender: trio.abc.SendStream,
+        on_request: Handler,
+        on_notification: Listener,
+        line_bytes: int,
+    ) -> None:
         self._sender = sender
         self._on_request = on_request
         self._on_notification = on_notification
@@ -97,7 +103,7 @@ class RpcPeer:
         self._ids = count(1)
         self._asked: dict[int, Answer] = {}
         self._answering: dict[int | str, trio.CancelScope] = {}
-        self._lines = LineBuffer(LINE_BYTES)
+        self._lines = LineBuffer(line_bytes)
         self._unsent = bytearray()
         self._to_send = trio.lowlevel.ParkingLot()
         self._sent = trio.lowlevel.ParkingLot()
@@ -220,7 +226,7 @@ class RpcPeer:
     def _on_oversized(self, line: Oversized) -> None:
         # One report more or less changes nothing; any other message is one that somebody waits for.
         if not _UPDATE.search(line.prefix):
-            raise PeerGone(f"it wrote a line of more than {LINE_BYTES} bytes")
+            raise PeerGone(f"it wrote a line of more than {self._lines.max_bytes} bytes")
 
     def _on_answer(self, request_id: int, result: Any, error: Refused | None) -> None:
         if (answer := self._asked.pop(request_id, None)) is not None:
@@ -284,10 +290,12 @@ async def open_peer(
     sender: trio.abc.SendStream,
     on_request: Handler,
     on_notification: Listener,
+    *,
+    line_bytes: int = LINE_BYTES,
 ) -> AsyncIterator[RpcPeer]:
     """Talk for the length of the block. The streams are not closed: whoever made them does that."""
     async with open_background() as background:
-        peer = RpcPeer(sender, on_request, on_notification)
+        peer = RpcPeer(sender, on_request, on_notification, line_bytes)
         tasks = await background.start(peer._run, receiver)
         try:
             yield peer
