@@ -29,6 +29,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopal_cluster.acp.agent import AcpAgent
     from loopal_cluster.address import Address
     from loopal_cluster.agents.child import serve_agent
     from loopal_cluster.agents.context import AgentContext, AgentFunction
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcpAgent",
     "Address",
     "AgentCancelled",
     "AgentContext",
@@ -146,7 +148,7 @@ _HOMES = (
         "agents.context",
         "agents.child",
     ),
-    *("runtime.client", "agents.types", "runtime.meta_hub", "runtime.hub"),
+    *("runtime.client", "agents.types", "runtime.meta_hub", "runtime.hub", "acp.agent"),
 )
 """Where the names above live; what is quickly imported comes first."""
 

@@ -2,7 +2,7 @@
 
 ::
 
-    cli, demo ─► runtime, agents, tools ─► wire ─► leaves
+    cli, demo ─► acp, agents, runtime, tools ─► wire ─► leaves
                     │                               ▲
                     └─────────► core ───────────────┘
     testing ─► runtime, agents, core, wire          nothing imports testing, cli or demo
@@ -36,17 +36,18 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "core": ({"leaves"}, {"attrs"}),
     "wire": ({"leaves"}, {"attrs", "cattrs", "msgspec"}),
     "runtime": ({"leaves", "core", "wire", "agents"}, {"attrs", "trio"}),
-    "agents": ({"leaves", "wire", "runtime", "tools"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "agents": ({"leaves", "wire", "runtime", "tools", "acp"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "acp": ({"leaves", "wire", "runtime", "agents", "tools"}, {"attrs", "msgspec", "trio"}),
     "tools": ({"leaves", "wire", "runtime"}, {"attrs", "cattrs", "msgspec", "trio"}),
     "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
-        {"leaves", "wire", "runtime", "agents", "tools", "editor", "demo", "package"},
+        {"leaves", "wire", "runtime", "agents", "acp", "tools", "editor", "demo", "package"},
         {"attrs", "trio", "typer"},
     ),
     "editor": ({"leaves", "wire", "runtime", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
-    "package": ({"leaves", "runtime", "agents", "tools"}, set()),
+    "package": ({"leaves", "runtime", "agents", "acp", "tools"}, set()),
     "__main__": ({"cli"}, set()),
 }
 """What each layer may import of this package besides itself, and of others besides the standard library."""

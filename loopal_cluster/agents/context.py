@@ -15,6 +15,7 @@ from loopal_cluster.messages import (
     Permission,
     Question,
 )
+from loopal_cluster.outcomes import Cancelled, Failed, reason_of
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
@@ -22,7 +23,7 @@ from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps
 
-__all__ = ["AgentContext", "AgentFunction", "Streamed"]
+__all__ = ["AgentContext", "AgentFunction", "Streamed", "TurnEnds"]
 
 
 class AgentContext(ClusterClient):
@@ -129,6 +130,18 @@ class AgentContext(ClusterClient):
 
 class Streamed(str):
     """A result that was streamed as it was made, and is not streamed again when the turn ends."""
+
+
+class TurnEnds(Exception):
+    """Raised by an agent function: its turn ends with this outcome, without a traceback.
+
+    ``final``: and the agent with it, also one that is persistent, because it cannot go on.
+    """
+
+    def __init__(self, outcome: Failed | Cancelled, *, final: bool = False) -> None:
+        super().__init__(reason_of(outcome))
+        self.outcome = outcome
+        self.final = final
 
 
 AgentFunction = Callable[[AgentContext, str], Awaitable[object]]

@@ -226,7 +226,7 @@ class _Agents:
 
     async def _run(self, effect: StartAgent, scope: trio.CancelScope) -> None:
         agent_id = effect.agent_id
-        place = evolve(self._place, cwd=effect.cwd)
+        place = evolve(self._place, cwd=effect.cwd, name=effect.name)
         opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:
