@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "wire": ({"leaves"}, {"attrs", "cattrs", "msgspec"}),
     "runtime": ({"leaves", "core", "wire", "agents"}, {"attrs", "trio"}),
     "agents": ({"leaves", "wire", "runtime", "tools"}, {"attrs", "cattrs", "msgspec", "trio"}),
-    "tools": ({"leaves", "wire", "runtime"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "tools": ({"leaves", "wire", "runtime", "agents"}, {"attrs", "cattrs", "msgspec", "trio"}),
     "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
         {"leaves", "wire", "runtime", "agents", "tools", "demo", "package"},
