@@ -2,9 +2,9 @@
 
 ::
 
-    cli, demo ─► runtime, agents, tools ─► wire ─► leaves
-                    │                               ▲
-                    └─────────► core ───────────────┘
+    cli, demo ─► runtime, agents, tools, mcp_server ─► wire ─► leaves
+                    │                                           ▲
+                    └─────────► core ───────────────────────────┘
     testing ─► runtime, agents, core, wire          nothing imports testing, cli or demo
 """
 
@@ -35,12 +35,16 @@ LEAVES = {
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "core": ({"leaves"}, {"attrs"}),
     "wire": ({"leaves"}, {"attrs", "cattrs", "msgspec"}),
-    "runtime": ({"leaves", "core", "wire", "agents"}, {"attrs", "trio"}),
+    "runtime": ({"leaves", "core", "wire", "agents", "mcp_server"}, {"attrs", "trio"}),
     "agents": ({"leaves", "wire", "runtime", "tools"}, {"attrs", "cattrs", "msgspec", "trio"}),
     "tools": ({"leaves", "wire", "runtime", "agents"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "mcp_server": (
+        {"leaves", "wire", "runtime", "agents", "tools", "package"},
+        {"attrs", "h11", "msgspec", "trio"},
+    ),
     "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
-        {"leaves", "wire", "runtime", "agents", "tools", "demo", "package"},
+        {"leaves", "wire", "runtime", "agents", "tools", "mcp_server", "demo", "package"},
         {"attrs", "trio", "typer"},
     ),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),

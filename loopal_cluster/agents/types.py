@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 from attrs import field, frozen
@@ -24,10 +24,12 @@ from loopal_cluster.config import Limits
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
+from loopal_cluster.tools.toolbox import Toolbox
 
 __all__ = [
     "AgentType",
     "CommandAgent",
+    "Door",
     "FunctionAgent",
     "Place",
     "ProcessAgent",
@@ -40,6 +42,20 @@ def _argv(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
+class Door(Protocol):
+    """Lets programs use the tools of their agents through MCP; ``mcp_server.Door`` is one."""
+
+    def admit(self, server: Toolbox, *, http: bool) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+        """Let an agent's program in for the block.
+
+        What the block gets is the entry for ``mcpServers`` of ACP's ``session/new``: of type ``http`` if the
+        program speaks that (``http``) and the hub can, else a command.
+
+        Raises:
+            ClusterError: the door cannot be opened.
+        """
+
+
 @frozen
 class Place:
     """Where an agent is started: what its hub gives to every agent."""
@@ -50,8 +66,10 @@ class Place:
     end_grace: float
     """Seconds for an agent to end that has been asked to; then it is made to."""
     ambient: Ambient = Ambient()
-    secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN"})
+    secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN", "LOOPAL_MCP_SOCKET", "LOOPAL_MCP_TOKEN"})
     """Environment variables that no child gets to see."""
+    door: Door | None = None
+    """Where a program gets its agent's tools through MCP."""
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment of a child: the hub's, without its secrets, and what its type adds."""

@@ -116,6 +116,7 @@ class WaitAgent(Tool):
 
     tool_name: ClassVar = "WaitAgent"
     permission: ClassVar = PermissionLevel.READ_ONLY
+    only_looks: ClassVar = True
     description: ClassVar = (
         "Wait until an AI agent of the hub cluster has ended and return its result. Use this for an agent that "
         "you started with Agent and that is still running, or for any other agent of the cluster, on whatever "
@@ -139,6 +140,7 @@ class CancelAgent(Tool):
 
     tool_name: ClassVar = "CancelAgent"
     permission: ClassVar = PermissionLevel.SUPERVISED
+    destroys: ClassVar = True
     description: ClassVar = (
         "Stop an AI agent of the hub cluster, on whatever hub (the program on some machine that runs it), and "
         "all agents that it has started. Use this when its work is no longer needed or goes wrong; its work so "

@@ -22,6 +22,7 @@ class ListHubs(Tool):
 
     tool_name: ClassVar = "ListHubs"
     permission: ClassVar = PermissionLevel.READ_ONLY
+    only_looks: ClassVar = True
     description: ClassVar = (
         "List the hubs of the cluster you run in. A hub is a program on some machine that runs AI agents; "
         "you are one of its agents. Hubs that share a coordinator, the MetaHub, form a cluster, and their "
@@ -79,6 +80,7 @@ class ListAgents(Tool):
 
     tool_name: ClassVar = "ListAgents"
     permission: ClassVar = PermissionLevel.READ_ONLY
+    only_looks: ClassVar = True
     description: ClassVar = (
         "List the AI agents that run now, on all hubs of the cluster (a hub is a program on some machine "
         "that runs agents; see ListHubs). Use this to find whom you can send a message to (SendMessage), "

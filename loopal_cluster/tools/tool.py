@@ -75,6 +75,10 @@ class Tool:
     description: ClassVar[str]
     """For a model that has never heard of us."""
     permission: ClassVar[PermissionLevel]
+    only_looks: ClassVar = False
+    """Whether using it changes nothing."""
+    destroys: ClassVar = False
+    """Whether work may be lost by it."""
     needs_mailbox: ClassVar = False
     """Whether it is of use only to those who can be sent messages."""
 
