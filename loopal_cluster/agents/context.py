@@ -56,7 +56,10 @@ class AgentContext(ClusterClient):
         # The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
         supervised = start.permission_mode not in (None, "bypass", "yolo")
         self.tools = Toolbox(
-            self, mailbox=Mailbox(inbox), authorize=self.ask_permission if supervised else None
+            self,
+            address=self.address,
+            mailbox=Mailbox(inbox),
+            authorize=self.ask_permission if supervised else None,
         )
         """What a model may do with the cluster: ``await ctx.tools.call("Agent", {"prompt": ...})``."""
 

@@ -48,7 +48,7 @@ class Member(ClusterClient):
         self.hub = welcome.hub or "hub"
         self.closed = caller.closed
         """Set when the connection has ended; an agent that is stopped loses it, too."""
-        self.tools = Toolbox(self, mailbox=mailbox)
+        self.tools = Toolbox(self, address=self.address, mailbox=mailbox)
         """What a model may do with the cluster."""
 
     @property

@@ -39,17 +39,25 @@ class ListHubs(Tool):
         try:
             hubs = await client.list_hubs()
         except NotInCluster:
-            return _alone((await all_hubs(client))[0])
+            return _alone((await all_hubs(client))[0], context.address)
         own = status.uplink.hub_name if status.uplink else status.hub
         lines = [_hub_line(hub, own) for hub in hubs]
         heading = f"Connected to MetaHub as '{own}'" if own else "Connected to MetaHub"
-        data = {"in_cluster": True, "own_hub": own, "hubs": [_hub_data(hub) for hub in hubs]}
-        return ToolResult("\n".join([heading, "", "Hubs:", *lines]), data)
+        data = {"in_cluster": True, "own_hub": own, "own_address": context.address}
+        text = "\n".join([heading, *_self_lines(context.address), "", "Hubs:", *lines])
+        return ToolResult(text, data | {"hubs": [_hub_data(hub) for hub in hubs]})
 
 
-def _alone(hub: HubInfo) -> ToolResult:
-    text = f"Not in a cluster: there is only this hub.\n\n{_hub_line(hub, hub.name)}"
-    return ToolResult(text, {"in_cluster": False, "own_hub": hub.name, "hubs": [_hub_data(hub)]})
+def _self_lines(address: str | None) -> list[str]:
+    return [] if address is None else [f"You are the agent '{address}': others can send you messages."]
+
+
+def _alone(hub: HubInfo, address: str | None) -> ToolResult:
+    text = "\n".join(
+        ["Not in a cluster: there is only this hub.", *_self_lines(address), "", _hub_line(hub, hub.name)]
+    )
+    data = {"in_cluster": False, "own_hub": hub.name, "own_address": address}
+    return ToolResult(text, data | {"hubs": [_hub_data(hub)]})
 
 
 def _hub_line(hub: HubInfo, own: str | None) -> str:

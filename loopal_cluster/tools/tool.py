@@ -55,6 +55,8 @@ class ToolContext:
     """What others have sent to whoever uses it; None if nobody can."""
     deadline: float = math.inf
     """When the call must be over, on trio's clock. What waits for longer returns then, and says how to go on."""
+    address: str | None = None
+    """Where others find whoever uses it; None if they cannot."""
 
     @property
     def time_left(self) -> float:

@@ -57,10 +57,12 @@ class Toolbox:
         client: ClusterClient,
         *,
         tools: Sequence[type[Tool]] = TOOLS,
+        address: str | None = None,
         mailbox: Mailbox | None = None,
         authorize: Authorize | None = None,
     ) -> None:
         self._client = client
+        self._address = address
         self._mailbox = mailbox
         self._authorize = authorize
         self.tools: Mapping[str, type[Tool]] = {
@@ -87,9 +89,10 @@ class Toolbox:
         """
         if (tool := self.tools.get(name)) is None:
             return ToolResult.error(f"unknown tool {name[:80]!r}; the tools are: {', '.join(self.tools)}")
-        context = ToolContext(self._client, self._mailbox, trio.current_time() + time_limit)
+        deadline = trio.current_time() + time_limit
+        context = ToolContext(self._client, self._mailbox, deadline, self._address)
         try:
-            with trio.move_on_at(context.deadline + LATENESS):
+            with trio.move_on_at(deadline + LATENESS):
                 call = read_arguments(tool, arguments)
                 return await self._denied(call) or await call.run(context)
         except InvalidArguments as error:
