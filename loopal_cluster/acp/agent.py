@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
 from attrs import field, frozen
@@ -96,7 +96,7 @@ class AcpAgent:
                 name = _worktree_name(place)
                 worktree = await stack.enter_async_context(open_worktree(cwd, name, env))
                 cwd = worktree.cwd
-            entries = stack.enter_context(ExitStack())
+            entries = await stack.enter_async_context(AsyncExitStack())
             nursery = await stack.enter_async_context(open_background())
             command = self._command(env, cwd, place)
             agent = _Agent(self, place, command, worktree, nursery, entries)
@@ -134,7 +134,7 @@ class _Agent:
         command: Command,
         worktree: Worktree | None,
         nursery: trio.Nursery,
-        entries: ExitStack,
+        entries: AsyncExitStack,
     ) -> None:
         self.channel, self._agent_end = record_pair()
         self._type = type_
@@ -289,7 +289,7 @@ class _Agent:
             raise _failed(str(error), final=True) from error
 
     async def _begin_session(self, context: AgentContext, client: Client) -> Session:
-        servers = self._open_mcp(context, client)
+        servers = await self._open_mcp(context, client)
         if self._session is not None and client.can_resume:
             session = await client.resume_session(self._session.id, self._command.cwd, servers)
         else:
@@ -300,12 +300,13 @@ class _Agent:
         self._model, self._mode, self._first_mode = None, None, session.mode
         return session
 
-    def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
+    async def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
         if self._mcp_servers is None:
             self._mcp_servers = []
-            if (door := self._place.mcp) is not None:
+            if (door := self._place.door) is not None:
                 http = client.program.agent_capabilities.mcp_capabilities.http
-                self._mcp_servers.append(self._entries.enter_context(door.open_entry(context, http=http)))
+                entry = door.admit(context.tools, http=http)
+                self._mcp_servers.append(await self._entries.enter_async_context(entry))
         return self._mcp_servers
 
     async def _choose(self, context: AgentContext, session: Session) -> None:

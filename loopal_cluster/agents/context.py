@@ -20,6 +20,7 @@ from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps
 
@@ -55,7 +56,12 @@ class AgentContext(ClusterClient):
         """``act`` or ``plan``; an operator may change it."""
         # The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
         supervised = start.permission_mode not in (None, "bypass", "yolo")
-        self.tools = Toolbox(self, authorize=self.ask_permission if supervised else None)
+        self.tools = Toolbox(
+            self,
+            address=self.address,
+            mailbox=Mailbox(inbox),
+            authorize=self.ask_permission if supervised else None,
+        )
         """What a model may do with the cluster: ``await ctx.tools.call("Agent", {"prompt": ...})``."""
 
     @property
