@@ -193,7 +193,7 @@ async def test_the_outcome_of_a_turn_is_the_answer_to_an_ask_and_the_agent_goes_
 
 async def test_a_flood_of_reports_delays_nothing_but_itself():
     async with scene() as on:
-        assert await on.outcome("flood 20000\nsay done") == Done("done")
+        assert await on.outcome("flood 5000\nsay done") == Done("done")
 
 
 async def test_unknown_and_broken_reports_and_noise_on_stdout_are_passed_over():
@@ -332,16 +332,17 @@ async def test_a_turn_that_never_ends_is_ended_by_the_time_limit():
 
 
 async def test_a_program_that_ignores_everything_is_gone_when_the_grace_is_over():
-    async with scene() as on:
-        agent = await on.client.spawn("coder", "pid\nignore", name="c")
+    async with scene(decision=True) as on:
+        agent = await on.client.spawn("coder", "pid\nask Bash\nstubborn", name="c")
         pid = int((await on.until(Stream)).text)
+        await on.until(Stream("stubborn"))
         began = trio.current_time()
         await on.client.cancel("c")
         outcome = await agent.outcome()
 
         assert isinstance(outcome, Cancelled)
         await until(lambda: not is_alive(pid))
-        assert trio.current_time() - began < 3 * QUICK.stop_grace
+        assert trio.current_time() - began < 2 * QUICK.stop_grace
 
 
 async def test_a_program_that_does_not_end_a_turn_when_told_to_is_killed():
