@@ -8,9 +8,10 @@ agent, of whoever operates the cluster.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import trio
 from attrs import field, frozen
@@ -36,8 +37,6 @@ __all__ = ["AcpAgent"]
 
 ANSWER_TIMEOUT = 60.0
 """Seconds for a session to be opened, or set up."""
-CANCEL_TIMEOUT = 10.0
-"""Seconds to end a turn that was cancelled. Good programs take 20 ms; one that does not is killed."""
 QUOTED = 500
 """So much of an answer is quoted in a failure."""
 
@@ -80,6 +79,8 @@ class AcpAgent:
     """Whether it is started again, with its session, if it ends when it should not."""
     allow_cluster_tools: bool = False
     """Whether it may use the cluster's own tools without asking. They ask themselves, on a supervised hub."""
+    cancel_timeout: float = 10.0
+    """Seconds to end a turn that was cancelled; then it is killed. Good programs take 20 ms."""
 
     def __attrs_post_init__(self) -> None:
         if not (self.argv or self.preset):
@@ -96,7 +97,7 @@ class AcpAgent:
                 name = _worktree_name(place)
                 worktree = await stack.enter_async_context(open_worktree(cwd, name, env))
                 cwd = worktree.cwd
-            entries = await stack.enter_async_context(AsyncExitStack())
+            entries = stack.enter_context(ExitStack())
             nursery = await stack.enter_async_context(open_background())
             command = self._command(env, cwd, place)
             agent = _Agent(self, place, command, worktree, nursery, entries)
@@ -107,8 +108,10 @@ class AcpAgent:
     def _command(self, env: Mapping[str, str], cwd: str, place: Place) -> Command:
         known = PRESETS.get(self.preset or "", Preset(tuple(self.argv)))
         auth = self.auth or next((method for name, method in known.auth.items() if env.get(name)), None)
+        argv = self.argv or known.command
         return Command(
-            argv=self.argv or known.command,
+            name=self.preset or os.path.basename(argv[0]),
+            argv=argv,
             env=env,
             cwd=cwd,
             grace=place.end_grace * 2 / 3,  # the first third is for its turn to end
@@ -134,7 +137,7 @@ class _Agent:
         command: Command,
         worktree: Worktree | None,
         nursery: trio.Nursery,
-        entries: AsyncExitStack,
+        entries: ExitStack,
     ) -> None:
         self.channel, self._agent_end = record_pair()
         self._type = type_
@@ -184,8 +187,13 @@ class _Agent:
         """When a program has ended between two turns, so has the agent."""
         await program.ended.wait()
         await self._idle.wait()
-        if not (self._type.resume or self._is_over):
+        if not (self._can_go_on or self._is_over):
             self._serving.cancel()
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether a program that is started anew knows what was said before."""
+        return self._type.resume and self._client is not None and self._client.can_resume
 
     # A turn.
 
@@ -214,9 +222,11 @@ class _Agent:
             with suppress(PeerGone):
                 return await self._answer_once(context, GO_ON + prompt if again else prompt)
             await self._program.ended.wait()
-            if again or not (self._type.resume and self._client is not None and self._client.can_resume):
+            if again or not self._can_go_on:
                 break
-            context.emit(Error(f"{self._name} is started again; it has ended: {self._program.ending}"))
+            context.emit(
+                Error(f"{self._command.name} is started again; it has ended: {self._program.ending}")
+            )
         raise await self._died()
 
     async def _died(self) -> TurnEnds:
@@ -227,12 +237,12 @@ class _Agent:
 
     async def _answer_once(self, context: AgentContext, prompt: str) -> Streamed:
         session = await self._open_session(context)
-        turn = _Turn(context, self._type, self._name)
+        turn = _Turn(context, self._type, self._agent_name)
         end = await session.prompt(
             prompt,
             on_update=turn.transcript.take,
             on_permission=turn.judge,
-            cancel_timeout=CANCEL_TIMEOUT,
+            cancel_timeout=self._type.cancel_timeout,
         )
         turn.transcript.on_usage(end.usage)
         note = await self._worktree_note()
@@ -251,10 +261,10 @@ class _Agent:
         return f"\n\n[changes are in the worktree {worktree.path}, branch {worktree.branch}]"
 
     @property
-    def _name(self) -> str:
-        """What the program calls itself, or is called."""
+    def _agent_name(self) -> str:
+        """What the program calls itself."""
         info = None if self._client is None else self._client.program.agent_info
-        return self._command.name if info is None else info.name
+        return "" if info is None else info.name
 
     # A session.
 
@@ -280,7 +290,7 @@ class _Agent:
 
     async def _start_again(self) -> None:
         await self._program.ended.wait()
-        if not self._type.resume:
+        if not self._can_go_on:
             raise PeerGone(self._program.ending)
         try:
             await self.start_program()
@@ -289,8 +299,8 @@ class _Agent:
             raise _failed(str(error), final=True) from error
 
     async def _begin_session(self, context: AgentContext, client: Client) -> Session:
-        servers = await self._open_mcp(context, client)
-        if self._session is not None and client.can_resume:
+        servers = self._open_mcp(context, client)
+        if self._session is not None:
             session = await client.resume_session(self._session.id, self._command.cwd, servers)
         else:
             session = await client.new_session(self._command.cwd, servers)
@@ -300,13 +310,12 @@ class _Agent:
         self._model, self._mode, self._first_mode = None, None, session.mode
         return session
 
-    async def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
+    def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
         if self._mcp_servers is None:
             self._mcp_servers = []
-            if (door := self._place.door) is not None:
+            if (door := self._place.mcp) is not None:
                 http = client.program.agent_capabilities.mcp_capabilities.http
-                entry = door.admit(context.tools, http=http)
-                self._mcp_servers.append(await self._entries.enter_async_context(entry))
+                self._mcp_servers.append(self._entries.enter_context(door.open_entry(context, http=http)))
         return self._mcp_servers
 
     async def _choose(self, context: AgentContext, session: Session) -> None:

@@ -6,7 +6,6 @@ people: what it did wrong, how it exited, its last words.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -30,6 +29,8 @@ CLIENT_NAME, CLIENT_VERSION = "loopal-cluster", "1"
 class Command:
     """How a program is started."""
 
+    name: str
+    """What to call it, for people."""
     argv: Sequence[str]
     env: Mapping[str, str]
     """The whole environment."""
@@ -43,11 +44,6 @@ class Command:
     """How a human gets the program."""
     login: str = ""
     """How a human logs in."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return os.path.basename(self.argv[0])
 
 
 class Program:

@@ -15,6 +15,7 @@ protocol's text, and shares nothing with the client. Lines of a prompt::
     stderr TEXT       a line on standard error
     wait              until the turn is cancelled
     ignore            until standard input ends, whatever is said
+    stubborn          for ever, whatever is said or signalled
     die               exit with status 3
 
 Its first argument is how it behaves; see ``main``.
@@ -22,7 +23,9 @@ Its first argument is how it behaves; see ``main``.
 
 import json
 import os
+import signal
 import sys
+import time
 from collections import deque
 
 MODES = {
@@ -225,6 +228,12 @@ class Agent:
     def do_ignore(self, text):
         while True:
             self.read()
+
+    def do_stubborn(self, text):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.say("stubborn")
+        while True:
+            time.sleep(1000)
 
     def do_die(self, text):
         if text == "once" and self.session.get("resumed"):
