@@ -20,7 +20,11 @@ def cluster(hubs: int = 2):
 
 
 async def test_a_client_finds_the_tools_and_uses_them(autojump_clock):
-    async with cluster() as both, both["hub-a"].open_client() as hub, open_line_client(Toolbox(hub)) as client:
+    async with (
+        cluster() as both,
+        both["hub-a"].open_client() as hub,
+        open_line_client(Toolbox(hub)) as client,
+    ):
         told = await client.initialize()
         await client.request("tools/list")
         tools = (await client.read())["result"]["tools"]
@@ -52,7 +56,11 @@ async def test_a_slow_call_does_not_delay_a_quick_one(autojump_clock):
 
 @pytest.mark.limit(600)
 async def test_a_call_returns_in_time_and_says_how_to_go_on(autojump_clock):
-    async with cluster() as both, both["hub-a"].open_client() as hub, open_line_client(Toolbox(hub)) as client:
+    async with (
+        cluster() as both,
+        both["hub-a"].open_client() as hub,
+        open_line_client(Toolbox(hub)) as client,
+    ):
         began = trio.current_time()
         spawned = await client.result(
             "Agent", prompt="100", subagent_type="linger", name="slow", target_hub="hub-b"

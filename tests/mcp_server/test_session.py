@@ -16,9 +16,8 @@ from loopal_cluster.tools import TOOLS, ToolResult
 class Tools:
     """Tools that do what the arguments say."""
 
-    tools = {tool.tool_name: tool for tool in TOOLS}
-
     def __init__(self) -> None:
+        self.tools = {tool.tool_name: tool for tool in TOOLS}
         self.used: list[tuple[str, Any]] = []
 
     async def call(self, name: str, arguments: Any = "", *, time_limit: float) -> ToolResult:
@@ -48,7 +47,9 @@ def use(session: Session, name: str = "ListHubs", id_: Any = 1, **arguments: Any
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_known_version_is_spoken(session, version):
-    answer = request(session, "initialize", protocolVersion=version, clientInfo={"name": "Ed", "version": "1"})
+    answer = request(
+        session, "initialize", protocolVersion=version, clientInfo={"name": "Ed", "version": "1"}
+    )
 
     assert answer["result"]["protocolVersion"] == version
     assert answer["result"]["capabilities"] == {"tools": {}}
@@ -81,7 +82,9 @@ def test_the_tools_are_listed_so_that_a_client_shows_them_always(session):
     assert {t["name"] for t in tools if t["annotations"]["destructiveHint"]} == {"CancelAgent"}
 
 
-@pytest.mark.parametrize("method", ["server/discover", "resources/list", "prompts/list", "logging/setLevel", ""])
+@pytest.mark.parametrize(
+    "method", ["server/discover", "resources/list", "prompts/list", "logging/setLevel", ""]
+)
 def test_another_method_does_not_exist(session, method):
     assert request(session, method)["error"]["code"] == -32601
 
