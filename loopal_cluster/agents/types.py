@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from typing import Protocol
 
 import trio
 from attrs import field, frozen
@@ -24,13 +24,12 @@ from loopal_cluster.config import Limits
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
-from loopal_cluster.tools.toolbox import Toolbox
 
 __all__ = [
     "AgentType",
     "CommandAgent",
-    "Door",
     "FunctionAgent",
+    "McpDoor",
     "Place",
     "ProcessAgent",
     "RunningAgent",
@@ -42,17 +41,16 @@ def _argv(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-class Door(Protocol):
-    """Lets programs use the tools of their agents through MCP; ``mcp_server.Door`` is one."""
+class McpDoor(Protocol):
+    """Gives agents the cluster's tools through MCP."""
 
-    def admit(self, server: Toolbox, *, http: bool) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-        """Let an agent's program in for the block.
+    def open_entry(
+        self, context: AgentContext, *, http: bool
+    ) -> AbstractContextManager[Mapping[str, object]]:
+        """An entry for ``mcpServers`` of ACP's ``session/new``, named ``loopal``, good for the block.
 
-        What the block gets is the entry for ``mcpServers`` of ACP's ``session/new``: of type ``http`` if the
-        program speaks that (``http``) and the hub can, else a command.
-
-        Raises:
-            ClusterError: the door cannot be opened.
+        What is called through it is done by ``context``, and so by this agent. ``http`` says whether the agent
+        can reach a server over HTTP; otherwise it starts one, which talks over standard input and output.
         """
 
 
@@ -70,8 +68,8 @@ class Place:
     """Environment variables that no child gets to see."""
     name: str = "agent"
     """What the agent is called on its hub."""
-    door: Door | None = None
-    """Where a program gets its agent's tools through MCP."""
+    mcp: McpDoor | None = None
+    """Where it gets the cluster's tools, if it takes tools through MCP."""
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment of a child: the hub's, without its secrets, and what its type adds."""

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
+import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
-from loopal_cluster.errors import ClusterError
+from loopal_cluster.agents.context import AgentContext
+from loopal_cluster.errors import ConfigError
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
 from loopal_cluster.mcp_server.guests import Guest
 from loopal_cluster.mcp_server.lines import serve_lines
-from loopal_cluster.mcp_server.session import ToolServer
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.listeners import address_of, open_listeners
 
-__all__ = ["Door"]
+__all__ = ["Door", "open_door"]
 
 NAME: Final = "loopal"
 """What the server is called in an agent's configuration; agents make it a part of our tools' names."""
@@ -36,37 +36,38 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a bridge to say whom it is for."""
 TOKEN_BYTES: Final = 256
 """The longest line that may be a token."""
+BACKLOG: Final = 128
+"""Connections that may wait to be accepted."""
 
 
 class Door:
-    """Lets the programs of a hub's agents use their agents' tools; ``run`` must be a task meanwhile."""
+    """Lets the programs of a hub's agents use their agents' tools. Made by ``open_door``."""
 
-    def __init__(self) -> None:
+    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack) -> None:
+        self._nursery = nursery
+        self._leftovers = leftovers
+        """What is to be removed in the end."""
         self._guests: dict[str, Guest] = {}
         """By token."""
-        self._wanted = trio.Event()
-        self._opened = trio.Event()
-        self._fault: ClusterError | None = None
-        self._socket = ""
+        self._socket: str | None = None
+        """Where bridges come to; None while nobody was to be let in."""
         self._http: str | None = None
         """``HOST:PORT``; None without the library for it."""
 
-    @asynccontextmanager
-    async def admit(self, server: ToolServer, *, http: bool) -> AsyncIterator[dict[str, Any]]:
+    @contextmanager
+    def open_entry(self, context: AgentContext, *, http: bool) -> Iterator[dict[str, Any]]:
         """Let an agent's program in for the block; it ends with all that the program still does here.
 
         What the block gets is the entry for ``mcpServers`` of ACP's ``session/new``: of type ``http`` if the
-        program speaks that, and the hub can, else a command.
+        program speaks that (``http``), and the hub can; else a command.
 
         Raises:
             ConfigError: the door cannot be opened.
         """
-        self._wanted.set()
-        await self._opened.wait()
-        if self._fault is not None:
-            raise self._fault
+        if self._socket is None:
+            self._open()
         token = secrets.token_urlsafe(32)
-        guest = self._guests[token] = Guest(server)
+        guest = self._guests[token] = Guest(context.tools)
         try:
             yield self._http_entry(token) if http and self._http is not None else self._stdio_entry(token)
         finally:
@@ -78,37 +79,40 @@ class Door:
         return {"type": "http", "name": NAME, "url": f"http://{self._http}/mcp", "headers": headers}
 
     def _stdio_entry(self, token: str) -> dict[str, Any]:
-        # -P: the agent works in somebody's project, whose modules must not be taken for ours.
+        env = {SOCKET_VARIABLE: self._socket, TOKEN_VARIABLE: token}
         return {
             "name": NAME,
             "command": sys.executable,
+            # -P: the agent works in somebody's project, whose modules must not be taken for ours.
             "args": ["-P", "-m", "loopal_cluster", "mcp"],
-            "env": [
-                {"name": SOCKET_VARIABLE, "value": self._socket},
-                {"name": TOKEN_VARIABLE, "value": token},
-            ],
+            "env": [{"name": name, "value": value} for name, value in env.items()],
         }
 
-    async def run(self) -> None:
-        """Open when somebody is to be let in, and serve for ever."""
-        await self._wanted.wait()
-        with tempfile.TemporaryDirectory(prefix="loopal-mcp-") as directory:
-            self._socket = str(Path(directory, "door.sock"))
-            try:
-                await self._serve([f"unix:{self._socket}", *(["127.0.0.1:0"] if _can_http() else [])])
-            except ClusterError as error:
-                self._fault = error
-                self._opened.set()
+    def _open(self) -> None:
+        # The directory is this user's alone, and so is the socket in it.
+        try:
+            directory = self._leftovers.enter_context(tempfile.TemporaryDirectory(prefix="loopal-mcp-"))
+            path = str(Path(directory, "door.sock"))
+            self._listen(socket.AF_UNIX, path, self._serve_bridge)
+            if _can_http():
+                host, port = self._listen(socket.AF_INET, ("127.0.0.1", 0), self._serve_http)
+                self._http = f"{host}:{port}"
+        except OSError as error:
+            raise ConfigError(f"cannot serve MCP on this machine: {error.strerror or error}") from error
+        self._socket = path
 
-    async def _serve(self, addresses: list[str]) -> None:
-        async with open_listeners(addresses) as listeners, open_background() as nursery:
-            serve = partial(trio.serve_listeners, handler_nursery=nursery)
-            bridges, *https = listeners
-            for listener in https:
-                self._http = address_of(listener)
-                nursery.start_soon(serve, self._serve_http, [listener])
-            self._opened.set()
-            await serve(self._serve_bridge, [bridges])
+    def _listen(
+        self, family: int, address: Any, serve: Callable[[trio.SocketStream], Awaitable[object]]
+    ) -> Any:
+        sock = socket.socket(family)
+        self._leftovers.callback(sock.close)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        name = sock.getsockname()
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        accept = partial(trio.serve_listeners, serve, [listener], handler_nursery=self._nursery)
+        self._nursery.start_soon(accept)
+        return name
 
     async def _serve_http(self, stream: trio.SocketStream) -> None:
         from loopal_cluster.mcp_server.http import serve_http  # which needs a library of the extra [mcp]
@@ -125,6 +129,14 @@ class Door:
             if (guest := self._guests.get(token)) is not None:
                 with guest.visit():
                     await serve_lines(stream, stream, guest.server, begin=rest)
+
+
+@asynccontextmanager
+async def open_door() -> AsyncIterator[Door]:
+    """Have a door for the block; it stays shut until somebody is to be let in."""
+    with ExitStack() as leftovers:
+        async with open_background() as nursery:
+            yield Door(nursery, leftovers)
 
 
 async def _first_line(stream: trio.abc.ReceiveStream) -> tuple[str, bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -20,7 +21,7 @@ import trio
 from attrs import frozen
 
 from loopal_cluster.mcp_server.guests import Guest
-from loopal_cluster.mcp_server.session import INVALID_REQUEST, VERSIONS, Answer, Call, Session, failure
+from loopal_cluster.mcp_server.session import VERSIONS, Answer, Call, Session, failure
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import dump
 
@@ -116,7 +117,8 @@ class _Connection:
 
     async def _send(self, reply: _Reply) -> None:
         headers = [("Content-Length", str(len(reply.body))), ("Cache-Control", "no-store"), *reply.headers]
-        response = h11.Response(status_code=reply.status, headers=headers)
+        reason = HTTPStatus(reply.status).phrase
+        response = h11.Response(status_code=reply.status, headers=headers, reason=reason)
         pieces = [self._http.send(response)]
         if reply.body:
             pieces.append(self._http.send(h11.Data(data=reply.body)))
@@ -181,9 +183,7 @@ class _Connection:
             async with open_background() as nursery:
                 nursery.start_soon(self._watch, call.scope)
                 answer = await call.run()
-        if answer is None:
-            answer = failure(call.id, INVALID_REQUEST, "this request has been cancelled")
-        return _json(200, answer)
+        return _Reply(202) if answer is None else _json(200, answer)  # HTTP's way to say that none will come
 
     async def _watch(self, call: trio.CancelScope) -> None:
         """Withdraw a call whose caller has closed its connection."""

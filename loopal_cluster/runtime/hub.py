@@ -25,7 +25,7 @@ from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
-from loopal_cluster.mcp_server.door import Door
+from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
@@ -167,9 +167,7 @@ async def _open_hub(
     ambient: Ambient,
 ) -> AsyncIterator[Hub]:
     settings = core.settings
-    door = Door()
-    grace = settings.timeouts.end_grace
-    place = Place(settings.cwd, guard, settings.limits, grace, ambient, door=door)
+    place = Place(settings.cwd, guard, settings.limits, settings.timeouts.end_grace, ambient)
     hub: Hub
 
     def perform(effect: Effect) -> None:
@@ -188,13 +186,13 @@ async def _open_hub(
     async with (
         open_runtime(core, settings.limits, logger, perform) as runtime,
         open_background() as nursery,
+        open_door() as door,
         open_background() as agent_nursery,
     ):
-        running = _Agents(runtime, agent_nursery, types, place)
+        running = _Agents(runtime, agent_nursery, types, evolve(place, mcp=door))
         addresses = tuple(address_of(listener) for listener in listeners)
         hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery, ambient)
         serve = partial(runtime.serve, link=Link.ACCEPTED)
-        nursery.start_soon(door.run)
         nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
         yield hub
         # Left in peace: end the agents, report their outcomes, say goodbye. If cancelled, they are ended without.

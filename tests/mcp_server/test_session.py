@@ -16,9 +16,8 @@ from loopal_cluster.tools import TOOLS, ToolResult
 class Tools:
     """Tools that do what the arguments say."""
 
-    tools = {tool.tool_name: tool for tool in TOOLS}
-
     def __init__(self) -> None:
+        self.tools = {tool.tool_name: tool for tool in TOOLS}
         self.used: list[tuple[str, Any]] = []
 
     async def call(self, name: str, arguments: Any = "", *, time_limit: float) -> ToolResult:
