@@ -37,15 +37,16 @@ def choose_option(options: Sequence[PermissionOption], *, allow: bool) -> str | 
     return None
 
 
-def is_cluster_tool(request: PermissionRequest, program: str) -> bool:
-    """Whether a tool of our own is to be used; ``program`` is what the program calls itself.
+def is_cluster_tool(request: PermissionRequest, program: str, own_name: str | None = None) -> bool:
+    """Whether a tool of our own is to be used; ``program`` is what the program calls itself, ``own_name`` the tool.
 
     Each program says it in a way of its own, and what one says with its own words may in another be a text of
     the model: a command is a title, too.
     """
     call, program = request.tool_call, program.lower()
     if "claude" in program:
-        return _claude_server(call.meta) == MCP_SERVER
+        # Newer ones name the server; older ones only tell the tool's own name, when they announce its use.
+        return MCP_SERVER in (_claude_server(call.meta), _claude_server_of(own_name))
     if "codex" in program:
         return isinstance(call.raw_input, dict) and call.raw_input.get("server_name") == MCP_SERVER
     if "gemini" in program:
@@ -59,6 +60,14 @@ def shown_input(call: ToolCall) -> Any:
         return call.raw_input
     said = {"title": call.title, "kind": call.kind, "locations": call.locations, "content": call.content}
     return {key: value for key, value in said.items() if value}
+
+
+def _claude_server_of(tool: str | None) -> str | None:
+    match (tool or "").split("__"):
+        case ["mcp", server, _]:
+            return server
+        case _:
+            return None
 
 
 def _claude_server(meta: Any) -> str | None:

@@ -46,6 +46,8 @@ _MOST = 2**32 - 1
 class _Tool:
     name: str
     begun_at: float
+    own_name: str | None
+    """What the program itself calls it, apart from what its model says of this use."""
     reported: Any = None
     """Its input, as far as it was reported."""
     has_ended: bool = False
@@ -116,6 +118,11 @@ class Transcript:
         kind = None if call.kind == "other" else call.kind
         return _own_name(call) or (known.name if known else None) or kind or call.title or "tool"
 
+    def own_name_of(self, call: AcpToolCall) -> str | None:
+        """What the program itself calls a tool, here or when it announced its use; None if it has not said."""
+        known = self._tools.get(call.tool_call_id)
+        return _own_name(call) or (known.own_name if known else None)
+
     def _on_message(self, chunk: Chunk) -> None:
         text = text_of_block(chunk.content)
         if chunk.message_id != self._message_id:
@@ -155,7 +162,9 @@ class Transcript:
     def _begin_tool(self, call: AcpToolCall) -> _Tool:
         if len(self._tools) >= TOOLS:
             del self._tools[next(iter(self._tools))]
-        tool = self._tools[call.tool_call_id] = _Tool(self.name_of(call), trio.current_time())
+        tool = self._tools[call.tool_call_id] = _Tool(
+            self.name_of(call), trio.current_time(), _own_name(call)
+        )
         self._report_tool(call, tool)
         return tool
 

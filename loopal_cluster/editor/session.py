@@ -15,6 +15,7 @@ from loopal_cluster.editor.rpc import INTERNAL_ERROR, INVALID_REQUEST, Peer, Rpc
 from loopal_cluster.editor.updates import (
     OPTIONS,
     Spoken,
+    Tools,
     Update,
     decision_of,
     message_chunk,
@@ -41,6 +42,7 @@ class Session:
         self._peer = peer
         self._agent = agent
         self._spoken = Spoken()
+        self._tools = Tools()
         self._turn: trio.CancelScope | None = None
 
     @property
@@ -59,6 +61,7 @@ class Session:
         if self._turn is not None:
             raise RpcError(INVALID_REQUEST, f"the agent {self.id} still works on the last prompt")
         self._spoken.begin()
+        self._tools.begin()
         try:
             with trio.CancelScope() as self._turn:
                 result = await self._agent.ask(text, time_limit=TURN_LIMIT)
@@ -88,7 +91,7 @@ class Session:
         if isinstance(payload, Stream):
             self._say(self._spoken.stream(payload.text))
         elif (update := update_of(payload)) is not None:
-            self._update(update)
+            self._update(self._tools.show(update))
 
     async def decide(self, permission: Permission) -> Decision:
         """Ask the human.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, field
 
 from loopal_cluster.address import Address
 from loopal_cluster.editor.rpc import INVALID_PARAMS, RpcError
@@ -20,6 +20,7 @@ from loopal_cluster.wire.contents import loads
 __all__ = [
     "OPTIONS",
     "Spoken",
+    "Tools",
     "Update",
     "decision_of",
     "message_chunk",
@@ -51,21 +52,20 @@ _KINDS = {
 
 
 def update_of(payload: object) -> Update | None:
-    """An event of an agent as an update of its session; None if an editor has no place for it."""
+    """An event of an agent as an update of its session; None if an editor has no place for it.
+
+    All that is said about the use of a tool is a ``tool_call``; ``Tools`` knows which of them are new.
+    """
     match payload:
         case ThinkingStream(text):
             return {"sessionUpdate": "agent_thought_chunk", "content": _text(text)}
         case ToolCall(id, name, tool_input):
-            return {
-                "sessionUpdate": "tool_call", "toolCallId": id, "title": name, "kind": _kind(name),
-                "status": "in_progress", "rawInput": _plain(tool_input),
-            }  # fmt: skip
-        case ToolProgress(id, _, output_tail):
-            return {"sessionUpdate": "tool_call_update", "toolCallId": id, "content": _content(output_tail)}
-        case ToolResult(id, _, result, is_error):
+            return _tool(id, name) | {"status": "in_progress", "rawInput": _plain(tool_input)}
+        case ToolProgress(id, name, output_tail):
+            return _tool(id, name) | {"status": "in_progress", "content": _content(output_tail)}
+        case ToolResult(id, name, result, is_error):
             status = "failed" if is_error else "completed"
-            done = {"status": status, "content": _content(result), "rawOutput": result}
-            return {"sessionUpdate": "tool_call_update", "toolCallId": id} | done
+            return _tool(id, name) | {"status": status, "content": _content(result), "rawOutput": result}
         case TokenUsage(input_tokens, output_tokens, context_window):
             used = input_tokens + output_tokens
             return {"sessionUpdate": "usage_update", "used": used, "size": max(context_window, used)}
@@ -76,6 +76,28 @@ def update_of(payload: object) -> Update | None:
 def message_chunk(text: str) -> Update:
     """A piece of what the agent says."""
     return {"sessionUpdate": "agent_message_chunk", "content": _text(text)}
+
+
+@define
+class Tools:
+    """Which uses of tools were shown in a turn: an editor is told of each as new once, and of changes after that.
+
+    Agents report a use again when its input has come, and some report progress of what they never began.
+    """
+
+    _shown: set[str] = field(factory=set)
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self._shown.clear()
+
+    def show(self, update: Update) -> Update:
+        """An update as it is to be sent."""
+        if update["sessionUpdate"] != "tool_call":
+            return update
+        known = update["toolCallId"] in self._shown
+        self._shown.add(update["toolCallId"])
+        return update | {"sessionUpdate": "tool_call_update"} if known else update
 
 
 @define
@@ -163,6 +185,10 @@ def _block_text(block: Any) -> str:
             )
         case _:
             raise RpcError(INVALID_PARAMS, "session/prompt: a content block without a type")
+
+
+def _tool(call: str, name: str) -> Update:
+    return {"sessionUpdate": "tool_call", "toolCallId": call, "title": name, "kind": _kind(name)}
 
 
 def _kind(tool: str) -> str:

@@ -85,3 +85,17 @@ def test_a_human_sees_the_input_or_else_all_there_is():
         "kind": "edit",
         "locations": [{"path": "a.py"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("own_name", "ours"),
+    [
+        ("mcp__loopal__Agent", True),
+        ("mcp__other__Agent", False),
+        ("Bash", False),
+        ("mcp__other__mcp__loopal__Agent", False),
+        (None, False),
+    ],
+)
+def test_what_an_older_claude_has_called_a_tool_before_it_asks_counts(own_name, ours):
+    assert is_cluster_tool(call(title="mcp__loopal__Agent"), "claude-agent-acp", own_name) is ours

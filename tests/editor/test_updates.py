@@ -6,7 +6,7 @@ import pytest
 
 from loopal_cluster import Address
 from loopal_cluster.editor.rpc import RpcError
-from loopal_cluster.editor.updates import Spoken, decision_of, prompt_text, tool_call_of, update_of
+from loopal_cluster.editor.updates import Spoken, Tools, decision_of, prompt_text, tool_call_of, update_of
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Decision, Opaque, Permission
 from loopal_cluster.payloads import AwaitingInput, TokenUsage, ToolCall, ToolProgress, ToolResult
@@ -65,16 +65,31 @@ def test_the_name_of_a_tool_tells_its_kind(tool, kind):
     assert (update["kind"], update["title"], update["rawInput"]) == (kind, tool, {"a": 1})
 
 
-def test_a_tool_makes_progress_and_ends():
-    progress = update_of(ToolProgress("1", "Bash", "half", 10))
-    failed = update_of(ToolResult("1", "Bash", "no", is_error=True))
+def test_a_use_of_a_tool_is_new_once():
+    tools = Tools()
+    reported = [
+        ToolCall("1", "Bash", dumps({})),
+        ToolCall("1", "Bash", dumps({"command": "ls"})),
+        ToolProgress("1", "Bash", "half", 10),
+        ToolResult("1", "Bash", "no", is_error=True),
+        ToolProgress("plan", "plan", "[x] think", 10),
+        ToolProgress("plan", "plan", "[x] act", 20),
+    ]
+    shown = [tools.show(update) for payload in reported if (update := update_of(payload))]
 
-    assert progress == {
-        "sessionUpdate": "tool_call_update", "toolCallId": "1",
-        "content": [{"type": "content", "content": {"type": "text", "text": "half"}}],
-    }  # fmt: skip
-    assert failed is not None
-    assert (failed["status"], failed["rawOutput"]) == ("failed", "no")
+    assert [(update["sessionUpdate"], update["toolCallId"], update["status"]) for update in shown] == [
+        ("tool_call", "1", "in_progress"),
+        ("tool_call_update", "1", "in_progress"),
+        ("tool_call_update", "1", "in_progress"),
+        ("tool_call_update", "1", "failed"),
+        ("tool_call", "plan", "in_progress"),
+        ("tool_call_update", "plan", "in_progress"),
+    ]
+    assert shown[1]["rawInput"] == {"command": "ls"}
+    assert shown[2]["content"] == [{"type": "content", "content": {"type": "text", "text": "half"}}]
+    assert shown[3]["rawOutput"] == "no"
+    tools.begin()
+    assert tools.show(shown[0])["sessionUpdate"] == "tool_call"
 
 
 def test_the_use_of_the_context_is_shown():

@@ -58,9 +58,10 @@ async def test_a_tool_that_is_allowed_is_used(make, site):
     assert asked.agent_name == f"laptop/{agent.name}"
     assert "touch made" in asked.tool_input.json.decode()
     payloads = [event.payload for event in events.arrived() if event.agent == agent.name]
-    [call] = [payload for payload in payloads if isinstance(payload, ToolCall)]
+    calls = [payload for payload in payloads if isinstance(payload, ToolCall)]
     [result] = [payload for payload in payloads if isinstance(payload, ToolResult)]
-    assert (call.id, result.is_error) == (result.id, False)
+    assert {call.id for call in calls} == {result.id}  # Claude announces it before it knows the input
+    assert not result.is_error
 
 
 @each_make
@@ -99,7 +100,6 @@ async def test_a_turn_is_cancelled_in_the_middle_and_the_next_one_works(make, si
         nursery.start_soon(turn)
         await site.model.until_hanging()
         await site.ann.interrupt(str(agent.address))
-    await site.model.until_hanging(0)
 
     assert await agent.ask(">> say I am back") == "I am back"
 
