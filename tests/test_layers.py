@@ -48,7 +48,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"leaves", "wire", "runtime", "agents", "acp", "tools", "mcp_server", "editor", "demo", "package"},
         {"attrs", "trio", "typer"},
     ),
-    "editor": ({"leaves", "wire", "runtime", "package"}, {"attrs", "trio"}),
+    "editor": ({"leaves", "wire", "runtime", "acp", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
     "package": ({"leaves", "runtime", "agents", "acp", "tools"}, set()),

@@ -16,16 +16,15 @@ from typing import Any
 import trio
 
 from loopal_cluster import __version__
-from loopal_cluster.address import Address
-from loopal_cluster.editor.rpc import (
+from loopal_cluster.acp.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
-    Params,
-    Peer,
-    RpcError,
+    Refused,
+    RpcPeer,
     open_peer,
 )
+from loopal_cluster.address import Address
 from loopal_cluster.editor.session import Session
 from loopal_cluster.editor.updates import prompt_text
 from loopal_cluster.errors import ClusterError, ConnectionLost, NoOperator, RemoteError
@@ -36,6 +35,7 @@ from loopal_cluster.runtime.client import Client, EventStream
 __all__ = ["Editor"]
 
 PROTOCOL = 1
+Params = dict[str, Any]
 CLOSE_TIMEOUT = 20.0
 """Seconds for the agents of an editor that has gone to be gone, too; their hubs kill them long before."""
 GENERATIONS = 32
@@ -57,7 +57,7 @@ class Editor:
         self._local = local
         self._sessions: dict[str, Session] = {}
         self._client: Client
-        self._peer: Peer
+        self._peer: RpcPeer
         self._events: EventStream
         self._methods: dict[str, Callable[[Params], Awaitable[Params]]] = {
             "initialize": self._initialize,
@@ -80,10 +80,12 @@ class Editor:
             open_peer(receiver, sender, self._on_request, self._on_notification) as self._peer,
             open_background() as nursery,
         ):
+            over = trio.Event()
             nursery.start_soon(self._show_events)
-            nursery.start_soon(self._end_with_hub)
+            nursery.start_soon(_set_after, over, self._peer.closed)
+            nursery.start_soon(_set_after, over, client.closed)
             try:
-                await self._peer.ended.wait()
+                await over.wait()
             finally:
                 with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
                     await self._close_all()
@@ -103,22 +105,25 @@ class Editor:
 
     # Methods.
 
-    async def _on_request(self, method: str, params: Params) -> Any:
+    async def _on_request(self, method: str, params: Any) -> Any:
         handle = self._methods.get(method)
         if handle is None:
-            raise RpcError(METHOD_NOT_FOUND, f"unknown method {method!r}")
+            raise Refused(METHOD_NOT_FOUND, f"unknown method {method!r}")
+        if not isinstance(params, dict):
+            raise Refused(INVALID_PARAMS, f"{method}: params must be an object")
         try:
             return await handle(params)
         except RemoteError as error:
-            raise RpcError(INTERNAL_ERROR, str(error), {"kind": error.code.value}) from error
+            raise Refused(INTERNAL_ERROR, str(error), {"kind": error.code.value}) from error
         except ClusterError as error:
-            if isinstance(error, RpcError):
+            if isinstance(error, Refused):
                 raise
-            raise RpcError(INTERNAL_ERROR, str(error)) from error
+            raise Refused(INTERNAL_ERROR, str(error)) from error
 
-    def _on_notification(self, method: str, params: Params) -> None:
-        if method == "session/cancel" and (session := self._sessions.get(str(params.get("sessionId")))):
-            session.cancel()
+    def _on_notification(self, method: str, params: Any) -> None:
+        match method, params:
+            case "session/cancel", {"sessionId": str(session_id)} if session_id in self._sessions:
+                self._sessions[session_id].cancel()
 
     async def _initialize(self, params: Params) -> Params:
         """Say what we are. A client of another version hears which is ours, and decides."""
@@ -137,7 +142,7 @@ class Editor:
     async def _new_session(self, params: Params) -> Params:
         cwd = params.get("cwd")
         if not isinstance(cwd, str) or not os.path.isabs(cwd):
-            raise RpcError(INVALID_PARAMS, "session/new: cwd must be an absolute path")
+            raise Refused(INVALID_PARAMS, "session/new: cwd must be an absolute path")
         if params.get("mcpServers"):
             log.warning("the editor's MCP servers are not passed on: the agent has those of its hub's config")
         where = self._hub or self._client.welcome.hub
@@ -162,7 +167,7 @@ class Editor:
         session = self._sessions.get(str(params.get("sessionId")))
         if session is None:
             known = ", ".join(self._sessions) or "none"
-            raise RpcError(INVALID_PARAMS, f"no session {params.get('sessionId')!r} (there are: {known})")
+            raise Refused(INVALID_PARAMS, f"no session {params.get('sessionId')!r} (there are: {known})")
         return session
 
     def _title(self) -> str:
@@ -175,7 +180,7 @@ class Editor:
     async def _show_events(self) -> None:
         async for event in self._events:
             self._show(event)
-            await self._peer.drained()
+            await self._peer.flush()
 
     def _show_arrived(self) -> None:
         for event in self._events.arrived():
@@ -204,14 +209,15 @@ class Editor:
 
     # Ends.
 
-    async def _end_with_hub(self) -> None:
-        await self._client.closed.wait()
-        self._peer.ended.set()
-
     async def _close_all(self) -> None:
         async with trio.open_nursery() as nursery:
             for session in self._sessions.values():
                 nursery.start_soon(_close, session)
+
+
+async def _set_after(event: trio.Event, before: trio.Event) -> None:
+    await before.wait()
+    event.set()
 
 
 async def _close(session: Session) -> None:

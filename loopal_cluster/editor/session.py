@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import trio
 
+from loopal_cluster.acp.rpc import INTERNAL_ERROR, INVALID_REQUEST, Refused, RpcPeer
 from loopal_cluster.address import Address
-from loopal_cluster.editor.rpc import INTERNAL_ERROR, INVALID_REQUEST, Peer, RpcError
 from loopal_cluster.editor.updates import (
     OPTIONS,
     Spoken,
@@ -36,7 +36,7 @@ TURN_LIMIT = 86_400.0
 class Session:
     """An agent that an editor talks to. Its id is the agent's address, which no other session has."""
 
-    def __init__(self, peer: Peer, agent: AgentHandle, address: Address) -> None:
+    def __init__(self, peer: RpcPeer, agent: AgentHandle, address: Address) -> None:
         self.address = address
         """The agent, qualified."""
         self._peer = peer
@@ -56,10 +56,10 @@ class Session:
         ``show_arrived`` brings what has been reported and not been shown.
 
         Raises:
-            RpcError: there is no result; it says why.
+            Refused: there is no result; it says why.
         """
         if self._turn is not None:
-            raise RpcError(INVALID_REQUEST, f"the agent {self.id} still works on the last prompt")
+            raise Refused(INVALID_REQUEST, f"the agent {self.id} still works on the last prompt")
         self._spoken.begin()
         self._tools.begin()
         try:
@@ -71,12 +71,12 @@ class Session:
         except AgentCancelled:
             show_arrived()
         except RemoteError as error:
-            raise RpcError(INTERNAL_ERROR, str(error), {"kind": error.code.value}) from error
+            raise Refused(INTERNAL_ERROR, str(error), {"kind": error.code.value}) from error
         except ClusterError as error:
             show_arrived()
-            raise RpcError(INTERNAL_ERROR, str(error)) from error
+            raise Refused(INTERNAL_ERROR, str(error)) from error
         except trio.TooSlowError as error:
-            raise RpcError(INTERNAL_ERROR, f"no result after {TURN_LIMIT:g} s") from error
+            raise Refused(INTERNAL_ERROR, f"no result after {TURN_LIMIT:g} s") from error
         finally:
             self._turn = None
         return "cancelled"

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from loopal_cluster.acp.rpc import INVALID_PARAMS, Refused
 from loopal_cluster.address import Address
-from loopal_cluster.editor.rpc import INVALID_PARAMS, RpcError
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Decision, Opaque, Permission
 from loopal_cluster.payloads import ThinkingStream, TokenUsage, ToolCall, ToolProgress, ToolResult
@@ -163,10 +163,10 @@ def prompt_text(blocks: Any) -> str:
     """The blocks of a prompt as one text: what the human wrote, and the files that go with it.
 
     Raises:
-        RpcError: they are none, or of a kind that we said we do not take.
+        Refused: they are none, or of a kind that we said we do not take.
     """
     if not isinstance(blocks, list) or not blocks:
-        raise RpcError(INVALID_PARAMS, "session/prompt: prompt must be a list of content blocks")
+        raise Refused(INVALID_PARAMS, "session/prompt: prompt must be a list of content blocks")
     return "\n\n".join(_block_text(block) for block in blocks)
 
 
@@ -180,11 +180,9 @@ def _block_text(block: Any) -> str:
         case {"type": "resource", "resource": {"uri": str(uri), "text": str(text)}}:
             return f'<file uri="{uri}">\n{text}\n</file>'
         case {"type": str(kind)}:
-            raise RpcError(
-                INVALID_PARAMS, f"session/prompt: cannot take {kind}; only text, and files of text"
-            )
+            raise Refused(INVALID_PARAMS, f"session/prompt: cannot take {kind}; only text, and files of text")
         case _:
-            raise RpcError(INVALID_PARAMS, "session/prompt: a content block without a type")
+            raise Refused(INVALID_PARAMS, "session/prompt: a content block without a type")
 
 
 def _tool(call: str, name: str) -> Update:

@@ -11,7 +11,7 @@ from attrs import define, field
 from trio.testing import memory_stream_pair
 
 from loopal_cluster import AgentContext, Hub, MetaHub, Role
-from loopal_cluster.editor.rpc import Peer, open_peer
+from loopal_cluster.acp.rpc import RpcPeer, open_peer
 from loopal_cluster.editor.service import Editor
 from loopal_cluster.payloads import ThinkingStream, ToolCall, ToolResult
 from loopal_cluster.runtime.channels import record_pair
@@ -59,7 +59,7 @@ class Desk:
 
     stream: trio.abc.Stream
     """To the agents. To close it is to leave."""
-    peer: Peer = field(init=False)
+    peer: RpcPeer = field(init=False)
     updates: list[dict[str, Any]] = field(factory=list)
     asked: list[dict[str, Any]] = field(factory=list)
     allow: bool | None = True

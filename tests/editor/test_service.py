@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import trio
 
-from loopal_cluster import Cancelled, ConnectionLost
-from loopal_cluster.editor.rpc import (
+from loopal_cluster import Cancelled
+from loopal_cluster.acp.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
-    RpcError,
+    PeerGone,
+    Refused,
 )
 from loopal_cluster.testing import open_test_cluster
 
@@ -120,7 +121,7 @@ def start_turn(nursery, desk, session):
     async def turn():
         try:
             reasons.append(await desk.say(session, "go"))
-        except (RpcError, ConnectionLost) as error:
+        except (Refused, PeerGone) as error:
             reasons.append(str(error))
 
     nursery.start_soon(turn)
@@ -133,7 +134,7 @@ async def test_one_turn_at_a_time(cluster):
         nursery.start_soon(desk.say, session, "sleep")
         await desk.until_shown("zzz")
 
-        with pytest.raises(RpcError, match="still works on the last prompt") as caught:
+        with pytest.raises(Refused, match="still works on the last prompt") as caught:
             await desk.say(session, "more")
 
         assert caught.value.code == INVALID_REQUEST
@@ -144,7 +145,7 @@ async def test_a_turn_that_fails_is_an_error_in_words(cluster):
     async with open_desk(cluster, "fail") as desk:
         session = await desk.new_session()
 
-        with pytest.raises(RpcError, match="no idea") as caught:
+        with pytest.raises(Refused, match="no idea") as caught:
             await desk.say(session, "x")
 
         assert caught.value.code == INTERNAL_ERROR
@@ -155,7 +156,7 @@ async def test_an_agent_that_has_ended_is_an_error_in_words(cluster):
         session = await desk.new_session()
         await client.cancel(session)
 
-        with pytest.raises(RpcError) as caught:
+        with pytest.raises(Refused) as caught:
             await desk.say(session, "x")
 
     assert session.partition("/")[2] in str(caught.value)
@@ -181,7 +182,7 @@ async def test_a_closed_session_ends_its_agent(cluster):
         details = await client.agent_info(session)
 
         assert details.outcome is not None
-        with pytest.raises(RpcError, match="no session"):
+        with pytest.raises(Refused, match="no session"):
             await desk.say(session, "x")
 
 
@@ -206,7 +207,7 @@ PROMPT = {"prompt": [{"type": "text", "text": "x"}]}
 )
 async def test_bad_input_is_refused_in_words(cluster, method, params, code, words):
     async with open_desk(cluster, "echo") as desk:
-        with pytest.raises(RpcError, match=words) as caught:
+        with pytest.raises(Refused, match=words) as caught:
             await desk.peer.call(method, params)
 
         assert caught.value.code == code
@@ -215,7 +216,7 @@ async def test_bad_input_is_refused_in_words(cluster, method, params, code, word
 
 async def test_an_agent_type_that_the_hub_does_not_run_is_refused_in_words(cluster):
     async with open_desk(cluster, "codex") as desk:
-        with pytest.raises(RpcError, match="codex") as caught:
+        with pytest.raises(Refused, match="codex") as caught:
             await desk.new_session()
 
     assert caught.value.data == {"kind": "unknown_agent_type"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loopal_cluster import Address
-from loopal_cluster.editor.rpc import RpcError
+from loopal_cluster.acp.rpc import Refused
 from loopal_cluster.editor.updates import Spoken, Tools, decision_of, prompt_text, tool_call_of, update_of
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Decision, Opaque, Permission
@@ -151,5 +151,5 @@ def test_a_prompt_brings_its_files():
     ],
 )
 def test_a_prompt_that_is_none_is_refused_in_words(blocks, words):
-    with pytest.raises(RpcError, match=words):
+    with pytest.raises(Refused, match=words):
         prompt_text(blocks)
