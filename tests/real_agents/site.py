@@ -29,15 +29,17 @@ class Site:
     model: StandIn
     meta_hub: MetaHub
     hubs: dict[str, Hub]
-    allow: bool = True
-    """What the human answers."""
+    allow: bool | None = True
+    """What the human answers; None: they leave it to somebody else."""
     asked: list[Permission] = field(factory=list)
     ann: Client = field(init=False)
 
     async def decide(self, permission: Permission) -> Decision:
         """Be the human."""
         self.asked.append(permission)
-        return Decision(allow=self.allow)
+        if self.allow is None:
+            await trio.sleep_forever()
+        return Decision(allow=bool(self.allow))
 
     def made(self, hub: str, make: Make) -> Path:
         """The file that a ``touch`` of this agent makes."""
