@@ -354,9 +354,11 @@ class _Turn:
         return option
 
     async def _may(self, name: str, request: PermissionRequest) -> bool:
-        if self._type.allow_cluster_tools and is_cluster_tool(request, self._program):
-            return True
         call = request.tool_call
+        if self._type.allow_cluster_tools and is_cluster_tool(
+            call, program=self._program, own_name=self.transcript.own_name_of(call)
+        ):
+            return True
         try:
             decision = await self._context.ask_permission(
                 name, shown_input(call), tool_call_id=call.tool_call_id

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from loopal_cluster.acp.schema import PermissionOption, PermissionRequest, ToolCall
+from loopal_cluster.acp.schema import PermissionOption, ToolCall
 from loopal_cluster.tools.toolbox import TOOLS
 
 __all__ = ["MCP_SERVER", "choose_option", "is_cluster_tool", "shown_input"]
@@ -37,15 +37,18 @@ def choose_option(options: Sequence[PermissionOption], *, allow: bool) -> str | 
     return None
 
 
-def is_cluster_tool(request: PermissionRequest, program: str) -> bool:
-    """Whether a tool of our own is to be used; ``program`` is what the program calls itself.
+def is_cluster_tool(call: ToolCall, *, program: str, own_name: str | None) -> bool:
+    """Whether a tool of our own is to be used.
+
+    ``program`` is what the program calls itself, ``own_name`` what it calls the tool, if it has said that.
 
     Each program says it in a way of its own, and what one says with its own words may in another be a text of
     the model: a command is a title, too.
     """
-    call, program = request.tool_call, program.lower()
+    program = program.lower()
     if "claude" in program:
-        return _claude_server(call.meta) == MCP_SERVER
+        named = (own_name or "").startswith(f"mcp__{MCP_SERVER}__")
+        return named or _claude_server(call.meta) == MCP_SERVER
     if "codex" in program:
         return isinstance(call.raw_input, dict) and call.raw_input.get("server_name") == MCP_SERVER
     if "gemini" in program:

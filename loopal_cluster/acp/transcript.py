@@ -45,6 +45,7 @@ _MOST = 2**32 - 1
 @define
 class _Tool:
     name: str
+    own_name: str | None
     begun_at: float
     reported: Any = None
     """Its input, as far as it was reported."""
@@ -59,7 +60,7 @@ class Transcript:
         self._begun_at = trio.current_time()
         self._tools: dict[str, _Tool] = {}
         self._plan = "act"
-        self._window = 0
+        self._used = self._window = 0
         self._message: list[str] = []
         self._message_id: str | None = None
         self._characters = 0
@@ -85,8 +86,7 @@ class Transcript:
             case Plan():
                 self._on_plan(update)
             case UsageUpdate(used=used, size=size):
-                self._window = _u32(size)
-                self._emit(_usage(input_tokens=_u32(used), context_window=self._window))
+                self._on_context(_u32(used), _u32(size))
             case ModeUpdate(current_mode_id=mode):
                 self._on_mode(mode)
 
@@ -114,7 +114,12 @@ class Transcript:
         """What to call a tool, for people: an id that was never mentioned is no fault."""
         known = self._tools.get(call.tool_call_id)
         kind = None if call.kind == "other" else call.kind
-        return _own_name(call) or (known.name if known else None) or kind or call.title or "tool"
+        return self.own_name_of(call) or (known.name if known else None) or kind or call.title or "tool"
+
+    def own_name_of(self, call: AcpToolCall) -> str | None:
+        """The program's own name for a tool, if it has said that: its model has no part in it."""
+        known = self._tools.get(call.tool_call_id)
+        return _own_name(call) or (known.own_name if known else None)
 
     def _on_message(self, chunk: Chunk) -> None:
         text = text_of_block(chunk.content)
@@ -155,7 +160,9 @@ class Transcript:
     def _begin_tool(self, call: AcpToolCall) -> _Tool:
         if len(self._tools) >= TOOLS:
             del self._tools[next(iter(self._tools))]
-        tool = self._tools[call.tool_call_id] = _Tool(self.name_of(call), trio.current_time())
+        tool = self._tools[call.tool_call_id] = _Tool(
+            self.name_of(call), _own_name(call), trio.current_time()
+        )
         self._report_tool(call, tool)
         return tool
 
@@ -175,6 +182,11 @@ class Transcript:
             duration_ms=_since(tool.begun_at),
         )
         self._emit(result)
+
+    def _on_context(self, used: int, window: int) -> None:
+        if (used, window) != (self._used, self._window):
+            self._used, self._window = used, window
+            self._emit(_usage(input_tokens=used, context_window=window))
 
     def _on_plan(self, plan: Plan) -> None:
         # There is no event for a plan. To a human it is what a tool says that is still at work.
