@@ -210,8 +210,7 @@ class _Agent:
         except AcpError as error:
             raise _failed(f"{self._command.name}: {error}") from error
         finally:
-            if self._session is not None and self._session.is_stuck:
-                self._program.kill("it did not end its turn when it was told to")
+            self._kill_if_stuck()
             self._idle.set()
 
     async def _answer_messages(self, context: AgentContext) -> list[str]:
@@ -299,7 +298,7 @@ class _Agent:
             LoginNeeded, AcpError: there is none, or not with these settings.
             PeerGone: the program has ended.
         """
-        if self._program.ended.is_set() or (self._session is not None and self._session.is_stuck):
+        if self._program.ended.is_set() or self._kill_if_stuck():
             await self._start_again()
         client = await self._program.client()
         try:
@@ -311,6 +310,13 @@ class _Agent:
         except trio.TooSlowError:
             raise AcpError(f"its session was not ready within {ANSWER_TIMEOUT:g} s") from None
         return session
+
+    def _kill_if_stuck(self) -> bool:
+        """End a program whose last turn does not end: there cannot be another one."""
+        is_stuck = self._session is not None and self._session.is_stuck
+        if is_stuck:
+            self._program.kill("it did not end its turn when it was told to")
+        return is_stuck
 
     async def _start_again(self) -> None:
         await self._program.ended.wait()
@@ -379,9 +385,8 @@ class _Turn:
 
     async def _may(self, name: str, request: PermissionRequest) -> bool:
         call = request.tool_call
-        if self._type.allow_cluster_tools and is_cluster_tool(
-            call, program=self._program, own_name=self.transcript.own_name_of(call)
-        ):
+        own_name = self.transcript.own_name_of(call)
+        if self._type.allow_cluster_tools and is_cluster_tool(request, self._program, own_name):
             return True
         try:
             decision = await self._context.ask_permission(

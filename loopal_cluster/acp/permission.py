@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from loopal_cluster.acp.schema import PermissionOption, ToolCall
+from loopal_cluster.acp.schema import PermissionOption, PermissionRequest, ToolCall
 from loopal_cluster.tools.toolbox import TOOLS
 
 __all__ = ["MCP_SERVER", "choose_option", "is_cluster_tool", "shown_input"]
@@ -37,18 +37,16 @@ def choose_option(options: Sequence[PermissionOption], *, allow: bool) -> str | 
     return None
 
 
-def is_cluster_tool(call: ToolCall, *, program: str, own_name: str | None) -> bool:
-    """Whether a tool of our own is to be used.
-
-    ``program`` is what the program calls itself, ``own_name`` what it calls the tool, if it has said that.
+def is_cluster_tool(request: PermissionRequest, program: str, own_name: str | None = None) -> bool:
+    """Whether a tool of our own is to be used; ``program`` is what the program calls itself, ``own_name`` the tool.
 
     Each program says it in a way of its own, and what one says with its own words may in another be a text of
     the model: a command is a title, too.
     """
-    program = program.lower()
+    call, program = request.tool_call, program.lower()
     if "claude" in program:
-        named = (own_name or "").startswith(f"mcp__{MCP_SERVER}__")
-        return named or _claude_server(call.meta) == MCP_SERVER
+        # Newer ones name the server; older ones only tell the tool's own name, when they announce its use.
+        return MCP_SERVER in (_claude_server(call.meta), _claude_server_of(own_name))
     if "codex" in program:
         return isinstance(call.raw_input, dict) and call.raw_input.get("server_name") == MCP_SERVER
     if "gemini" in program:
@@ -62,6 +60,14 @@ def shown_input(call: ToolCall) -> Any:
         return call.raw_input
     said = {"title": call.title, "kind": call.kind, "locations": call.locations, "content": call.content}
     return {key: value for key, value in said.items() if value}
+
+
+def _claude_server_of(tool: str | None) -> str | None:
+    match (tool or "").split("__"):
+        case ["mcp", server, _]:
+            return server
+        case _:
+            return None
 
 
 def _claude_server(meta: Any) -> str | None:

@@ -24,9 +24,21 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import dump
 from loopal_cluster.wire.framing import LineBuffer, Oversized
 
-__all__ = ["Answer", "PeerGone", "Refused", "RpcPeer", "open_peer"]
+__all__ = [
+    "CANCELLED",
+    "INTERNAL_ERROR",
+    "INVALID_PARAMS",
+    "INVALID_REQUEST",
+    "METHOD_NOT_FOUND",
+    "Answer",
+    "PeerGone",
+    "Refused",
+    "RpcPeer",
+    "open_peer",
+]
 
-INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, CANCELLED = -32600, -32601, -32602, -32800
+INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
+INTERNAL_ERROR, CANCELLED = -32603, -32800
 
 LINE_BYTES = 8 * 2**20
 """The longest line. Half of what a hub's line may have, so that what is in it can be passed on."""
@@ -54,6 +66,7 @@ class Refused(ClusterError):
         super().__init__(message if data is None else f"{message}: {_short(data)}")
         self.code = code
         self.message = message
+        self.data = data
 
 
 class PeerGone(ClusterError):
@@ -126,8 +139,21 @@ class RpcPeer:
         return answer
 
     async def call(self, method: str, params: Mapping[str, Any]) -> Any:
-        """Send a request and wait for its result; raises as ``Answer.wait``."""
-        return await self.ask(method, params).wait()
+        """Send a request and wait for its result; raises as ``Answer.wait``.
+
+        If we are cancelled, the other side is told that nobody waits any more.
+        """
+        answer = self.ask(method, params)
+        try:
+            return await answer.wait()
+        finally:
+            if not answer.settled.is_set():
+                self._withdraw(answer)
+
+    def _withdraw(self, answer: Answer) -> None:
+        [request_id] = [number for number, asked in self._asked.items() if asked is answer]
+        del self._asked[request_id]
+        self.notify("$/cancel_request", {"requestId": request_id})
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification. It is dropped if the talk has ended."""
@@ -253,7 +279,8 @@ class RpcPeer:
             del self._answering[request_id]
 
     def _refuse(self, request_id: int | str, error: Refused) -> None:
-        self._send({"id": request_id, "error": {"code": error.code, "message": error.message}})
+        data = {} if error.data is None else {"data": error.data}
+        self._send({"id": request_id, "error": {"code": error.code, "message": error.message, **data}})
 
 
 def _parse(line: bytes) -> Any:

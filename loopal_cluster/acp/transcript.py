@@ -45,8 +45,9 @@ _MOST = 2**32 - 1
 @define
 class _Tool:
     name: str
-    own_name: str | None
     begun_at: float
+    own_name: str | None
+    """What the program itself calls it, apart from what its model says of this use."""
     reported: Any = None
     """Its input, as far as it was reported."""
     has_ended: bool = False
@@ -114,10 +115,10 @@ class Transcript:
         """What to call a tool, for people: an id that was never mentioned is no fault."""
         known = self._tools.get(call.tool_call_id)
         kind = None if call.kind == "other" else call.kind
-        return self.own_name_of(call) or (known.name if known else None) or kind or call.title or "tool"
+        return _own_name(call) or (known.name if known else None) or kind or call.title or "tool"
 
     def own_name_of(self, call: AcpToolCall) -> str | None:
-        """The program's own name for a tool, if it has said that: its model has no part in it."""
+        """What the program itself calls a tool, here or when it announced its use; None if it has not said."""
         known = self._tools.get(call.tool_call_id)
         return _own_name(call) or (known.own_name if known else None)
 
@@ -161,7 +162,7 @@ class Transcript:
         if len(self._tools) >= TOOLS:
             del self._tools[next(iter(self._tools))]
         tool = self._tools[call.tool_call_id] = _Tool(
-            self.name_of(call), _own_name(call), trio.current_time()
+            self.name_of(call), trio.current_time(), _own_name(call)
         )
         self._report_tool(call, tool)
         return tool

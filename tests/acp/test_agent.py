@@ -392,6 +392,15 @@ async def test_a_program_that_does_not_end_a_turn_when_told_to_is_killed():
         assert "did not end its turn when it was told to" in outcome.error
 
 
+async def test_one_that_can_resume_is_started_again_instead():
+    async with scene(scripted("resume", cancel_timeout=0.1, resume=True)) as on:
+        agent = await on.client.spawn("coder", "say busy\nignore", name="c", persistent=True)
+        await on.until(Stream("busy"))
+        await on.client.interrupt("c")
+
+        assert await agent.ask("say free") == "free"
+
+
 # Programs that cannot be used.
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
-from loopal_cluster.acp.schema import PermissionOption, ToolCall
+from loopal_cluster.acp.schema import PermissionOption, PermissionRequest, ToolCall
 
 KINDS = ("allow_always", "allow_once", "reject_always", "reject_once", "a_kind_to_come")
 
@@ -39,13 +39,8 @@ def test_without_a_kind_that_is_known_there_is_no_option():
     assert choose_option([], allow=False) is None
 
 
-def call(**fields: Any) -> ToolCall:
-    return ToolCall(tool_call_id="t", **fields)
-
-
-def is_ours(program: str, fields: dict[str, Any]) -> bool:
-    name = fields.get("name")
-    return is_cluster_tool(call(**fields), program=program, own_name=name)
+def call(**fields: Any) -> PermissionRequest:
+    return PermissionRequest(session_id="s", tool_call=ToolCall(tool_call_id="t", **fields), options=())
 
 
 CLAUDE = {"claudeCode": {"mcpServer": {"name": "loopal"}, "toolName": "mcp__loopal__Agent"}}
@@ -55,13 +50,12 @@ CLAUDE = {"claudeCode": {"mcpServer": {"name": "loopal"}, "toolName": "mcp__loop
     ("program", "fields"),
     [
         ("@agentclientprotocol/claude-agent-acp", {"meta": CLAUDE}),
-        ("@agentclientprotocol/claude-agent-acp", {"name": "mcp__loopal__Agent"}),
         ("codex-acp", {"raw_input": {"server_name": "loopal", "tool": "Agent"}}),
         ("gemini-cli", {"title": "ListHubs (loopal MCP Server)", "kind": "other"}),
     ],
 )
 def test_our_own_tools_are_known_by_what_the_program_itself_says(program, fields):
-    assert is_ours(program, fields)
+    assert is_cluster_tool(call(**fields), program)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +63,6 @@ def test_our_own_tools_are_known_by_what_the_program_itself_says(program, fields
     [
         # What a model can write, in the place where another program would say it.
         ("claude-agent-acp", {"raw_input": {"command": "rm -rf .", "server_name": "loopal"}}),
-        ("claude-agent-acp", {"title": "mcp__loopal__Agent", "name": "Bash"}),
-        ("claude-agent-acp", {"name": "mcp__other__Agent"}),
         ("claude-agent-acp", {"title": "ListHubs (loopal MCP Server)"}),
         ("claude-agent-acp", {"meta": {"claudeCode": {"mcpServer": {"name": "other"}}}}),
         ("codex-acp", {"title": "ListHubs (loopal MCP Server)", "raw_input": {"command": ["rm"]}}),
@@ -83,13 +75,27 @@ def test_our_own_tools_are_known_by_what_the_program_itself_says(program, fields
     ],
 )
 def test_nothing_that_a_model_can_write_makes_a_tool_ours(program, fields):
-    assert not is_ours(program, fields)
+    assert not is_cluster_tool(call(**fields), program)
 
 
 def test_a_human_sees_the_input_or_else_all_there_is():
-    assert shown_input(call(raw_input={"command": "ls"}, title="List")) == {"command": "ls"}
-    assert shown_input(call(title="Write a.py", kind="edit", locations=[{"path": "a.py"}])) == {
+    assert shown_input(call(raw_input={"command": "ls"}, title="List").tool_call) == {"command": "ls"}
+    assert shown_input(call(title="Write a.py", kind="edit", locations=[{"path": "a.py"}]).tool_call) == {
         "title": "Write a.py",
         "kind": "edit",
         "locations": [{"path": "a.py"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("own_name", "ours"),
+    [
+        ("mcp__loopal__Agent", True),
+        ("mcp__other__Agent", False),
+        ("Bash", False),
+        ("mcp__other__mcp__loopal__Agent", False),
+        (None, False),
+    ],
+)
+def test_what_an_older_claude_has_called_a_tool_before_it_asks_counts(own_name, ours):
+    assert is_cluster_tool(call(title="mcp__loopal__Agent"), "claude-agent-acp", own_name) is ours

@@ -232,3 +232,29 @@ async def test_what_is_said_last_is_still_sent(autojump_clock):
                 peer.notify("bye", {})
 
     assert await hand.read() == {"method": "bye", "params": {}}
+
+
+async def test_a_call_that_is_cancelled_is_withdrawn(autojump_clock):
+    async with talk() as (peer, hand, _):
+        with trio.move_on_after(1):
+            await peer.call("add", {"a": 1})
+        assert await hand.read() == {"id": 1, "method": "add", "params": {"a": 1}}
+        assert await hand.read() == {"method": "$/cancel_request", "params": {"requestId": 1}}
+
+        await hand.write(id=1, result=2)  # too late, and no harm
+        answer = peer.ask("add", {})
+        await hand.write(id=2, result=3)
+        assert await answer.wait() == 3
+
+
+async def test_a_refusal_of_ours_keeps_its_data(autojump_clock):
+    async def refuse(method: str, params: Any) -> Any:
+        raise Refused(-32603, "no", {"kind": "lost"})
+
+    here, there = trio.testing.memory_stream_pair()
+    async with open_peer(here, here, refuse, Ours().on_notification):
+        hand = Hand(there)
+        await hand.write(id=1, method="add")
+
+        error = {"code": -32603, "message": "no", "data": {"kind": "lost"}}
+        assert await hand.read() == {"id": 1, "error": error}
