@@ -200,18 +200,41 @@ class _Agent:
     async def _take_turn(self, context: AgentContext, prompt: str) -> Streamed:
         self._idle = trio.Event()
         try:
-            return await self._answer(context, prompt)
+            answers = [await self._answer(context, prompt)]
+            if not context.persistent:
+                answers += await self._answer_messages(context)
+            return Streamed("\n\n".join(filter(None, answers)))
         except LoginNeeded as error:
             hint = f" ({self._command.login})" if self._command.login else ""
             raise _failed(f"{self._command.name} needs a login: {error}{hint}") from error
         except AcpError as error:
             raise _failed(f"{self._command.name}: {error}") from error
         finally:
-            if self._session is not None and self._session.is_stuck:
-                self._program.kill("it did not end its turn when it was told to")
+            self._kill_if_stuck()
             self._idle.set()
 
-    async def _answer(self, context: AgentContext, prompt: str) -> Streamed:
+    async def _answer_messages(self, context: AgentContext) -> list[str]:
+        """A turn for each message that has come meanwhile; for one that is persistent, its session does that.
+
+        The work is done, and what goes wrong now does not take its result away.
+        """
+        answers = []
+        while (received := context.receive_nowait()) is not None:
+            try:
+                if received.wants_reply:
+                    with received.scope:
+                        received.reply(await self._answer(context, received.text))
+                else:
+                    answers.append(await self._answer(context, received.text))
+            except (TurnEnds, AcpError) as error:
+                context.emit(Error(f"a message was not answered: {error}"))
+                if received.wants_reply:
+                    received.settle(error.outcome if isinstance(error, TurnEnds) else Failed(str(error)))
+                if self._is_over:
+                    break
+        return answers
+
+    async def _answer(self, context: AgentContext, prompt: str) -> str:
         """The answer to a prompt, if need be from a program that was started anew.
 
         Raises:
@@ -235,7 +258,7 @@ class _Agent:
         error = f"{self._command.name} {when}: {self._program.ending}"
         return _failed(error + await self._worktree_note(), final=True)
 
-    async def _answer_once(self, context: AgentContext, prompt: str) -> Streamed:
+    async def _answer_once(self, context: AgentContext, prompt: str) -> str:
         session = await self._open_session(context)
         turn = _Turn(context, self._type, self._agent_name)
         end = await session.prompt(
@@ -246,7 +269,7 @@ class _Agent:
         )
         turn.transcript.on_usage(end.usage)
         note = await self._worktree_note()
-        return Streamed(turn.result_of(end, note))
+        return turn.result_of(end, note)
 
     async def _worktree_note(self) -> str:
         """Where the work is, if there is any."""
@@ -275,7 +298,7 @@ class _Agent:
             LoginNeeded, AcpError: there is none, or not with these settings.
             PeerGone: the program has ended.
         """
-        if self._program.ended.is_set() or (self._session is not None and self._session.is_stuck):
+        if self._program.ended.is_set() or self._kill_if_stuck():
             await self._start_again()
         client = await self._program.client()
         try:
@@ -287,6 +310,13 @@ class _Agent:
         except trio.TooSlowError:
             raise AcpError(f"its session was not ready within {ANSWER_TIMEOUT:g} s") from None
         return session
+
+    def _kill_if_stuck(self) -> bool:
+        """End a program whose last turn does not end: there cannot be another one."""
+        is_stuck = self._session is not None and self._session.is_stuck
+        if is_stuck:
+            self._program.kill("it did not end its turn when it was told to")
+        return is_stuck
 
     async def _start_again(self) -> None:
         await self._program.ended.wait()

@@ -61,7 +61,7 @@ class Transcript:
         self._begun_at = trio.current_time()
         self._tools: dict[str, _Tool] = {}
         self._plan = "act"
-        self._window = 0
+        self._used = self._window = 0
         self._message: list[str] = []
         self._message_id: str | None = None
         self._characters = 0
@@ -87,8 +87,7 @@ class Transcript:
             case Plan():
                 self._on_plan(update)
             case UsageUpdate(used=used, size=size):
-                self._window = _u32(size)
-                self._emit(_usage(input_tokens=_u32(used), context_window=self._window))
+                self._on_context(_u32(used), _u32(size))
             case ModeUpdate(current_mode_id=mode):
                 self._on_mode(mode)
 
@@ -184,6 +183,11 @@ class Transcript:
             duration_ms=_since(tool.begun_at),
         )
         self._emit(result)
+
+    def _on_context(self, used: int, window: int) -> None:
+        if (used, window) != (self._used, self._window):
+            self._used, self._window = used, window
+            self._emit(_usage(input_tokens=used, context_window=window))
 
     def _on_plan(self, plan: Plan) -> None:
         # There is no event for a plan. To a human it is what a tool says that is still at work.

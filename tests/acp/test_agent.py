@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, evolve, field, frozen
 
 from loopal_cluster import (
@@ -31,7 +32,14 @@ from loopal_cluster import (
     Timeouts,
     open_hub,
 )
-from loopal_cluster.payloads import AwaitingInput, Error, Interrupted, Stream, ThinkingStream, TokenUsage
+from loopal_cluster.payloads import (
+    AwaitingInput,
+    Error,
+    Interrupted,
+    Stream,
+    ThinkingStream,
+    TokenUsage,
+)
 from loopal_cluster.runtime.client import EventStream
 
 from ..processes import children_of_ours, is_alive, until
@@ -60,13 +68,19 @@ class Scene:
     decision: bool | None = None
     """What the human says; None: nothing."""
     was_asked: trio.Event = field(factory=trio.Event)
+    decided: trio.Event = field(factory=trio.Event)
 
     async def judge(self, permission: Any) -> Decision:
         self.asked.append((permission.tool_name, json.loads(permission.tool_input.json)))
         self.was_asked.set()
         if self.decision is None:
-            await trio.sleep_forever()
+            await self.decided.wait()
         return Decision(allow=bool(self.decision))
+
+    def decide(self, decision: bool) -> None:
+        """Say it now."""
+        self.decision = decision
+        self.decided.set()
 
     async def outcome(self, prompt: str, **options: Any) -> Any:
         """How an agent with this prompt ends."""
@@ -128,11 +142,33 @@ async def test_messages_that_come_during_a_turn_are_the_next_turns(tmp_path):
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(agent.ask, "say three")
-                await trio.testing.wait_all_tasks_blocked(0.05)
+                await trio.testing.wait_all_tasks_blocked()
                 assert _prompts(log) == ["ask Bash\nsay one"]
                 await on.client.interrupt("c")
 
     assert _prompts(log) == ["ask Bash\nsay one", "say two", "say three"]
+
+
+async def test_an_agent_that_is_to_do_one_thing_also_hears_what_comes_meanwhile():
+    async with scene() as on, trio.open_nursery() as nursery:
+        agent = await on.client.spawn("coder", "ask Bash\nsay the work", name="c")
+        await on.was_asked.wait()
+        replies = []
+
+        async def ask(text: str) -> None:
+            try:
+                replies.append(await agent.ask(text))
+            except AgentFailed as error:
+                replies.append(error.reason)
+
+        await agent.send("say one more thing")
+        for text in ("say a reply", "stop refusal"):
+            nursery.start_soon(ask, text)
+            await trio.testing.wait_all_tasks_blocked()  # it is in the inbox: that is all in this process
+        on.decide(True)
+
+        assert await agent.outcome() == Done("Bash: opt-1\nthe work\n\none more thing")
+    assert replies == ["a reply", "it refused"]
 
 
 def _prompts(log: Path) -> list[str]:
@@ -354,6 +390,15 @@ async def test_a_program_that_does_not_end_a_turn_when_told_to_is_killed():
         outcome = await agent.outcome()
         assert isinstance(outcome, Failed)
         assert "did not end its turn when it was told to" in outcome.error
+
+
+async def test_one_that_can_resume_is_started_again_instead():
+    async with scene(scripted("resume", cancel_timeout=0.1, resume=True)) as on:
+        agent = await on.client.spawn("coder", "say busy\nignore", name="c", persistent=True)
+        await on.until(Stream("busy"))
+        await on.client.interrupt("c")
+
+        assert await agent.ask("say free") == "free"
 
 
 # Programs that cannot be used.

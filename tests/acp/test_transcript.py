@@ -131,6 +131,16 @@ async def test_an_input_that_comes_later_is_reported_when_it_comes(heard, autoju
     ]
 
 
+async def test_a_tool_that_was_announced_is_known_by_its_name_later(heard, autojump_clock):
+    heard.take(
+        tool(title="ls -l", kind="execute", _meta={"claudeCode": {"toolName": "Bash"}}), tool(tool_id="t2")
+    )
+    asked = [read_update(tool(tool_id=which, title="ls -l")) for which in ("t1", "t2", "t3")]
+
+    assert [heard.transcript.name_of(one) for one in asked] == ["Bash", "tool", "ls -l"]
+    assert [heard.transcript.own_name_of(one) for one in asked] == ["Bash", None, None]
+
+
 async def test_a_result_of_a_tool_that_was_never_announced_is_reported_all_the_same(heard, autojump_clock):
     events = heard.take(done("unknown", "failed", rawOutput={"exit": 1}, title="odd"))
 
@@ -167,7 +177,8 @@ async def test_modes_of_any_name_are_two_to_us(heard, autojump_clock):
 
 
 async def test_usage_is_reported_within_what_the_wire_can_carry(heard, autojump_clock):
-    (event,) = heard.take({"sessionUpdate": "usage_update", "used": 2**40, "size": 200_000})
+    usage = {"sessionUpdate": "usage_update", "used": 2**40, "size": 200_000}
+    (event,) = heard.take(usage, usage)
     heard.transcript.on_usage(
         {"inputTokens": 7, "outputTokens": 5, "cachedReadTokens": -1, "thoughtTokens": None}
     )
