@@ -67,7 +67,8 @@ async def open_member(
 
     Raises:
         NameTaken: another agent of the hub has the name.
-        Unauthorized: the token is wrong, or it is a MetaHub, which has no agents.
+        Unauthorized: the token is wrong.
+        InvalidRequest: it is a MetaHub, which has no agents.
         ConnectionLost: the link ended.
     """
     desk = _Desk(inbox)

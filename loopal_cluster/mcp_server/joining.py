@@ -44,7 +44,8 @@ class Joining:
     def __init__(self, dial: Dial, name: str | None = None) -> None:
         self._dial = dial
         self._name = name
-        self._default_name = trio.Event()
+        self._default = "mcp-client"
+        self._introduced = trio.Event()
         self._inbox = Inbox(Limits().inbox)
         self._mailbox = Mailbox(self._inbox)
         self._member: Member | None = None
@@ -53,9 +54,9 @@ class Joining:
 
     def introduce(self, client: str) -> None:
         """Say what the client calls itself: that is its name here, if it was not given another."""
-        if not self._default_name.is_set():
+        if not self._introduced.is_set():
             self._default = sanitize_name(client.lower())[:59]  # leaves room for a number
-            self._default_name.set()
+            self._introduced.set()
 
     async def call(
         self, name: str, arguments: Mapping[str, Any] | str = "", *, time_limit: float
@@ -72,18 +73,17 @@ class Joining:
 
     async def run(self) -> None:
         """Join, and join again; for ever."""
-        await self._default_name.wait()
+        await self._introduced.wait()
         pause = PAUSE
         while True:
             joined_at = trio.current_time()
             try:
                 await self._be_member()
-            except ClusterError as error:
+            except (ClusterError, OSError) as error:
                 self._why_not = str(error)
-            # One that lasted was a good connection; what fails at once need not be tried so often.
-            pause = (
-                PAUSE if trio.current_time() - joined_at > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
-            )
+            # What fails at once need not be tried so often; one that lasted was a good connection.
+            lasted = trio.current_time() - joined_at > LONGEST_PAUSE
+            pause = PAUSE if lasted else min(2 * pause, LONGEST_PAUSE)
             await trio.sleep(pause)
 
     async def _be_member(self) -> None:

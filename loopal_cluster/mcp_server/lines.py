@@ -45,24 +45,34 @@ async def serve_lines(
         with suppress(trio.WouldBlock, trio.BrokenResourceError):
             put.send_nowait(message)
 
-    session = Session(server, offer)
-    lines = LineBuffer(Limits().line_bytes)
+    reading = trio.CancelScope()
     async with trio.open_nursery() as writing:
-        async with open_background() as calls:
-            writing.start_soon(_write, answers, send, calls.cancel_scope)
-            data = begin or await _receive(receive)
-            while data:
-                for line in lines.feed(data):
-                    answer = _take(session, line)
-                    if isinstance(answer, Call):
-                        calls.start_soon(_run, answer, put)
-                    elif answer is not None:
-                        await put.send(answer)
-                    if session.client is not None:
-                        on_client(session.client)
-                data = await _receive(receive)
-        put.close()
+        writing.start_soon(_write, answers, send, reading)
+        with put, reading:
+            await _read(receive, Session(server, offer), put, begin, on_client)
         writing.cancel_scope.deadline = trio.current_time() + FLUSH_TIMEOUT
+
+
+async def _read(
+    receive: trio.abc.ReceiveStream,
+    session: Session,
+    put: trio.MemorySendChannel[Answer],
+    data: bytes,
+    on_client: Callable[[str], None],
+) -> None:
+    lines = LineBuffer(Limits().line_bytes)
+    async with open_background() as calls:
+        data = data or await _receive(receive)
+        while data:
+            for line in lines.feed(data):
+                answer = _take(session, line)
+                if isinstance(answer, Call):
+                    calls.start_soon(_run, answer, put)
+                elif answer is not None:
+                    await put.send(answer)
+                if session.client is not None:
+                    on_client(session.client)
+            data = await _receive(receive)
 
 
 def _take(session: Session, line: bytes | Oversized) -> Answer | Call | None:
@@ -85,7 +95,7 @@ async def _run(call: Call, put: trio.MemorySendChannel[Answer]) -> None:
 
 
 async def _write(
-    answers: trio.MemoryReceiveChannel[Answer], send: trio.abc.SendStream, calls: trio.CancelScope
+    answers: trio.MemoryReceiveChannel[Answer], send: trio.abc.SendStream, reading: trio.CancelScope
 ) -> None:
     """Write to the end; if nobody reads any more, that is the end of everything."""
     with answers:
@@ -93,4 +103,4 @@ async def _write(
             async for answer in answers:
                 await send.send_all(dump(answer) + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            calls.cancel()
+            reading.cancel()

@@ -90,7 +90,7 @@ class Session:
             case {"jsonrpc": "2.0", "method": str(method), "id": str() | int() as id_} if not isinstance(
                 id_, bool
             ):
-                params = message.get("params", {})
+                params = {} if message.get("params") is None else message["params"]
                 if not isinstance(params, dict):
                     return failure(id_, INVALID_PARAMS, "params: expected an object")
                 return self._on_request(id_, method, params)

@@ -15,6 +15,7 @@ from attrs import define, field
 from loopal_cluster import Client, Hub, open_hub
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.mcp_server.door import open_door
+from loopal_cluster.mcp_server.guests import VISITS
 from loopal_cluster.mcp_server.http import BODY_BYTES
 from loopal_cluster.mcp_server.session import CALLS
 from loopal_cluster.tools import Mailbox, Toolbox
@@ -343,6 +344,25 @@ async def test_a_flood_of_calls_is_refused_in_part_and_none_is_left(house):
                 assert all(statuses)
                 await agent.cancel()
         assert statuses.count(False) == CALLS
+
+
+async def test_a_program_without_sessions_cannot_flood_either(house):
+    statuses: list[int] = []
+
+    async def wait() -> None:
+        async with house.connect() as client:
+            statuses.append((await client.request(call("WaitAgent", name="slow"))).status)
+
+    async with house.hub.open_client() as hub:
+        agent = await hub.spawn("linger", name="slow")
+        async with trio.open_nursery() as nursery:
+            for _ in range(VISITS + 3):
+                nursery.start_soon(wait)
+            await until(lambda: len(statuses) == 3)
+            assert statuses == [429] * 3
+            await agent.cancel()
+
+    assert statuses.count(200) == VISITS
 
 
 # The end of the agent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from loopal_cluster import Client, ConnectionLost, Hub, open_hub
+from loopal_cluster import Client, ConnectionLost, Hub, Overloaded, open_hub
 from loopal_cluster.mcp_server.joining import Joining
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.tools import ToolResult
@@ -195,6 +195,7 @@ async def test_an_ask_that_is_withdrawn_is_not_read(autojump_clock):
         await use(program, "ListHubs")
         with pytest.raises(trio.TooSlowError):
             await hub.ask("claude-code", "how many?", time_limit=1)
+        await trio.testing.wait_all_tasks_blocked()
 
         assert (await use(program, "Inbox")).data["messages"] == []
 
@@ -221,7 +222,7 @@ async def test_a_full_inbox_refuses_and_loses_nothing(autojump_clock):
     async with machine.run_hub() as hub, joining(machine) as program:
         await use(program, "ListHubs")
         sent = 0
-        with pytest.raises(Exception, match="inbox is full"):
+        with suppress(Overloaded):
             while True:
                 await hub.send("claude-code", str(sent))
                 sent += 1

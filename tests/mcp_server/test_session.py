@@ -68,6 +68,11 @@ def test_a_ping_is_answered(session):
     assert request(session, "ping", "x") == {"jsonrpc": "2.0", "id": "x", "result": {}}
 
 
+def test_parameters_may_be_null_or_missing(session):
+    assert take(session, id=1, method="ping", params=None)["result"] == {}
+    assert take(session, id=1, method="ping")["result"] == {}
+
+
 def test_the_tools_are_listed_so_that_a_client_shows_them_always(session):
     tools = request(session, "tools/list")["result"]["tools"]
 
