@@ -28,6 +28,7 @@ def installed() -> Path:
         pytest.skip("node and npm are not installed")
     home = Path(tempfile.gettempdir(), f"loopal-cluster-npm-{os.getuid()}")
     home.mkdir(mode=0o700, exist_ok=True)
+    assert home.stat().st_uid == os.getuid(), f"{home} is somebody else's, who could put any program there"
     done = home / " ".join(PACKAGES).replace("/", "_")
     with open(home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
