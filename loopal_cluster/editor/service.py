@@ -98,7 +98,8 @@ class Editor:
         Raises:
             NoOperator: it is not, or the human has not decided.
         """
-        session = await self._session_above(permission.agent_name)
+        # Whatever waits for an operator is shown to us as soon as we are one, which is before ``serve``.
+        session = await self._session_above(permission.agent_name) if self._sessions else None
         if session is None:
             raise NoOperator("only about its own agents does an editor decide")
         return await session.decide(permission)

@@ -50,7 +50,11 @@ async def fail(ctx: AgentContext, prompt: str) -> str:
     raise ValueError("no idea")
 
 
-AGENTS = {"echo": echo, "coder": coder, "boss": boss, "nap": nap, "fail": fail}
+async def where(ctx: AgentContext, prompt: str) -> str:
+    return ctx.cwd
+
+
+AGENTS = {"where": where, "echo": echo, "coder": coder, "boss": boss, "nap": nap, "fail": fail}
 
 
 @define(eq=False)
@@ -87,7 +91,7 @@ class Desk:
 
     async def new_session(self) -> str:
         """Begin a conversation."""
-        answer = await self.peer.call("session/new", {"cwd": "/", "mcpServers": []})
+        answer = await self.peer.call("session/new", {"cwd": "/tmp", "mcpServers": []})
         session: str = answer["sessionId"]
         return session
 
@@ -123,10 +127,10 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(
-    cluster: TestCluster, agent_type: str | None, *, hub: str | None = None
+    cluster: TestCluster, agent_type: str | None, *, hub: str | None = None, local: bool = False
 ) -> AsyncIterator[Desk]:
     """An editor at hub-a, or (``hub``) at the MetaHub for agents of that hub."""
-    editor = Editor(agent_type, hub)
+    editor = Editor(agent_type, hub, local=local)
     here, there = memory_stream_pair()
     desk = Desk(here)
     channel, accepted = record_pair()

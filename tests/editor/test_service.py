@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from loopal_cluster import Cancelled
+from loopal_cluster import Cancelled, NoOperator
 from loopal_cluster.acp.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -14,7 +14,10 @@ from loopal_cluster.acp.rpc import (
     PeerGone,
     Refused,
 )
+from loopal_cluster.editor.service import Editor
+from loopal_cluster.messages import Permission
 from loopal_cluster.testing import open_test_cluster
+from loopal_cluster.wire.contents import dumps
 
 from .desk import AGENTS, open_desk
 
@@ -87,6 +90,19 @@ async def test_about_other_agents_the_editor_does_not_decide(cluster):
 
         assert desk.asked == []
         await stranger.cancel()
+
+
+async def test_what_is_asked_before_the_editor_is_there_is_not_its_business():
+    with pytest.raises(NoOperator):
+        await Editor("coder", None).on_permission(Permission("Bash", dumps({}), "1", agent_name="stranger"))
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_only_on_the_same_machine_the_editors_directory_means_something(cluster, local):
+    async with open_desk(cluster, "where", local=local) as desk:
+        await desk.say(await desk.new_session(), "?")
+
+    assert (desk.text == "/tmp") == local
 
 
 async def test_cancelling_ends_the_turn_and_not_the_agent(cluster):
