@@ -253,10 +253,10 @@ class _Agent:
         raise await self._died()
 
     async def _died(self) -> TurnEnds:
-        self._is_over = True
         when = "could not be used" if self._client is None else "ended in the middle of its turn"
-        error = f"{self._command.name} {when}: {self._program.ending}"
-        return _failed(error + await self._worktree_note(), final=True)
+        error = f"{self._command.name} {when}: {self._program.ending}{await self._worktree_note()}"
+        self._is_over = True
+        return _failed(error, final=True)
 
     async def _answer_once(self, context: AgentContext, prompt: str) -> str:
         session = await self._open_session(context)

@@ -6,7 +6,7 @@ interrupt is to cancel the first and then to prompt. Neither files nor terminals
 its own.
 
 Version 2 of the protocol says by an update that a turn is over, and answers ``session/prompt`` at once. The
-one place that knows how a turn ends is ``Session._end_of``.
+one place that knows how a turn ends is ``_Turn``.
 """
 
 from __future__ import annotations
@@ -74,11 +74,31 @@ class TurnEnd:
 
 @define(eq=False)
 class _Turn:
+    """A turn, and how it ends: in version 1, with the answer to its prompt."""
+
+    answer: Answer
     on_update: OnUpdate
     on_permission: OnPermission
     cancelled: bool = False
     asked: set[trio.CancelScope] = field(factory=set)
     """The permissions that are not answered yet."""
+
+    @property
+    def over(self) -> trio.Event:
+        """Set when it has ended, in whatever way."""
+        return self.answer.settled
+
+    async def end(self) -> TurnEnd:
+        """How it has ended; waits for that. Raises as ``Session.prompt``."""
+        try:
+            match await self.answer.wait():
+                case {"stopReason": str(reason), **rest}:
+                    usage = rest.get("usage")
+                    return TurnEnd(reason, usage if isinstance(usage, dict) else {})
+                case _:
+                    raise AcpError("its answer to session/prompt has no stopReason")
+        except Refused as error:
+            raise _said_no("session/prompt", error) from error
 
 
 class Client:
@@ -247,30 +267,19 @@ class Session:
         """
         if self._turn is not None or self.is_stuck:
             raise AcpError("its last turn has not ended")
-        turn = self._turn = _Turn(on_update, on_permission)
         content = [{"type": "text", "text": text}]
         answer = self._client._peer.ask("session/prompt", {"sessionId": self.id, "prompt": content})
+        turn = self._turn = _Turn(answer, on_update, on_permission)
         try:
-            return await self._end_of(answer)
+            return await turn.end()
         finally:
-            if not answer.settled.is_set():
+            if not turn.over.is_set():
                 self._cancel(turn)
                 with trio.move_on_after(cancel_timeout, shield=True):
-                    await answer.settled.wait()
-                self.is_stuck = not answer.settled.is_set()
+                    await turn.over.wait()
+                self.is_stuck = not turn.over.is_set()
             self._withdraw(turn)
             self._turn = None
-
-    async def _end_of(self, answer: Answer) -> TurnEnd:
-        try:
-            match await answer.wait():
-                case {"stopReason": str(reason), **rest}:
-                    usage = rest.get("usage")
-                    return TurnEnd(reason, usage if isinstance(usage, dict) else {})
-                case _:
-                    raise AcpError("its answer to session/prompt has no stopReason")
-        except Refused as error:
-            raise _said_no("session/prompt", error) from error
 
     async def set_mode(self, mode: str) -> None:
         """Choose how it works, by one of its own words.

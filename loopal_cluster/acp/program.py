@@ -23,6 +23,7 @@ HANDSHAKE_TIMEOUT = 60.0
 EXIT_TIMEOUT = 0.5
 """Seconds to exit after its output has ended; then how it exited is our doing, and not its last word."""
 CLIENT_NAME, CLIENT_VERSION = "loopal-cluster", "1"
+"""The version is that of this client: no program shall behave differently with a new release of ours."""
 
 
 @frozen

@@ -54,6 +54,7 @@ class Worktree:
         """Remove it, unless there is something in it."""
         try:
             if await self.has_changes():
+                log.info("worktree %s is kept, with the changes in it", self.path)
                 return False
             # Without --force, git refuses if something was changed since we looked.
             await self._git(self._repository, "worktree", "remove", self.path)
