@@ -12,9 +12,10 @@ owner, every ask has an outcome, every approval reaches a human, and stop means 
 Follow one message from an agent on hub A to an agent on hub B, in five files:
 
 1. ``runtime/channels.py``: bytes become a frame (``wire/framing.py``, ``wire/codec.py``);
-2. ``runtime/runtime.py``, ``_on_frame``: the frame becomes an event, ``dispatch(FrameReceived(peer, frame))``;
-3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_route``: the decision,
-   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``;
+2. ``runtime/runtime.py``, ``_on_frames``: the frame becomes an event, ``handle(FrameReceived(peer, frame))``;
+3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_deliver``: the decision,
+   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``. In the plain case, which is nearly every case, a
+   MetaHub leaves the message sealed, and ``forward`` decides the same in one step;
 4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else
    that is queued for that peer;
 5. the answer walks the same way back, through ``core/calls.py``, ``CallTable.settle``.
@@ -29,6 +30,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopal_cluster.acp.agent import AcpAgent
     from loopal_cluster.address import Address
     from loopal_cluster.agents.child import serve_agent
     from loopal_cluster.agents.context import AgentContext, AgentFunction
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcpAgent",
     "Address",
     "AgentCancelled",
     "AgentContext",
@@ -136,6 +139,7 @@ __all__ = [
 
 
 _HOMES = {
+    "acp.agent": ("AcpAgent",),
     "address": ("Address",),
     "agents.child": ("serve_agent",),
     "agents.context": ("AgentContext", "AgentFunction"),

@@ -2,9 +2,9 @@
 
 ::
 
-    cli, demo ─► runtime, agents, tools ─► wire ─► leaves
-                    │                               ▲
-                    └─────────► core ───────────────┘
+    cli, demo ─► acp, agents, runtime, tools, editor, mcp_server ─► wire ─► leaves
+                    │                                               ▲
+                    └─────────► core ───────────────────────────────┘
     testing ─► runtime, agents, core, wire          nothing imports testing, cli or demo
 """
 
@@ -37,17 +37,23 @@ LEAVES = {
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "core": ({"leaves"}, {"attrs"}),
     "wire": ({"leaves"}, {"attrs", "cattrs", "msgspec"}),
-    "runtime": ({"leaves", "core", "wire", "agents"}, {"attrs", "trio"}),
-    "agents": ({"leaves", "wire", "runtime", "tools"}, {"attrs", "cattrs", "msgspec", "trio"}),
-    "tools": ({"leaves", "wire", "runtime"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "runtime": ({"leaves", "core", "wire", "agents", "mcp_server"}, {"attrs", "trio"}),
+    "agents": ({"leaves", "wire", "runtime", "tools", "acp"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "acp": ({"leaves", "wire", "runtime", "agents", "tools"}, {"attrs", "msgspec", "trio"}),
+    "tools": ({"leaves", "wire", "runtime", "agents"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "mcp_server": (
+        {"leaves", "wire", "runtime", "agents", "tools", "package"},
+        {"attrs", "h11", "msgspec", "trio"},
+    ),
     "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
-        {"leaves", "wire", "runtime", "agents", "tools", "demo", "package"},
+        {"leaves", "wire", "runtime", "agents", "acp", "tools", "mcp_server", "editor", "demo", "package"},
         {"attrs", "trio", "typer"},
     ),
+    "editor": ({"leaves", "wire", "runtime", "acp", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
-    "package": ({"leaves", "runtime", "agents", "tools"}, set()),
+    "package": ({"leaves", "runtime", "agents", "acp", "tools"}, set()),
     "__main__": ({"cli"}, set()),
 }
 """What each layer may import of this package besides itself, and of others besides the standard library."""

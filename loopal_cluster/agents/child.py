@@ -21,7 +21,7 @@ from loopal_cluster.config import Limits
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.channels import StreamChannel
 
-__all__ = ["load_function", "main", "serve_agent"]
+__all__ = ["claim_stdio", "load_function", "main", "serve_agent"]
 
 
 def serve_agent(function: AgentFunction) -> None:
@@ -30,11 +30,20 @@ def serve_agent(function: AgentFunction) -> None:
     Standard input and output carry the protocol. What the program prints goes to standard error
     instead, so a stray ``print`` cannot break it.
     """
-    hub_in, hub_out = os.dup(0), os.dup(1)
+    hub_in, hub_out = claim_stdio()
+    trio.run(_serve, function, hub_in, hub_out)
+
+
+def claim_stdio() -> tuple[int, int]:
+    """Have standard input and output for a protocol, as two other descriptors.
+
+    Instead, what is printed from now on goes to standard error, and there is nothing to read.
+    """
+    ours = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    trio.run(_serve, function, hub_in, hub_out)
+    return ours
 
 
 async def _serve(function: AgentFunction, hub_in: int, hub_out: int) -> None:

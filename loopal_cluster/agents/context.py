@@ -15,14 +15,16 @@ from loopal_cluster.messages import (
     Permission,
     Question,
 )
+from loopal_cluster.outcomes import Cancelled, Failed, reason_of
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps
 
-__all__ = ["AgentContext", "AgentFunction", "Streamed"]
+__all__ = ["AgentContext", "AgentFunction", "Streamed", "TurnEnds"]
 
 
 class AgentContext(ClusterClient):
@@ -54,7 +56,12 @@ class AgentContext(ClusterClient):
         """``act`` or ``plan``; an operator may change it."""
         # The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
         supervised = start.permission_mode not in (None, "bypass", "yolo")
-        self.tools = Toolbox(self, authorize=self.ask_permission if supervised else None)
+        self.tools = Toolbox(
+            self,
+            address=self.address,
+            mailbox=Mailbox(inbox),
+            authorize=self.ask_permission if supervised else None,
+        )
         """What a model may do with the cluster: ``await ctx.tools.call("Agent", {"prompt": ...})``."""
 
     @property
@@ -129,6 +136,18 @@ class AgentContext(ClusterClient):
 
 class Streamed(str):
     """A result that was streamed as it was made, and is not streamed again when the turn ends."""
+
+
+class TurnEnds(Exception):
+    """Raised by an agent function: its turn ends with this outcome, without a traceback.
+
+    ``final``: and the agent with it, also one that is persistent, because it cannot go on.
+    """
+
+    def __init__(self, outcome: Failed | Cancelled, *, final: bool = False) -> None:
+        super().__init__(reason_of(outcome))
+        self.outcome = outcome
+        self.final = final
 
 
 AgentFunction = Callable[[AgentContext, str], Awaitable[object]]

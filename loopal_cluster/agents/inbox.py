@@ -64,6 +64,12 @@ class Received:
         """Whether its sender waits for a reply; then ``reply`` or ``fail`` must follow."""
         return self._pending is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is an ask that nobody has answered, and whose sender still waits."""
+        pending = self._pending
+        return pending is not None and not (pending.settled.is_set() or pending.scope.cancel_called)
+
     def reply(self, result: object) -> None:
         """Answer an ask: with text, or something JSON can express. Only the first reply counts."""
         self._ask().settle(Done(text_of(result)))
@@ -144,6 +150,15 @@ class Inbox:
     def get_nowait(self) -> Received | None:
         """Take the oldest, if there is one."""
         return self._take() if self._items else None
+
+    def discard(self, unwanted: Callable[[Received], bool]) -> None:
+        """Take out the messages that nobody needs to read any more."""
+        for number, received in [*self._items.items()]:
+            if not received.wants_reply and unwanted(received):
+                del self._items[number]
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def _take(self) -> Received:
         return self._items.pop(next(iter(self._items)))

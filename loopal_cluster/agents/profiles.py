@@ -7,6 +7,7 @@ misspelt ``permission`` must never become a silent default. Paths in it are rela
 
 from __future__ import annotations
 
+import enum
 import math
 import os
 import sys
@@ -22,6 +23,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 from msgspec import Raw
 
+from loopal_cluster.acp.agent import AcpAgent
 from loopal_cluster.address import check_name
 from loopal_cluster.agents.child import load_function
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
@@ -163,8 +165,51 @@ class _Python:
         return python_agent(self.target, env=env, cwd=_path(directory, self.cwd))
 
 
-_Agent = _Command | _Process | _Python
-_PROTOCOLS: dict[str, type[_Agent]] = {"command": _Command, "python": _Python, "process": _Process}
+class _Isolation(enum.Enum):
+    NONE = "none"
+    WORKTREE = "worktree"
+
+
+@frozen
+class _Acp:
+    command: tuple[str, ...] = ()
+    preset: str | None = None
+    env: Mapping[str, str] = Factory(dict)
+    cwd: str | None = None
+    model: str | None = None
+    mode: str | None = None
+    options: Mapping[str, str] = Factory(dict)
+    auth: str | None = None
+    isolation: _Isolation = _Isolation.NONE
+    resume: bool = False
+    allow_cluster_tools: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.agent(Path())  # what the type itself refuses is a fault of the table
+
+    def agent(self, directory: Path) -> AgentType:
+        return AcpAgent(
+            _argv(directory, self.command) if self.command else (),
+            preset=self.preset,
+            env=self.env,
+            cwd=_path(directory, self.cwd),
+            model=self.model,
+            mode=self.mode,
+            options=self.options,
+            auth=self.auth,
+            worktree=self.isolation is _Isolation.WORKTREE,
+            resume=self.resume,
+            allow_cluster_tools=self.allow_cluster_tools,
+        )
+
+
+_Agent = _Command | _Process | _Python | _Acp
+_PROTOCOLS: dict[str, type[_Agent]] = {
+    "command": _Command,
+    "python": _Python,
+    "process": _Process,
+    "acp": _Acp,
+}
 
 
 @frozen
@@ -262,6 +307,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_factory(attrs.has, _table)
     register_strict(converter)
     converter.register_structure_hook(Policy, read_enum)
+    converter.register_structure_hook(_Isolation, read_enum)
     converter.register_structure_hook_func(lambda type_: type_ == _Agent, _agent)
     return converter
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
+from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed, TurnEnds
 from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
 from loopal_cluster.completions import completed_outcome
 from loopal_cluster.config import Limits
@@ -42,6 +42,7 @@ from loopal_cluster.messages import (
     Shutdown,
     Started,
 )
+from loopal_cluster.outcomes import Failed, reason_of
 from loopal_cluster.payloads import AwaitingInput, Error, Finished, Interrupted, ModeChanged, Payload, Stream
 from loopal_cluster.payloads import Started as StartedEvent
 from loopal_cluster.runtime.ambient import Ambient
@@ -84,6 +85,8 @@ class _Session:
         self._turn = trio.CancelScope()
         self._context: AgentContext | None = None
         self._stopping = False
+        self._final: Completed | None = None
+        """How a turn has ended that was the last one by its own word."""
         self.ended = trio.Event()
 
     # What the hub asks.
@@ -202,7 +205,7 @@ class _Session:
     async def _run_turns(self, context: AgentContext) -> Completed:
         if self._start is not None and self._start.prompt is not None:
             self._show(await self._run_turn(context, self._start.prompt))
-        while not self._stopping:
+        while self._final is None and not self._stopping:
             self._emit(AwaitingInput())
             received: Received | None = None
             with trio.CancelScope() as self._turn:
@@ -211,7 +214,7 @@ class _Session:
                 received = await self._inbox.get()
             if received is not None:  # an interrupt while idle has nothing to interrupt
                 await self._run_turn_for(context, received)
-        return Completed(reason="shutdown")
+        return self._final or Completed(reason="shutdown")
 
     async def _run_turn_for(self, context: AgentContext, received: Received) -> None:
         """A message is the prompt of a turn; the reply to an ask is what comes of it."""
@@ -240,6 +243,8 @@ class _Session:
                 completed = Completed(
                     reason="goal", result_text=text_of(await self._function(context, prompt))
                 )
+        except* TurnEnds as group:
+            completed = self._on_turn_ends(group)
         # Its author's errors are outcomes, whatever they are: also those beside a cancellation, which
         # goes on its way, and ``sys.exit``, which must not end a hub.
         except* (Exception, SystemExit) as group:
@@ -247,6 +252,17 @@ class _Session:
             completed = Completed(reason="error", result_text=error.error, traceback=error.traceback)
         if self._turn.cancelled_caught:
             self._emit(Interrupted())
+        return completed
+
+    def _on_turn_ends(self, group: BaseExceptionGroup[TurnEnds]) -> Completed:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, TurnEnds)
+        reason = "error" if isinstance(error.outcome, Failed) else "aborted"
+        completed = Completed(reason=reason, result_text=reason_of(error.outcome))
+        if error.final:
+            self._final = completed
         return completed
 
     def _emit(self, payload: Payload) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -29,6 +29,7 @@ __all__ = [
     "AgentType",
     "CommandAgent",
     "FunctionAgent",
+    "McpDoor",
     "Place",
     "ProcessAgent",
     "RunningAgent",
@@ -38,6 +39,19 @@ __all__ = [
 
 def _argv(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
+
+
+class McpDoor(Protocol):
+    """Gives agents the cluster's tools through MCP."""
+
+    def open_entry(
+        self, context: AgentContext, *, http: bool
+    ) -> AbstractContextManager[Mapping[str, object]]:
+        """An entry for ``mcpServers`` of ACP's ``session/new``, named ``loopal``, good for the block.
+
+        What is called through it is done by ``context``, and so by this agent. ``http`` says whether the agent
+        can reach a server over HTTP; otherwise it starts one, which talks over standard input and output.
+        """
 
 
 @frozen
@@ -50,8 +64,12 @@ class Place:
     end_grace: float
     """Seconds for an agent to end that has been asked to; then it is made to."""
     ambient: Ambient = Ambient()
-    secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN"})
+    secrets: frozenset[str] = frozenset({"LOOPAL_META_HUB_TOKEN", "LOOPAL_MCP_SOCKET", "LOOPAL_MCP_TOKEN"})
     """Environment variables that no child gets to see."""
+    name: str = "agent"
+    """What the agent is called on its hub."""
+    mcp: McpDoor | None = None
+    """Where it gets the cluster's tools, if it takes tools through MCP."""
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment of a child: the hub's, without its secrets, and what its type adds."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from loopal_cluster import __version__
-from loopal_cluster.cli import act, attach, demo, hub, look, metahub
+from loopal_cluster.cli import acp, act, attach, demo, doctor, hub, look, mcp, metahub
 from loopal_cluster.cli.show import out
 
 __all__ = ["app", "main"]
@@ -37,7 +37,7 @@ def options(
     """Take the options that come before a command."""
 
 
-for module in (metahub, hub, attach, look, act, demo):
+for module in (metahub, hub, attach, look, act, acp, mcp, doctor, demo):
     module.register(app)
 
 

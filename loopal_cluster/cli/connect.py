@@ -24,6 +24,7 @@ __all__ = [
     "AsJson",
     "Connect",
     "TokenFile",
+    "address_and_token",
     "default_name",
     "hub_of",
     "open_session",
@@ -63,7 +64,7 @@ async def open_session(
         ConnectionLost: nobody is there.
         Unauthorized: the token is wrong, or there is none.
     """
-    address, token = _address_and_token(address, token_file)
+    address, token = address_and_token(address, token_file)
     try:
         async with connect(
             address,
@@ -94,7 +95,13 @@ def default_name() -> str:
         return "somebody"  # a user id without an entry, as in some containers
 
 
-def _address_and_token(address: str | None, token_file: Path | None) -> tuple[str, str]:
+def address_and_token(address: str | None, token_file: Path | None) -> tuple[str, str]:
+    """Where to connect, and what to bring.
+
+    Raises:
+        ConfigError: the token file cannot be read, or several local hubs may be meant.
+        ConnectionLost: no local hub is there.
+    """
     given = None if token_file is None else read_token(token_file)
     if address is None:
         hub = find_hub()

@@ -234,7 +234,9 @@ async def open_caller(
     """
     async with open_background() as background:
         caller = Caller(channel, on_request, on_notification)
-        tasks = await background.start(caller._run)
+        # Cancelled in here, we would leave the tasks without anybody who can end them.
+        with trio.CancelScope(shield=True):
+            tasks = await background.start(caller._run)
         try:
             yield caller
         finally:

@@ -7,6 +7,7 @@ agents and, through its MetaHub, for everybody else's.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -347,7 +348,7 @@ class Client(ClusterClient):
         self,
         caller: Caller,
         welcome: Welcome,
-        events: trio.MemoryReceiveChannel[ClusterEvent],
+        events: _Arrivals,
         ambient: Ambient | None = None,
     ) -> None:
         super().__init__(caller, ambient)
@@ -355,13 +356,32 @@ class Client(ClusterClient):
         """What the other side is: ``kind``, ``hub``, ``cluster``."""
         self.closed = caller.closed
         """Set when the connection has ended."""
-        self._events = events
+        self._arrivals = events
 
     async def subscribe(self, since: int | None = None) -> EventStream:
         """Watch what happens from now on, and what is still kept of what came after ``since``."""
         subscribed = await self._caller.call(Subscribe(since))
         next_seq = subscribed.seq if since is None else since
-        return EventStream(self._events, next_seq, subscribed.seq)
+        return EventStream(self._arrivals, next_seq, subscribed.seq)
+
+
+@define(eq=False)
+class _Arrivals:
+    """Events that have come and were not read. None of them is ever in the hand of a task that waits."""
+
+    limit: int
+    events: deque[ClusterEvent] = field(factory=deque)
+    ended: bool = False
+    arrived: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    def put(self, event: ClusterEvent) -> None:
+        if len(self.events) < self.limit and not self.ended:
+            self.events.append(event)
+            self.arrived.unpark()
+
+    def end(self) -> None:
+        self.ended = True
+        self.arrived.unpark_all()
 
 
 @define
@@ -371,7 +391,7 @@ class EventStream:
     ``missed`` counts those that were dropped on the way to us.
     """
 
-    _events: trio.MemoryReceiveChannel[ClusterEvent] = field(repr=False)
+    _arrivals: _Arrivals = field(repr=False)
     last_seq: int
     newest_seq: int
     """The number of the newest event when the subscription began."""
@@ -381,16 +401,17 @@ class EventStream:
         return self
 
     async def __anext__(self) -> ClusterEvent:
-        return self._count(await self._events.__anext__())
+        await trio.lowlevel.checkpoint()
+        while not self._arrivals.events:
+            if self._arrivals.ended:
+                raise StopAsyncIteration
+            await self._arrivals.arrived.park()
+        return self._count(self._arrivals.events.popleft())
 
     def arrived(self) -> Iterator[ClusterEvent]:
-        """The events that are here already: first of all those kept from before the subscription."""
-        while True:
-            try:
-                event = self._events.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
-            yield self._count(event)
+        """The events that are here already; whatever was answered to us since came after them."""
+        while self._arrivals.events:
+            yield self._count(self._arrivals.events.popleft())
 
     def _count(self, event: ClusterEvent) -> ClusterEvent:
         self.missed += max(0, event.seq - self.last_seq - 1)
@@ -421,7 +442,7 @@ async def open_client(
         Unauthorized: the token is wrong.
         ConnectionLost: the link ended.
     """
-    put_event, events = trio.open_memory_channel[ClusterEvent](event_buffer)
+    arrivals = _Arrivals(event_buffer)
 
     async def on_request(message: Message[Any], request_id: int) -> Any:
         match message:
@@ -435,27 +456,27 @@ async def open_client(
     def on_notification(message: Message[Any]) -> None:
         match message:
             case ClusterEvent():
-                event = evolve(message, payload=payload(message.payload))
                 # The reader is told of one that does not fit by the gap in the numbers.
-                with suppress(trio.WouldBlock, trio.ClosedResourceError):
-                    put_event.send_nowait(event)
+                arrivals.put(evolve(message, payload=payload(message.payload)))
             case Decided():
                 on_decided(message)
             case _:
                 pass
 
-    with put_event, events:
-        async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
-            nursery.start_soon(_end_events, caller, put_event)
-            register = Register(name=name, token=token, role=role, protocol=Protocol(1))
-            welcome = await caller.call(register)
-            yield Client(caller, welcome, events, ambient)
+    async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
+        nursery.start_soon(_end_events, caller, arrivals)
+        register = Register(name=name, token=token, role=role, protocol=Protocol(1))
+        welcome = await caller.call(register)
+        try:
+            yield Client(caller, welcome, arrivals, ambient)
+        finally:
+            arrivals.end()
 
 
-async def _end_events(caller: Caller, put_event: trio.MemorySendChannel[ClusterEvent]) -> None:
+async def _end_events(caller: Caller, arrivals: _Arrivals) -> None:
     """Let whoever reads events know that the connection has ended: nothing else would."""
     await caller.closed.wait()
-    put_event.close()
+    arrivals.end()
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
+from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.records import evolve
 from loopal_cluster.runtime.ambient import Ambient
@@ -186,9 +187,10 @@ async def _open_hub(
     async with (
         open_runtime(core, settings.limits, logger, perform) as runtime,
         open_background() as nursery,
+        open_door() as door,
         open_background() as agent_nursery,
     ):
-        running = _Agents(runtime, agent_nursery, types, place)
+        running = _Agents(runtime, agent_nursery, types, evolve(place, mcp=door))
         addresses = tuple(address_of(listener) for listener in listeners)
         hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery, ambient)
         serve = partial(runtime.serve, link=Link.ACCEPTED)
@@ -227,7 +229,7 @@ class _Agents:
 
     async def _run(self, effect: StartAgent, scope: trio.CancelScope) -> None:
         agent_id = effect.agent_id
-        place = evolve(self._place, cwd=effect.cwd)
+        place = evolve(self._place, cwd=effect.cwd, name=effect.name)
         opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:

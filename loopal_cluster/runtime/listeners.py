@@ -17,7 +17,7 @@ import trio
 from loopal_cluster.errors import ConfigError, ConnectionLost
 from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
 
-__all__ = ["accept_connections", "address_of", "dial", "open_listeners", "parse_host_port"]
+__all__ = ["accept_connections", "address_of", "check_address", "dial", "open_listeners", "parse_host_port"]
 
 DIAL_TIMEOUT = 10.0
 """Seconds; as long as the one that is dialled gives us to register."""
@@ -33,6 +33,16 @@ def parse_host_port(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{text!r} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def check_address(address: str) -> None:
+    """Refuse what cannot be an address.
+
+    Raises:
+        ConfigError: it is neither ``HOST:PORT`` nor ``unix:PATH``.
+    """
+    if not address.startswith("unix:"):
+        parse_host_port(address)
 
 
 async def dial(address: str, line_bytes: int) -> FrameChannel:

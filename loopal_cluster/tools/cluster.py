@@ -1,4 +1,4 @@
-"""Tools to look around and to talk: ``ListHubs``, ``ListAgents``, ``SendMessage``."""
+"""Tools to look around: ``ListHubs``, ``ListAgents``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 
 from loopal_cluster.errors import HubNotConnected, NotInCluster
-from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, StatusInfo, TopologyOf
+from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.arguments import argument
-from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolResult
+from loopal_cluster.tools.placement import all_hubs
+from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
 
-__all__ = ["ListAgents", "ListHubs", "SendMessage"]
+__all__ = ["ListAgents", "ListHubs"]
 
 
 @frozen
@@ -21,38 +22,42 @@ class ListHubs(Tool):
 
     tool_name: ClassVar = "ListHubs"
     permission: ClassVar = PermissionLevel.READ_ONLY
+    only_looks: ClassVar = True
     description: ClassVar = (
         "List the hubs of the cluster you run in. A hub is a program on some machine that runs AI agents; "
         "you are one of its agents. Hubs that share a coordinator, the MetaHub, form a cluster, and their "
         "agents can start each other and send each other messages. Use this before you start an agent on "
         "another machine (tool Agent, argument target_hub), to learn the hub's exact name, whether it is "
         "reachable, which agent types it runs and what it is capable of (for example 'gpu'). Returns one "
-        "line per hub, your own marked. If your hub is in no cluster, it says so and shows your hub only."
+        "line per hub, your own marked, with its capabilities and labels: either can be asked for with the "
+        "argument labels of the tool Agent. If your hub is in no cluster, it says so and shows your hub only."
     )
 
-    async def run(self, client: ClusterClient) -> ToolResult:
+    async def run(self, context: ToolContext) -> ToolResult:
+        client = context.client
         status = await client.status()
         try:
             hubs = await client.list_hubs()
         except NotInCluster:
-            return _alone(status)
+            return _alone((await all_hubs(client))[0], context.address)
         own = status.uplink.hub_name if status.uplink else status.hub
         lines = [_hub_line(hub, own) for hub in hubs]
         heading = f"Connected to MetaHub as '{own}'" if own else "Connected to MetaHub"
-        data = {"in_cluster": True, "own_hub": own, "hubs": [_hub_data(hub) for hub in hubs]}
-        return ToolResult("\n".join([heading, "", "Hubs:", *lines]), data)
+        data = {"in_cluster": True, "own_hub": own, "own_address": context.address}
+        text = "\n".join([heading, *_self_lines(context.address), "", "Hubs:", *lines])
+        return ToolResult(text, data | {"hubs": [_hub_data(hub) for hub in hubs]})
 
 
-def _alone(status: StatusInfo) -> ToolResult:
-    hub = HubInfo(
-        name=status.hub or "hub",
-        status="Connected",
-        agent_count=status.agent_count,
-        capabilities=status.capabilities,
-        agent_types=status.agent_types,
+def _self_lines(address: str | None) -> list[str]:
+    return [] if address is None else [f"You are the agent '{address}': others can send you messages."]
+
+
+def _alone(hub: HubInfo, address: str | None) -> ToolResult:
+    text = "\n".join(
+        ["Not in a cluster: there is only this hub.", *_self_lines(address), "", _hub_line(hub, hub.name)]
     )
-    text = f"Not in a cluster: there is only this hub.\n\n{_hub_line(hub, hub.name)}"
-    return ToolResult(text, {"in_cluster": False, "own_hub": hub.name, "hubs": [_hub_data(hub)]})
+    data = {"in_cluster": False, "own_hub": hub.name, "own_address": address}
+    return ToolResult(text, data | {"hubs": [_hub_data(hub)]})
 
 
 def _hub_line(hub: HubInfo, own: str | None) -> str:
@@ -61,6 +66,8 @@ def _hub_line(hub: HubInfo, own: str | None) -> str:
         facts.append(f"runs {', '.join(hub.agent_types)}")
     if hub.capabilities:
         facts.append(f"capable of {', '.join(hub.capabilities)}")
+    if hub.labels:
+        facts.append(f"labels {', '.join(f'{key}={value}' for key, value in sorted(hub.labels.items()))}")
     return f"  - {hub.name} ({'; '.join(facts)}){' <- your hub' if hub.name == own else ''}"
 
 
@@ -71,6 +78,7 @@ def _hub_data(hub: HubInfo) -> dict[str, Any]:
         "agent_count": hub.agent_count,
         "agent_types": list(hub.agent_types),
         "capabilities": list(hub.capabilities),
+        "labels": dict(hub.labels),
     }
 
 
@@ -80,6 +88,7 @@ class ListAgents(Tool):
 
     tool_name: ClassVar = "ListAgents"
     permission: ClassVar = PermissionLevel.READ_ONLY
+    only_looks: ClassVar = True
     description: ClassVar = (
         "List the AI agents that run now, on all hubs of the cluster (a hub is a program on some machine "
         "that runs agents; see ListHubs). Use this to find whom you can send a message to (SendMessage), "
@@ -89,8 +98,8 @@ class ListAgents(Tool):
     )
     hub: str | None = argument("Only the agents of this hub. Leave out for the whole cluster.", default=None)
 
-    async def run(self, client: ClusterClient) -> ToolResult:
-        parts = await _topology(client)
+    async def run(self, context: ToolContext) -> ToolResult:
+        parts = await _topology(context.client)
         if self.hub is not None:
             parts = [part for part in parts if part.hub == self.hub]
             if not parts:
@@ -132,33 +141,3 @@ def _agent_line(agent: dict[str, Any]) -> str:
     if agent["parent"] is not None:
         facts.append(f"started by {agent['parent']}")
     return f"  - {agent['agent']} ({'; '.join(facts)})"
-
-
-@frozen
-class SendMessage(Tool):
-    """Talk to an agent."""
-
-    tool_name: ClassVar = "SendMessage"
-    permission: ClassVar = PermissionLevel.READ_ONLY
-    description: ClassVar = (
-        "Send a text message to another running AI agent, on your own hub (the program that runs you) or "
-        "on any other hub of the cluster. Use this to give a running agent more information, to answer it "
-        "or to work together; to get a result from an agent you started, use WaitAgent instead. The agent "
-        "is told your address and can answer you with its own SendMessage; the answer comes to you as a "
-        "message later, not as the result of this call. Returns as soon as the message is in the agent's "
-        "inbox, or an error if there is no such agent or its inbox is full."
-    )
-    to: str = argument(
-        "The agent: its name, or 'hub/name' if it is on another hub and the name is not unique. "
-        "ListAgents shows the addresses."
-    )
-    message: str = argument("The text.")
-    summary: str | None = argument(
-        "What the message says, in five to ten words; repeated in the result, for whoever reads the log.",
-        default=None,
-    )
-
-    async def run(self, client: ClusterClient) -> ToolResult:
-        await client.send(self.to, self.message)
-        about = f": {self.summary}" if self.summary else ""
-        return ToolResult(f"Message sent to '{self.to}'{about}", {"to": self.to})

@@ -1,19 +1,23 @@
 """What a tool is: a record of its arguments, with a method that does it.
 
-The class is the tool, an instance is one call of it. Fields are made with ``arguments.argument``.
+The class is the tool, an instance is one call of it. Fields are made with ``arguments.argument``. A
+``ToolContext`` says for whom it is used, and in what time.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import trio
 from attrs import Factory, frozen
 
 from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.mailbox import Mailbox
 
-__all__ = ["PermissionLevel", "Tool", "ToolResult"]
+__all__ = ["PermissionLevel", "Tool", "ToolContext", "ToolResult"]
 
 
 class PermissionLevel(enum.Enum):
@@ -42,6 +46,30 @@ class ToolResult:
 
 
 @frozen
+class ToolContext:
+    """Who uses a tool, and until when."""
+
+    client: ClusterClient
+    """What it is done over: its sender, and the parent of what it starts."""
+    mailbox: Mailbox | None = None
+    """What others have sent to whoever uses it; None if nobody can."""
+    deadline: float = math.inf
+    """When the call must be over, on trio's clock. What waits for longer returns then, and says how to go on."""
+    address: str | None = None
+    """Where others find whoever uses it; None if they cannot."""
+
+    @property
+    def time_left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.deadline - trio.current_time())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is such a deadline."""
+        return self.deadline < math.inf
+
+
+@frozen
 class Tool:
     """One call of a tool."""
 
@@ -49,8 +77,14 @@ class Tool:
     description: ClassVar[str]
     """For a model that has never heard of us."""
     permission: ClassVar[PermissionLevel]
+    only_looks: ClassVar = False
+    """Whether using it changes nothing."""
+    destroys: ClassVar = False
+    """Whether work may be lost by it."""
+    needs_mailbox: ClassVar = False
+    """Whether it is of use only to those who can be sent messages."""
 
-    async def run(self, client: ClusterClient) -> ToolResult:
+    async def run(self, context: ToolContext) -> ToolResult:
         """Do it.
 
         Raises:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from loopal_cluster import CommandAgent, ConfigError, FunctionAgent, Policy, ProcessAgent, open_hub
+from loopal_cluster import AcpAgent, CommandAgent, ConfigError, FunctionAgent, Policy, ProcessAgent, open_hub
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
 
 MODULE = """
@@ -204,3 +204,67 @@ def test_a_token_is_read_without_the_white_space_around_it(tmp_path):
     assert read_token(tmp_path / "token") == "secret"
     with pytest.raises(ConfigError, match="is empty"):
         read_token(tmp_path / "empty")
+
+
+def test_a_coding_agent_is_a_preset_or_a_command_with_settings(load, tmp_path):
+    profile = load(
+        """
+        [agents.claude]
+        protocol = "acp"
+        preset = "claude"
+
+        [agents.own]
+        protocol = "acp"
+        preset = "codex"
+        command = ["./codex-acp", "-c", "x=1"]
+        env = {CODEX_HOME = "/srv/codex"}
+        cwd = "project"
+        model = "small"
+        mode = "read-only"
+        options = {reasoning_effort = "high"}
+        auth = "key"
+        isolation = "worktree"
+        resume = true
+        allow_cluster_tools = true
+        """
+    )
+
+    assert profile.agents == {
+        "claude": AcpAgent(preset="claude"),
+        "own": AcpAgent(
+            [str(tmp_path / "codex-acp"), "-c", "x=1"],
+            preset="codex",
+            env={"CODEX_HOME": "/srv/codex"},
+            cwd=str(tmp_path / "project"),
+            model="small",
+            mode="read-only",
+            options={"reasoning_effort": "high"},
+            auth="key",
+            worktree=True,
+            resume=True,
+            allow_cluster_tools=True,
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("", "agents.a: neither a command nor a preset is given"),
+        (
+            'preset = "cursor"',
+            "agents.a: no preset 'cursor' (there are: claude, codex, gemini, opencode, goose)",
+        ),
+        (
+            'preset = "claude"\nisolation = "docker"',
+            "agents.a.isolation: expected one of none, worktree, got 'docker'",
+        ),
+        ('preset = "claude"\nresume = "yes"', "agents.a.resume: expected bool, got str"),
+        ('preset = "claude"\nmodle = "x"', "agents.a: unknown key 'modle' (known: command, preset, "),
+    ],
+)
+def test_a_wrong_table_of_a_coding_agent_is_refused_with_the_place(load, tmp_path, lines, fault):
+    with pytest.raises(ConfigError) as caught:
+        load(f'[agents.a]\nprotocol = "acp"\n{lines}')
+
+    assert str(caught.value).startswith(f"{tmp_path / 'hub.toml'}: {fault}")

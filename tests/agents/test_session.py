@@ -19,12 +19,13 @@ from loopal_cluster import (
     ConnectionLost,
     Done,
     ErrorCode,
+    Failed,
     MethodNotFound,
     Overloaded,
     Received,
     RemoteError,
 )
-from loopal_cluster.agents.context import AgentFunction
+from loopal_cluster.agents.context import AgentFunction, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
 from loopal_cluster.frames import Notification, Request, Response
@@ -581,6 +582,38 @@ async def test_a_failed_turn_is_a_failed_reply_and_the_agent_goes_on(hosting, au
         assert failure.error == "ValueError: no"
         assert "fussy" in failure.traceback
         assert await asked(host, "good") == Done("good")
+
+
+async def verdict(ctx: AgentContext, prompt: str) -> str:
+    """Do what the prompt says; wrapped, as an exception from a nursery is."""
+    if prompt.startswith("final"):
+        raise ExceptionGroup("", [TurnEnds(Failed(prompt), final=True)])
+    if prompt == "give up":
+        raise TurnEnds(Cancelled(prompt))
+    if prompt.startswith("no"):
+        raise TurnEnds(Failed(prompt))
+    return prompt
+
+
+async def test_a_function_may_say_how_its_turn_ends_and_the_agent_goes_on(hosting, autojump_clock):
+    async with hosting(verdict, PERSISTENT) as host:
+        assert await asked(host, "no!") == Failed("no!")
+        assert await asked(host, "give up") == Cancelled("give up")
+        assert await asked(host, "yes") == Done("yes")
+
+
+async def test_a_turn_that_is_the_last_one_ends_the_agent_after_its_reply(hosting, autojump_clock):
+    async with hosting(verdict, PERSISTENT) as host:
+        assert await asked(host, "final: broken") == Failed("final: broken")
+        assert await host.outcome() == Completed(reason="error", result_text="final: broken")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"), [("no!", "error"), ("final!", "error"), ("give up", "aborted"), ("yes", "goal")]
+)
+async def test_an_ephemeral_agent_ends_as_its_only_turn_does(hosting, prompt, reason, autojump_clock):
+    async with hosting(verdict, evolve(EPHEMERAL, prompt=prompt)) as host:
+        assert await host.outcome() == Completed(reason=reason, result_text=prompt)
 
 
 async def test_an_interrupted_turn_is_a_cancelled_reply(hosting, autojump_clock):

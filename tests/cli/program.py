@@ -36,6 +36,11 @@ async def nap(ctx: AgentContext, prompt: str) -> str:
     raise AssertionError
 
 
+async def doze(ctx: AgentContext, prompt: str) -> str:
+    ctx.stream("dozing")
+    return await nap(ctx, prompt)
+
+
 async def listen(ctx: AgentContext, prompt: str) -> str:
     received = await ctx.receive()
     return f"heard {received.text}"
@@ -65,7 +70,7 @@ async def boss(ctx: AgentContext, prompt: str) -> str:
 
 AGENTS = {
     "boss": boss, "count": count, "evil": evil, "fail": fail, "listen": listen, "nap": nap, "ask": ask,
-    "question": question,
+    "question": question, "doze": doze,
 }  # fmt: skip
 
 

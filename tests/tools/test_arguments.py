@@ -11,13 +11,13 @@ from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools import (
     TOOLS,
     Agent,
     PermissionLevel,
     SendMessage,
     Tool,
+    ToolContext,
     ToolResult,
     WaitAgent,
     argument,
@@ -38,7 +38,7 @@ class Paint(Tool):
     width: float | None = argument("In metres.", default=None)
     dry: bool = argument("Wait until it is dry.", default=False)
 
-    async def run(self, client: ClusterClient) -> ToolResult:
+    async def run(self, context: ToolContext) -> ToolResult:
         return ToolResult(f"{self.what} is {self.colour}")
 
 

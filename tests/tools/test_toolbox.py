@@ -10,9 +10,10 @@ import trio
 import trio.testing
 
 from loopal_cluster import AgentContext, Decision, Failed, Role, Timeouts, open_hub
+from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.messages import Permission, SpawnAgent, SpawnSpec
 from loopal_cluster.testing import open_test_cluster
-from loopal_cluster.tools import TOOLS, Toolbox, ToolResult
+from loopal_cluster.tools import TOOLS, Mailbox, Toolbox, ToolResult
 
 
 async def shout(ctx: AgentContext, prompt: str) -> str:
@@ -313,7 +314,7 @@ async def test_an_unknown_tool_names_the_tools(autojump_clock):
         assert result.is_error
         assert result.text == (
             "Tool error: unknown tool 'Bash'; the tools are: "
-            "ListHubs, ListAgents, Agent, SendMessage, WaitAgent"
+            "ListHubs, ListAgents, Agent, SendMessage, WaitAgent, CancelAgent, Inbox"
         )
 
 
@@ -329,7 +330,7 @@ async def test_a_lost_connection_is_an_error_result(autojump_clock):
 
 
 def test_the_definitions_are_what_a_model_is_told():
-    definitions = Toolbox(None).definitions()  # type: ignore[arg-type]
+    definitions = Toolbox(None, mailbox=Mailbox(Inbox(1))).definitions()  # type: ignore[arg-type]
 
     assert [definition["name"] for definition in definitions] == [tool.tool_name for tool in TOOLS]
     assert all(set(definition) == {"name", "description", "input_schema"} for definition in definitions)

@@ -1,0 +1,429 @@
+"""The ``acp`` protocol: a program that speaks the Agent Client Protocol, as a type of agent.
+
+Each agent is a process of its own with one session in it. A message is the prompt of a turn, and what comes
+meanwhile waits in the inbox for the next; an interrupt cancels the turn. The answer is the result, and what
+ends a turn otherwise, a refusal or a limit, is an outcome in words. A permission is asked for like that of any
+agent, of whoever operates the cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+
+import trio
+from attrs import field, frozen
+
+from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session, TurnEnd
+from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
+from loopal_cluster.acp.presets import PRESETS, Preset
+from loopal_cluster.acp.program import Command, Program
+from loopal_cluster.acp.schema import PermissionRequest
+from loopal_cluster.acp.transcript import ANSWER_CHARACTERS, Transcript
+from loopal_cluster.acp.worktree import Worktree, open_worktree
+from loopal_cluster.agents.children import ChildNotStarted
+from loopal_cluster.agents.context import AgentContext, Streamed, TurnEnds
+from loopal_cluster.agents.session import serve_session
+from loopal_cluster.agents.types import Place, RunningAgent
+from loopal_cluster.errors import ClusterError
+from loopal_cluster.outcomes import Cancelled, Failed
+from loopal_cluster.payloads import Error
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.channels import record_pair
+
+__all__ = ["AcpAgent"]
+
+ANSWER_TIMEOUT = 60.0
+"""Seconds for a session to be opened, or set up."""
+QUOTED = 500
+"""So much of an answer is quoted in a failure."""
+
+GO_ON = (
+    "(The program you run in ended in the middle of this turn, and was started again. "
+    "See what is done already, then go on.)\n\n"
+)
+
+
+def _argv(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(words)
+
+
+def _known_preset(_: object, __: object, name: str | None) -> None:
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"no preset {name!r} (there are: {', '.join(PRESETS)})")
+
+
+@frozen
+class AcpAgent:
+    """A program that speaks ACP on its standard input and output: ``AcpAgent(preset="claude")``."""
+
+    argv: Sequence[str] = field(default=(), converter=_argv)
+    """How it is started; by default as its preset says."""
+    preset: str | None = field(default=None, validator=_known_preset)
+    """Which of the ``PRESETS`` it is, if it is one."""
+    env: Mapping[str, str] = field(factory=dict)
+    cwd: str | None = None
+    model: str | None = None
+    """The model, by the program's own name; a spawn may ask for another."""
+    mode: str | None = None
+    """How it works, by the program's own name; while it is to plan, that is its mode ``plan``."""
+    options: Mapping[str, str] = field(factory=dict)
+    """Other settings of its sessions, by their ids."""
+    auth: str | None = None
+    """The login method to choose, if it needs one to be chosen."""
+    worktree: bool = False
+    """Whether each agent gets a git worktree of its own."""
+    resume: bool = False
+    """Whether it is started again, with its session, if it ends when it should not."""
+    allow_cluster_tools: bool = False
+    """Whether it may use the cluster's own tools without asking. They ask themselves, on a supervised hub."""
+    cancel_timeout: float = 10.0
+    """Seconds to end a turn that was cancelled; then it is killed. Good programs take 20 ms."""
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.argv or self.preset):
+            raise ValueError("neither a command nor a preset is given")
+
+    @asynccontextmanager
+    async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
+        """Start the program, in a process group of its own and, if so wished, in a worktree of its own."""
+        env = place.environment(self.env)
+        cwd = str(await trio.Path(self.cwd or place.cwd).absolute())
+        async with AsyncExitStack() as stack:
+            worktree = None
+            if self.worktree:
+                name = _worktree_name(place)
+                worktree = await stack.enter_async_context(open_worktree(cwd, name, env))
+                cwd = worktree.cwd
+            entries = stack.enter_context(ExitStack())
+            nursery = await stack.enter_async_context(open_background())
+            command = self._command(env, cwd, place)
+            agent = _Agent(self, place, command, worktree, nursery, entries)
+            await agent.start_program()
+            nursery.start_soon(agent.run_session)
+            yield agent
+
+    def _command(self, env: Mapping[str, str], cwd: str, place: Place) -> Command:
+        known = PRESETS.get(self.preset or "", Preset(tuple(self.argv)))
+        auth = self.auth or next((method for name, method in known.auth.items() if env.get(name)), None)
+        argv = self.argv or known.command
+        return Command(
+            name=self.preset or os.path.basename(argv[0]),
+            argv=argv,
+            env=env,
+            cwd=cwd,
+            grace=place.end_grace * 2 / 3,  # the first third is for its turn to end
+            guard=place.guard,
+            auth=auth,
+            install=known.install,
+            login=known.login,
+        )
+
+
+def _worktree_name(place: Place) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", place.name).strip("-") or "agent"
+    return f"{name}-{place.ambient.new_id()[:8]}"
+
+
+class _Agent:
+    """One agent: its program, which may be started anew, and its session, which goes on."""
+
+    def __init__(
+        self,
+        type_: AcpAgent,
+        place: Place,
+        command: Command,
+        worktree: Worktree | None,
+        nursery: trio.Nursery,
+        entries: ExitStack,
+    ) -> None:
+        self.channel, self._agent_end = record_pair()
+        self._type = type_
+        self._place = place
+        self._command = command
+        self._worktree = worktree
+        self._nursery = nursery
+        self._entries = entries
+        self._mcp_servers: list[Mapping[str, object]] | None = None
+        self._program: Program
+        self._client: Client | None = None
+        self._session: Session | None = None
+        self._model: str | None = None
+        self._mode: str | None = None
+        self._first_mode: str | None = None
+        self._serving = trio.CancelScope()
+        self._served = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+        self._is_over = False
+
+    async def start_program(self) -> None:
+        """Start the process. That it then introduces itself is waited for by the first turn."""
+        self._program = Program(self._command)
+        await self._program.start(self._nursery)
+        self._nursery.start_soon(self._watch, self._program)
+
+    async def run_session(self) -> None:
+        """Be the agent that the hub talks to."""
+        try:
+            with self._serving:
+                place = self._place
+                await serve_session(
+                    self._agent_end, self._take_turn, limits=place.limits, ambient=place.ambient
+                )
+        finally:
+            self._served.set()
+
+    async def stop(self) -> str:
+        """End it, for certain."""
+        await self.channel.aclose()  # which cancels its turn
+        with trio.move_on_after(self._place.end_grace / 3):
+            await self._served.wait()
+        return await self._program.stop()
+
+    async def _watch(self, program: Program) -> None:
+        """When a program has ended between two turns, so has the agent."""
+        await program.ended.wait()
+        await self._idle.wait()
+        if not (self._can_go_on or self._is_over):
+            self._serving.cancel()
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether a program that is started anew knows what was said before."""
+        return self._type.resume and self._client is not None and self._client.can_resume
+
+    # A turn.
+
+    async def _take_turn(self, context: AgentContext, prompt: str) -> Streamed:
+        self._idle = trio.Event()
+        try:
+            answers = [await self._answer(context, prompt)]
+            if not context.persistent:
+                answers += await self._answer_messages(context)
+            return Streamed("\n\n".join(filter(None, answers)))
+        except LoginNeeded as error:
+            hint = f" ({self._command.login})" if self._command.login else ""
+            raise _failed(f"{self._command.name} needs a login: {error}{hint}") from error
+        except AcpError as error:
+            raise _failed(f"{self._command.name}: {error}") from error
+        finally:
+            self._kill_if_stuck()
+            self._idle.set()
+
+    async def _answer_messages(self, context: AgentContext) -> list[str]:
+        """A turn for each message that has come meanwhile; for one that is persistent, its session does that.
+
+        The work is done, and what goes wrong now does not take its result away.
+        """
+        answers = []
+        while (received := context.receive_nowait()) is not None:
+            try:
+                if received.wants_reply:
+                    with received.scope:
+                        received.reply(await self._answer(context, received.text))
+                else:
+                    answers.append(await self._answer(context, received.text))
+            except (TurnEnds, AcpError) as error:
+                context.emit(Error(f"a message was not answered: {error}"))
+                if received.wants_reply:
+                    received.settle(error.outcome if isinstance(error, TurnEnds) else Failed(str(error)))
+                if self._is_over:
+                    break
+        return answers
+
+    async def _answer(self, context: AgentContext, prompt: str) -> str:
+        """The answer to a prompt, if need be from a program that was started anew.
+
+        Raises:
+            TurnEnds: there is none; this is the outcome.
+            LoginNeeded, AcpError: the program refused.
+        """
+        for again in (False, True):
+            with suppress(PeerGone):
+                return await self._answer_once(context, GO_ON + prompt if again else prompt)
+            await self._program.ended.wait()
+            if again or not self._can_go_on:
+                break
+            context.emit(
+                Error(f"{self._command.name} is started again; it has ended: {self._program.ending}")
+            )
+        raise await self._died()
+
+    async def _died(self) -> TurnEnds:
+        when = "could not be used" if self._client is None else "ended in the middle of its turn"
+        error = f"{self._command.name} {when}: {self._program.ending}{await self._worktree_note()}"
+        self._is_over = True
+        return _failed(error, final=True)
+
+    async def _answer_once(self, context: AgentContext, prompt: str) -> str:
+        session = await self._open_session(context)
+        turn = _Turn(context, self._type, self._agent_name)
+        end = await session.prompt(
+            prompt,
+            on_update=turn.transcript.take,
+            on_permission=turn.judge,
+            cancel_timeout=self._type.cancel_timeout,
+        )
+        turn.transcript.on_usage(end.usage)
+        note = await self._worktree_note()
+        return turn.result_of(end, note)
+
+    async def _worktree_note(self) -> str:
+        """Where the work is, if there is any."""
+        worktree = self._worktree
+        if worktree is None:
+            return ""
+        try:
+            if not await worktree.has_changes():
+                return ""
+        except ClusterError as error:
+            return f"\n\n[worktree {worktree.path}, branch {worktree.branch}; git: {error}]"
+        return f"\n\n[changes are in the worktree {worktree.path}, branch {worktree.branch}]"
+
+    @property
+    def _agent_name(self) -> str:
+        """What the program calls itself."""
+        info = None if self._client is None else self._client.program.agent_info
+        return "" if info is None else info.name
+
+    # A session.
+
+    async def _open_session(self, context: AgentContext) -> Session:
+        """The session, on the program that runs now, with the settings that are wanted now.
+
+        Raises:
+            LoginNeeded, AcpError: there is none, or not with these settings.
+            PeerGone: the program has ended.
+        """
+        if self._program.ended.is_set() or self._kill_if_stuck():
+            await self._start_again()
+        client = await self._program.client()
+        try:
+            with trio.fail_after(ANSWER_TIMEOUT):
+                session = self._session
+                if session is None or client is not self._client:
+                    session = await self._begin_session(context, client)
+                await self._choose(context, session)
+        except trio.TooSlowError:
+            raise AcpError(f"its session was not ready within {ANSWER_TIMEOUT:g} s") from None
+        return session
+
+    def _kill_if_stuck(self) -> bool:
+        """End a program whose last turn does not end: there cannot be another one."""
+        is_stuck = self._session is not None and self._session.is_stuck
+        if is_stuck:
+            self._program.kill("it did not end its turn when it was told to")
+        return is_stuck
+
+    async def _start_again(self) -> None:
+        await self._program.ended.wait()
+        if not self._can_go_on:
+            raise PeerGone(self._program.ending)
+        try:
+            await self.start_program()
+        except ChildNotStarted as error:
+            self._is_over = True
+            raise _failed(str(error), final=True) from error
+
+    async def _begin_session(self, context: AgentContext, client: Client) -> Session:
+        servers = self._open_mcp(context, client)
+        if self._session is not None:
+            session = await client.resume_session(self._session.id, self._command.cwd, servers)
+        else:
+            session = await client.new_session(self._command.cwd, servers)
+        for option, value in self._type.options.items():
+            await session.set_option(option, value)
+        self._client, self._session = client, session
+        self._model, self._mode, self._first_mode = None, None, session.mode
+        return session
+
+    def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
+        if self._mcp_servers is None:
+            self._mcp_servers = []
+            if (door := self._place.mcp) is not None:
+                http = client.program.agent_capabilities.mcp_capabilities.http
+                self._mcp_servers.append(self._entries.enter_context(door.open_entry(context, http=http)))
+        return self._mcp_servers
+
+    async def _choose(self, context: AgentContext, session: Session) -> None:
+        """Set what is wanted, when it has changed: what the program itself changes meanwhile stays."""
+        model = context.model or self._type.model
+        if model is not None and model != self._model:
+            await session.set_model(model)
+        self._model = model
+        mode = "plan" if context.mode == "plan" else self._type.mode or self._first_mode
+        if mode is not None and mode != (self._mode or session.mode):
+            await session.set_mode(mode)
+        self._mode = mode
+
+
+class _Turn:
+    """What is only of one turn."""
+
+    def __init__(self, context: AgentContext, type_: AcpAgent, program: str) -> None:
+        self.transcript = Transcript(context.emit)
+        self._context = context
+        self._type = type_
+        self._program = program
+        self._denied: list[str] = []
+
+    async def judge(self, request: PermissionRequest) -> str | None:
+        """Which option of a permission to take."""
+        self.transcript.end_message()  # some ask before they say what for
+        name = self.transcript.name_of(request.tool_call)
+        allow = await self._may(name, request)
+        option = choose_option(request.options, allow=allow)
+        if allow and option is None:
+            self._context.emit(Error(f"{name}: it cannot be allowed only once, and so it is not"))
+            allow, option = False, choose_option(request.options, allow=False)
+        if not allow:
+            self._denied.append(name)
+        return option
+
+    async def _may(self, name: str, request: PermissionRequest) -> bool:
+        call = request.tool_call
+        own_name = self.transcript.own_name_of(call)
+        if self._type.allow_cluster_tools and is_cluster_tool(request, self._program, own_name):
+            return True
+        try:
+            decision = await self._context.ask_permission(
+                name, shown_input(call), tool_call_id=call.tool_call_id
+            )
+        except ClusterError as error:
+            self._context.emit(Error(f"{name}: permission could not be asked for: {error}"))
+            return False
+        return decision.allow
+
+    def result_of(self, end: TurnEnd, note: str) -> str:
+        """The answer, if the turn has one.
+
+        Raises:
+            TurnEnds: it has none; this is its outcome.
+        """
+        answer = self.transcript.answer
+        said = f": {answer.strip()[:QUOTED]}" if answer.strip() else ""
+        after = f" after it was not allowed to use {', '.join(self._denied)}" if self._denied else ""
+        match end.stop_reason:
+            case "end_turn" if self.transcript.is_cut:
+                raise _failed(f"its answer is longer than {ANSWER_CHARACTERS} characters{note}")
+            case "end_turn" if self._denied and not said:
+                raise _failed(f"it ended its turn without a word{after}{note}")
+            case "end_turn":
+                return answer.rstrip("\n") + note
+            case "cancelled":
+                raise TurnEnds(Cancelled(f"it gave up its turn{after}{said}{note}"))
+            case "refusal":
+                raise _failed(f"it refused{said}{note}")
+            case "max_tokens":
+                raise _failed(f"it reached the limit of tokens of its model{said}{note}")
+            case "max_turn_requests":
+                raise _failed(f"it reached its limit of requests in a turn{said}{note}")
+            case reason:
+                raise _failed(f"it stopped for a reason that we do not know, {reason!r}{said}{note}")
+
+
+def _failed(error: str, *, final: bool = False) -> TurnEnds:
+    return TurnEnds(Failed(error), final=final)

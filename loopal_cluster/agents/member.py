@@ -1,0 +1,125 @@
+"""Comes to a hub as one of its agents: for a program that the hub has not started.
+
+The hub knows it by the name it registers with. Others can send it messages and ask it; what it spawns are
+its children, and end with its connection. It is not told what to do: it has an inbox, and tools.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from loopal_cluster.agents.inbox import Inbox, PendingReply
+from loopal_cluster.errors import ErrorCode, InvalidRequest, MethodNotFound, ProtocolError, RemoteError
+from loopal_cluster.messages import (
+    OK,
+    Control,
+    DeliverAsk,
+    DeliverEnvelope,
+    Envelope,
+    Message,
+    Progress,
+    Protocol,
+    Register,
+    Reply,
+    Role,
+    Shutdown,
+    Welcome,
+)
+from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.tools.mailbox import Mailbox
+from loopal_cluster.tools.toolbox import Toolbox
+
+__all__ = ["Member", "open_member"]
+
+
+class Member(ClusterClient):
+    """An agent that has come by itself. Made by ``open_member``."""
+
+    def __init__(self, caller: Caller, welcome: Welcome, name: str, mailbox: Mailbox) -> None:
+        super().__init__(caller)
+        self.name = welcome.name or name
+        self.hub = welcome.hub or "hub"
+        self.closed = caller.closed
+        """Set when the connection has ended; an agent that is stopped loses it, too."""
+        self.tools = Toolbox(self, address=self.address, mailbox=mailbox)
+        """What a model may do with the cluster."""
+
+    @property
+    def address(self) -> str:
+        """Its address in the cluster."""
+        return f"{self.hub}/{self.name}"
+
+
+@asynccontextmanager
+async def open_member(
+    channel: FrameChannel, *, name: str, token: str, inbox: Inbox, mailbox: Mailbox
+) -> AsyncIterator[Member]:
+    """Register over a connected channel, and be an agent of that hub for the block.
+
+    ``inbox`` gets what is sent to it, and ``mailbox`` reads that: they may be those of an earlier connection.
+
+    Raises:
+        NameTaken: another agent of the hub has the name.
+        Unauthorized: the token is wrong.
+        InvalidRequest: it is a MetaHub, which has no agents.
+        ConnectionLost: the link ended.
+    """
+    desk = _Desk(inbox)
+    async with open_caller(channel, desk.on_request, desk.on_notification) as caller:
+        desk.caller = caller
+        register = Register(name=name, token=token, role=Role.AGENT, protocol=Protocol(1))
+        yield Member(caller, await caller.call(register), name, mailbox)
+
+
+class _Desk:
+    """Takes in what the hub brings."""
+
+    caller: Caller
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    async def on_request(self, message: Message[Any], request_id: int) -> Any:
+        match message:
+            case DeliverEnvelope(envelope):
+                self._put(envelope)
+                return OK
+            case DeliverAsk(envelope):
+                return await self._answer(envelope, request_id)
+            case Shutdown():
+                return OK  # the hub closes the connection now
+            case Control():
+                raise RemoteError(
+                    "this agent is not run by its hub, and takes no controls", ErrorCode.REFUSED
+                )
+            case _:
+                raise MethodNotFound(f"unknown: {message.method}")
+
+    def on_notification(self, message: Message[Any]) -> None:
+        pass  # an interrupt: what it is doing, only its own program knows
+
+    def _put(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
+        try:
+            return self._inbox.put(envelope, pending)
+        except ProtocolError as error:
+            raise InvalidRequest(str(error)) from None
+
+    async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
+        timeout = math.inf if envelope.timeout_ms is None else envelope.timeout_ms / 1000
+        pending = PendingReply(lambda: self.caller.notify(Progress(request_id)), timeout, envelope.extend)
+        await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here
+        number = self._put(envelope, pending)
+        try:
+            await pending.settled.wait()
+        finally:
+            self._inbox.remove(number)
+            pending.scope.cancel()
+        assert pending.outcome is not None
+        return Reply(pending.outcome)

@@ -1,0 +1,85 @@
+"""``loopal-cluster acp``: a cluster agent for an editor that speaks the Agent Client Protocol.
+
+Standard input and output are the protocol's alone; what is to be said goes to standard error, which editors keep in
+their logs. The end of input ends the agents.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import trio
+import typer
+
+from loopal_cluster.address import check_name
+from loopal_cluster.cli.connect import Connect, TokenFile, hub_of, open_session
+from loopal_cluster.cli.logs import Verbose, show_logs
+from loopal_cluster.cli.run import async_command
+from loopal_cluster.cli.show import note
+from loopal_cluster.cli.signals import open_stopper
+from loopal_cluster.editor.service import Editor
+from loopal_cluster.errors import ConfigError
+from loopal_cluster.messages import Role
+from loopal_cluster.runtime.client import Client
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    async_command(app, "acp")(acp)
+
+
+async def acp(
+    agent: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="A type that the hub runs. [default: the hub's default]"),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option(metavar="HUB", help="Where. [default: the hub connected to]")
+    ] = None,
+    connect: Connect = None,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Be a coding agent for an editor: each of its sessions is an agent of the cluster.
+
+    For Zed, JetBrains, Neovim and others that speak the Agent Client Protocol. The human is asked in the editor
+    for what the agent may do.
+    """
+    if hub is not None:
+        check_name(hub, "hub name")
+    show_logs(verbose)
+    editor_in, editor_out = _take_standard_streams()
+    local = connect is None or connect.startswith("unix:")
+    editor = Editor(agent, hub, local=local and hub is None)
+    async with (
+        editor_in,
+        editor_out,
+        open_stopper() as stopper,
+        open_session(connect, token_file, Role.OPERATOR, on_permission=editor.on_permission) as client,
+    ):
+        _check(client, hub)
+        with stopper.work():
+            await editor.serve(client, editor_in, editor_out)
+
+
+def _take_standard_streams() -> tuple[trio.abc.ReceiveStream, trio.abc.SendStream]:
+    """Keep what the editor is connected to for the protocol: a stray ``print`` goes to standard error."""
+    editor_in, editor_out = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return trio.lowlevel.FdStream(editor_in), trio.lowlevel.FdStream(editor_out)
+
+
+def _check(client: Client, hub: str | None) -> None:
+    connected = hub_of(client)
+    if connected is None and hub is None:
+        raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
+    if connected is not None and hub not in (None, connected):
+        note(
+            f"What agents on {hub} report and ask is known there and at the MetaHub, not on {connected}: "
+            "--connect to the MetaHub to see it and to be asked."
+        )

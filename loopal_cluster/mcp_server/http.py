@@ -1,0 +1,206 @@
+"""MCP over HTTP/1.1 on loopback (the protocol's "streamable HTTP" transport), on h11.
+
+Who a caller is, its bearer token says, for each request anew. Answers are plain JSON, never event streams: we
+have nothing to say that was not asked for. A caller that closes its connection withdraws its request, for the
+answer could not reach it any more; so does ``notifications/cancelled``, within a session.
+
+On h11, which is HTTP without a transport, as our cores are: a web framework and its server would be larger
+than all that they carry here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+import h11
+import trio
+from attrs import frozen
+
+from loopal_cluster.mcp_server.guests import Guest
+from loopal_cluster.mcp_server.session import VERSIONS, Answer, Call, Session, failure
+from loopal_cluster.runtime.background import open_background
+from loopal_cluster.wire.contents import dump
+
+__all__ = ["FindGuest", "serve_http"]
+
+PATH: Final = "/mcp"
+CHUNK: Final = 65536
+"""Bytes read at once."""
+HEADER_BYTES: Final = 65536
+BODY_BYTES: Final = 4 * 2**20
+"""A prompt of a megabyte is a large one."""
+PIPELINED_BYTES: Final = 65536
+"""Bytes that a caller may send ahead of the answer it waits for."""
+REQUEST_TIMEOUT: Final = 300.0
+"""Seconds for a request to come; as long a connection may be idle."""
+UNSUPPORTED_VERSION: Final = -32022
+"""JSON-RPC code of later versions of the protocol; their clients fall back to one of ours."""
+
+FindGuest = Callable[[str], Guest | None]
+"""Who has this token."""
+
+
+@frozen
+class _Reply:
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+async def serve_http(stream: trio.SocketStream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+    """Serve one connection until it ends. ``hosts`` is what we may be called: ``127.0.0.1:PORT``, ..."""
+    async with stream:
+        connection = _Connection(stream, find_guest, hosts)
+        try:
+            while await connection.serve_request():
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the caller has gone
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        super().__init__(text)
+        self.reply = _Reply(status, f"{text}\n".encode(), (("Content-Type", "text/plain"), *headers))
+
+
+class _Connection:
+    def __init__(self, stream: trio.SocketStream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+        self._stream = stream
+        self._find_guest = find_guest
+        self._hosts = hosts
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+
+    async def serve_request(self) -> bool:
+        """Answer the next request; whether another may follow."""
+        try:
+            with trio.fail_after(REQUEST_TIMEOUT):
+                request = await self._next()
+                if not isinstance(request, h11.Request):
+                    return False  # closed in peace
+                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+                body = await self._body()
+            reply = await self._reply(request, headers, body)
+        except trio.TooSlowError:
+            return False
+        except h11.RemoteProtocolError as error:
+            reply = _Refused(error.error_status_hint, f"not HTTP: {error}").reply
+        except _Refused as refused:
+            reply = refused.reply
+        if self._http.our_state is h11.ERROR:
+            return False
+        await self._send(reply)
+        if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def _next(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await self._stream.send_all(self._http.send(go_on) or b"")
+            self._http.receive_data(await self._stream.receive_some(CHUNK))
+        return event
+
+    async def _body(self) -> bytes:
+        body = bytearray()
+        while isinstance(event := await self._next(), h11.Data):
+            body += event.data
+            if len(body) > BODY_BYTES:
+                raise _Refused(413, f"a body of more than {BODY_BYTES} bytes")
+        return bytes(body)
+
+    async def _send(self, reply: _Reply) -> None:
+        headers = [("Content-Length", str(len(reply.body))), ("Cache-Control", "no-store"), *reply.headers]
+        reason = HTTPStatus(reply.status).phrase
+        response = h11.Response(status_code=reply.status, headers=headers, reason=reason)
+        pieces = [self._http.send(response)]
+        if reply.body:
+            pieces.append(self._http.send(h11.Data(data=reply.body)))
+        pieces.append(self._http.send(h11.EndOfMessage()))
+        await self._stream.send_all(b"".join(piece or b"" for piece in pieces))
+
+    # What is asked.
+
+    async def _reply(self, request: h11.Request, headers: Mapping[str, str], body: bytes) -> _Reply:
+        guest = self._check(request, headers)
+        method = request.method.decode()
+        if method == "DELETE":
+            guest.end_session(_session_of(guest, headers))
+            return _Reply(204)
+        if method != "POST":
+            raise _Refused(
+                405, "only POST and DELETE: there are no event streams here", ("Allow", "POST, DELETE")
+            )
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _Refused(415, "Content-Type: expected application/json")
+        version = headers.get("mcp-protocol-version", VERSIONS[0])
+        if version not in VERSIONS:
+            data = {"supported": list(VERSIONS), "requested": version}
+            text = f"protocol version {version[:80]!r} is not spoken here, only {', '.join(VERSIONS)}"
+            return _json(400, failure(None, UNSUPPORTED_VERSION, text, data))
+        return await self._post(guest, headers, body)
+
+    def _check(self, request: h11.Request, headers: Mapping[str, str]) -> Guest:
+        # A page in a browser can be made to resolve its own name to 127.0.0.1: these two tell it from a program.
+        if headers.get("host", "") not in self._hosts:
+            raise _Refused(403, "Host: not the name of this server")
+        origin = headers.get("origin")
+        if origin is not None and origin.removeprefix("http://") not in self._hosts:
+            raise _Refused(403, "Origin: not this server")
+        if request.target.decode().partition("?")[0] != PATH:
+            raise _Refused(404, f"only {PATH} is here")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        guest = self._find_guest(token.strip()) if scheme.lower() == "bearer" else None
+        if guest is None:
+            what = "is not known (any more)" if token else "is missing"
+            raise _Refused(401, f"the bearer token {what}", ("WWW-Authenticate", 'Bearer realm="loopal"'))
+        return guest
+
+    async def _post(self, guest: Guest, headers: Mapping[str, str], body: bytes) -> _Reply:
+        if "mcp-session-id" in headers:
+            session_id, session = "", guest.sessions[_session_of(guest, headers)]
+        else:
+            session_id, session = secrets.token_urlsafe(16), Session(guest.server)
+        if guest.is_crowded:
+            raise _Refused(429, "too many calls at one time: wait for one of them")
+        answer = session.take(body)
+        if session_id and session.client is not None:  # it has been initialized with this
+            guest.begin_session(session_id, session)
+            return _json(200, answer, ("Mcp-Session-Id", session_id))
+        if isinstance(answer, Call):
+            return await self._run(guest, answer)
+        return _Reply(202) if answer is None else _json(200, answer)
+
+    async def _run(self, guest: Guest, call: Call) -> _Reply:
+        answer: Answer | None = None
+        with guest.visit():
+            async with open_background() as nursery:
+                nursery.start_soon(self._watch, call.scope)
+                answer = await call.run()
+        return _Reply(202) if answer is None else _json(200, answer)  # HTTP's way to say that none will come
+
+    async def _watch(self, call: trio.CancelScope) -> None:
+        """Withdraw a call whose caller has closed its connection."""
+        ahead = 0
+        with suppress(trio.BrokenResourceError):
+            while ahead <= PIPELINED_BYTES and (data := await self._stream.receive_some(CHUNK)):
+                self._http.receive_data(data)
+                ahead += len(data)
+        call.cancel()
+
+
+def _session_of(guest: Guest, headers: Mapping[str, str]) -> str:
+    session_id = headers.get("mcp-session-id", "")
+    if session_id not in guest.sessions:
+        raise _Refused(404, "Mcp-Session-Id: there is no such session (any more): initialize again")
+    return session_id
+
+
+def _json(status: int, answer: Answer | Call | None, *headers: tuple[str, str]) -> _Reply:
+    return _Reply(status, dump(answer), (("Content-Type", "application/json"), *headers))

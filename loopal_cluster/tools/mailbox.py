@@ -1,0 +1,121 @@
+"""An agent's inbox as a model reads it: letters, some of which want a reply.
+
+A model cannot wait for a message as a function does, nor hold a ``Received`` in its hands: it reads what is
+there, and answers an ask by the id that its letter has.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+from attrs import define, field, frozen
+
+from loopal_cluster.agents.inbox import Inbox, Received
+from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result
+from loopal_cluster.errors import ClusterError
+from loopal_cluster.messages import AgentSource, ChannelSource, HumanSource, SystemSource
+
+__all__ = ["Letter", "Mailbox", "NotWaiting"]
+
+LETTERS: Final = 50
+"""So many are read at once."""
+LETTERS_LENGTH: Final = 60_000
+"""Characters. Above so many no further letter is read: some clients cut a tool's result at 25,000 tokens."""
+
+
+class NotWaiting(ClusterError):
+    """There is nobody, or nobody any more, who waits for this reply."""
+
+
+@frozen
+class Letter:
+    """A message that has been read."""
+
+    sender: str
+    """An address that can be answered, or ``human``, ``hub``, ..."""
+    text: str
+    ended: str | None = None
+    """The name of the agent whose outcome it is, if a hub has sent it for that reason."""
+    ask_id: str | None = None
+    """What to reply with, if its sender waits for a reply."""
+
+
+@define(eq=False)
+class Mailbox:
+    """Reads an inbox, and remembers the asks that have been read and not answered."""
+
+    _inbox: Inbox
+    _asks: dict[str, Received] = field(factory=dict, init=False)
+    _last_ask: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        """How many messages have not been read."""
+        return len(self._inbox)
+
+    async def read(self, seconds: float = 0.0) -> list[Letter]:
+        """What is there, oldest first; if there is nothing, what comes within so many seconds."""
+        letters = self._read_now()
+        if not letters:
+            with trio.move_on_after(seconds):
+                # One task of several that wait may find that another has taken all.
+                first = await self._inbox.get()
+                letters = [self._letter(first), *self._read_now(len(first.text))]
+        return letters
+
+    def reply(self, ask_id: str, text: str) -> str:
+        """Answer an ask; return who had asked.
+
+        Raises:
+            NotWaiting: nobody waits for that.
+        """
+        received = self._asks.pop(ask_id, None)
+        if received is None or not received.is_open:
+            raise NotWaiting(
+                f"no message '{ask_id[:80]}' waits for a reply: it has one, or its sender no longer waits"
+            )
+        received.reply(text)
+        return _sender(received)
+
+    def discard_result(self, agent: str, text: str) -> None:
+        """Forget that an agent has ended so: whoever reads this knows it already."""
+        name = agent.rpartition("/")[2]
+        self._inbox.discard(
+            lambda received: (
+                received.source == AGENT_COMPLETED and unwrap_result(received.text) == (name, text)
+            )
+        )
+
+    def _read_now(self, length: int = 0) -> list[Letter]:
+        letters: list[Letter] = []
+        while len(letters) < LETTERS and length < LETTERS_LENGTH:
+            if (received := self._inbox.get_nowait()) is None:
+                break
+            letters.append(self._letter(received))
+            length += len(received.text)
+        return letters
+
+    def _letter(self, received: Received) -> Letter:
+        if received.source == AGENT_COMPLETED and (report := unwrap_result(received.text)) is not None:
+            return Letter("hub", report[1], ended=report[0])
+        if not received.wants_reply:
+            return Letter(_sender(received), received.text)
+        self._asks = {key: ask for key, ask in self._asks.items() if ask.is_open}
+        self._last_ask += 1
+        ask_id = f"ask-{self._last_ask}"
+        self._asks[ask_id] = received
+        return Letter(_sender(received), received.text, ask_id=ask_id)
+
+
+def _sender(received: Received) -> str:
+    match received.source:
+        case AgentSource(name):
+            return name
+        case HumanSource():
+            return "human"
+        case ChannelSource(channel, sender):
+            return f"{sender} (in {channel})"
+        case SystemSource():
+            return "hub"
+        case _:
+            return "timer"
