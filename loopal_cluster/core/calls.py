@@ -166,15 +166,15 @@ class _Deadlines(Generic[N]):
     """When to count them again."""
 
     def add(self, call: Call[N]) -> None:
+        at = call.deadline
+        if (calls := self._calls.get(at)) is not None:
+            calls.append(call)
+        else:
+            self._calls[at] = [call]
+            heapq.heappush(self._instants, at)
         self._added += 1
         if self._added > self._enough:
             self._tidy()
-        calls = self._calls.get(call.deadline)
-        if calls is None:
-            self._calls[call.deadline] = [call]
-            heapq.heappush(self._instants, call.deadline)
-        else:
-            calls.append(call)
 
     def next(self) -> float | None:
         while self._instants:

@@ -147,13 +147,13 @@ class Exchange(Generic[N]):
 
         None: it is refused, or has to wait for a peer that is away; nothing was changed.
         """
-        requests = self._requests.get(origin.peer)
+        requests, limits = self._requests.get(origin.peer), self.limits
         if (
             requests is None
             or origin.id in requests
-            or len(requests) >= self.limits.requests_per_peer
+            or len(requests) >= limits.requests_per_peer
             or to not in self._requests
-            or self.calls.count(to) >= self.limits.calls_per_peer
+            or self.calls.count(to) >= limits.calls_per_peer
         ):
             return None
         then: Any = origin

@@ -210,10 +210,17 @@ class Runtime:
         """Bring a peer's frames to the core, each when what follows from those before has been done."""
         peer, core, now = connection.peer, self._core, trio.current_time()
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
+        relay = None if self._transcript else self._relay  # what is logged goes the long way
         for frame in frames:
-            if (passed := self._passed(peer, frame, now)) is not None:
-                self._perform(passed)
-                continue
+            if relay is not None:
+                passed = None
+                if isinstance(frame, Letter):
+                    passed = relay.forward(peer, frame, now)
+                elif isinstance(frame, Response) and frame.result is OK:
+                    passed = relay.pass_back(peer, frame.id, now)
+                if passed is not None:
+                    self._perform(passed)
+                    continue
             if isinstance(frame, Letter):
                 frame = opened(frame)
             if isinstance(frame, Rejected):
@@ -231,15 +238,6 @@ class Runtime:
             for effect in core.handle(FrameReceived(peer, frame), now):
                 self._perform(effect)
         self._end_step()
-
-    def _passed(self, peer: Peer, frame: Inbound, now: float) -> Send | None:
-        if self._relay is None or self._transcript:
-            return None
-        if isinstance(frame, Letter):
-            return self._relay.forward(peer, frame, now)
-        if isinstance(frame, Response) and frame.result is OK:
-            return self._relay.pass_back(peer, frame.id, now)
-        return None
 
     def _perform(self, effect: Effect) -> None:
         match effect:
