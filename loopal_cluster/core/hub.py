@@ -210,7 +210,7 @@ class HubCore:
             self._results.next_deadline(),
             self._deliveries.receipts.next_deadline(),
         )
-        return min((at for at in due if at is not None), default=None)
+        return min([at for at in due if at is not None], default=None)
 
     @property
     def quiet(self) -> bool:

@@ -32,8 +32,10 @@ from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected
 from loopal_cluster.messages import (
     METHODS,
     OK,
+    AgentEvent,
     AgentSource,
     Ask,
+    ClusterEvent,
     DeliverAsk,
     DeliverEnvelope,
     Envelope,
@@ -91,6 +93,8 @@ def encode(frame: Frame | Rejected) -> bytes:
 def _encode_params(message: Message[Any]) -> bytes:
     if isinstance(message, Relayed):
         return _encode_relayed(message)
+    if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
+        return _encode_event(message, message.payload)
     if isinstance(message, _ENVELOPES):
         return _encode_envelope(message.envelope)
     return dump(CONVERTER.unstructure(message))
@@ -173,6 +177,8 @@ def decode_sealed(line: bytes) -> Frame | Rejected | Letter:
             line.decode()  # msgspec does not look inside the strings that it leaves raw
         if line.find(b'"content":', 0, 128) > 0 and (often := _decode_envelope(line)) is not None:
             return often
+        if line.find(b'"agent/event"', 0, 64) > 0 and (event := _decode_event(line)) is not None:
+            return event
         frame = _classify(_read_line(line))
         check_depth(line)
         return frame
@@ -263,7 +269,7 @@ def _reject_shape(line: bytes, error: msgspec.ValidationError) -> Frame | Reject
     return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=not is_answer)
 
 
-# Messages between agents, and the answer to them: the two kinds of line that are worth a faster way.
+# Messages between agents, and the answer to them: the kinds of line that are worth a faster way.
 
 _OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
 
@@ -376,6 +382,49 @@ def _encode_envelope(envelope: Envelope) -> bytes:
             timestamp=envelope.timestamp,
         )
     )
+
+
+# Events: a busy agent has many, and a MetaHub has those of all.
+
+
+class _Event(Struct, frozen=True):
+    agent_name: str | None
+    payload: Raw
+
+
+class _EventLine(Struct, frozen=True):
+    method: Literal["agent/event"]
+    params: _Event
+    id: None = None
+
+
+class _ClusterEvent(Struct, frozen=True):
+    """``messages.ClusterEvent``, its keys in ascending order, as they are written."""
+
+    agent: str | None
+    at: float
+    hub: str | None
+    payload: Raw
+    seq: int
+
+
+_read_event_line = msgspec.json.Decoder(_EventLine).decode
+_dump_event = msgspec.json.Encoder().encode
+
+
+def _decode_event(line: bytes) -> Frame | None:
+    """Read an agent's event in one pass; None if it is anything else, or has a fault."""
+    try:
+        event = _read_event_line(line).params
+    except ValueError:
+        return None
+    if len(event.payload) > 2 * MAX_DEPTH - 4:
+        check_depth(line)
+    return Notification(AgentEvent(event.agent_name, Opaque(bytes(event.payload))))
+
+
+def _encode_event(event: ClusterEvent, payload: Opaque) -> bytes:
+    return _dump_event(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
 
 
 # Answers.
