@@ -114,7 +114,8 @@ class Caller:
     def _send(self, frame: Frame | Rejected) -> None:
         if self._lost is None:
             self._unsent.append(frame)
-            self._flush_wanted.unpark()
+            if len(self._unsent) == 1:
+                self._flush_wanted.unpark()
 
     async def _run(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         """Read and write until the scope that we start with is cancelled, and by nothing else.
@@ -210,7 +211,8 @@ class Caller:
         begun: trio.Event,
     ) -> None:
         # trio runs tasks that are ready together in any order, but messages must not change theirs.
-        await previous.wait()
+        if not previous.is_set():
+            await previous.wait()
         begun.set()  # the next task runs no earlier than when this one first waits
         answer: Response | Failure = Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller")
         try:
