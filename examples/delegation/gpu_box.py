@@ -17,8 +17,9 @@ async def main() -> None:
     codex = AcpAgent(preset="codex")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_meta_hub(META_HUB) as meta_hub:
-            join = {"join": meta_hub.address, "meta_token": meta_hub.token}
-            async with open_hub("gpu-box", agents={"codex": codex}, **join):
+            async with open_hub(
+                "gpu-box", agents={"codex": codex}, join=meta_hub.address, meta_token=meta_hub.token
+            ):
                 print("gpu-box is ready. In another terminal:\n")
                 print(
                     f"  LOOPAL_META_HUB_TOKEN={meta_hub.token} python examples/delegation/laptop.py",
