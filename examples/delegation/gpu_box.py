@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import trio
 
@@ -12,21 +13,20 @@ META_HUB = os.environ.get("META_HUB", "127.0.0.1:9900")
 
 
 async def main() -> None:
-    """Run until Ctrl-C."""
+    """Run until Ctrl-C; then all agents end, and their hub says goodbye."""
     codex = AcpAgent(preset="codex")
-    async with open_meta_hub(META_HUB) as meta_hub:
-        async with open_hub(
-            "gpu-box", agents={"codex": codex}, join=meta_hub.address, meta_token=meta_hub.token
-        ):
-            print("gpu-box is ready. In another terminal:\n")
-            print(
-                f"  LOOPAL_META_HUB_TOKEN={meta_hub.token} python examples/delegation/laptop.py", flush=True
-            )
-            await trio.sleep_forever()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_meta_hub(META_HUB) as meta_hub:
+            async with open_hub(
+                "gpu-box", agents={"codex": codex}, join=meta_hub.address, meta_token=meta_hub.token
+            ):
+                print("gpu-box is ready. In another terminal:\n")
+                print(
+                    f"  LOOPAL_META_HUB_TOKEN={meta_hub.token} python examples/delegation/laptop.py",
+                    flush=True,
+                )
+                await anext(signals)
 
 
 if __name__ == "__main__":
-    try:
-        trio.run(main)
-    except* KeyboardInterrupt:
-        print("ended, and all agents with it")
+    trio.run(main)

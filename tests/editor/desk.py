@@ -14,7 +14,7 @@ from loopal_cluster import AgentContext, Hub, MetaHub, Role
 from loopal_cluster.acp.rpc import RpcPeer, open_peer
 from loopal_cluster.editor.service import Editor
 from loopal_cluster.payloads import ThinkingStream, ToolCall, ToolResult
-from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import TestCluster
 from loopal_cluster.wire.contents import dumps
@@ -63,6 +63,8 @@ class Desk:
 
     stream: trio.abc.Stream
     """To the agents. To close it is to leave."""
+    channel: FrameChannel
+    """Of the program, to its hub."""
     peer: RpcPeer = field(init=False)
     updates: list[dict[str, Any]] = field(factory=list)
     asked: list[dict[str, Any]] = field(factory=list)
@@ -132,8 +134,8 @@ async def open_desk(
     """An editor at hub-a, or (``hub``) at the MetaHub for agents of that hub."""
     editor = Editor(agent_type, hub, local=local)
     here, there = memory_stream_pair()
-    desk = Desk(here)
     channel, accepted = record_pair()
+    desk = Desk(here, channel)
     place: Hub | MetaHub = cluster["hub-a"] if hub is None else cluster.meta_hub
     place.attach(accepted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from loopal_cluster import Cancelled, NoOperator
+from loopal_cluster import Cancelled, ConnectionLost, NoOperator
 from loopal_cluster.acp.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -189,6 +189,20 @@ async def test_when_the_editor_goes_in_the_middle_of_a_turn_its_agents_are_gone(
         details = await client.agent_info(session)
 
     assert details.outcome == Cancelled("its editor has closed the session")
+
+
+async def test_when_the_hub_goes_the_turn_is_an_error_in_words_and_the_program_ends(cluster):
+    with pytest.RaisesGroup(pytest.RaisesExc(ConnectionLost, match="the hub has ended")):
+        async with open_desk(cluster, "nap") as desk:
+            session = await desk.new_session()
+            async with trio.open_nursery() as nursery:
+                turn = start_turn(nursery, desk, session)
+                await desk.until_shown("zzz")
+                await trio.aclose_forcefully(desk.channel)
+            await desk.peer.closed.wait()
+
+    [said] = turn
+    assert "connection lost" in said
 
 
 async def test_a_closed_session_ends_its_agent(cluster):

@@ -55,8 +55,9 @@ async def test_a_claude_here_delegates_to_a_codex_there_and_you_are_asked(answer
             )  # fmt: skip
         finally:
             gpu_box.send_signal(signal.SIGINT)
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(20, shield=True):
                 await gpu_box.wait()
+            gpu_box.kill()  # if it has not ended, which the test then says
 
     shown = laptop.stdout.decode()
     assert laptop.returncode == 0, shown
