@@ -7,8 +7,6 @@ caller's hands (``unwrap``).
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from loopal_cluster.errors import (
     AgentCancelled,
     AgentError,
@@ -16,11 +14,12 @@ from loopal_cluster.errors import (
     AgentLost,
     AgentTimedOut,
 )
+from loopal_cluster.records import record
 
 __all__ = ["Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut", "outcome_of", "reason_of", "unwrap"]
 
 
-@frozen
+@record
 class Done:
     """The agent finished its work."""
 
@@ -30,7 +29,7 @@ class Done:
     kind = "done"
 
 
-@frozen
+@record
 class Failed:
     """The agent ended with an error."""
 
@@ -42,7 +41,7 @@ class Failed:
     kind = "failed"
 
 
-@frozen
+@record
 class Cancelled:
     """The agent was stopped: by its parent, an operator, or the end of its owner."""
 
@@ -52,7 +51,7 @@ class Cancelled:
     kind = "cancelled"
 
 
-@frozen
+@record
 class TimedOut:
     """The agent's deadline passed."""
 
@@ -62,7 +61,7 @@ class TimedOut:
     kind = "timed_out"
 
 
-@frozen
+@record
 class Lost:
     """The agent's hub is gone, or cannot be reached; whether the work was done is unknown."""
 

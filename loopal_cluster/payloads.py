@@ -11,9 +11,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from attrs import field, fields, frozen, has, validators
+from attrs import field, fields, has, validators
 
 from loopal_cluster.messages import Opaque, UserContent
+from loopal_cluster.records import record
 
 __all__ = [
     "PAYLOADS",
@@ -73,27 +74,27 @@ def _optional_unsigned(bits: int) -> Any:
 # The life of an agent.
 
 
-@frozen
+@record
 class Started:
     """The agent's loop has begun."""
 
 
-@frozen
+@record
 class AwaitingInput:
     """The agent is idle."""
 
 
-@frozen
+@record
 class Interrupted:
     """The agent's turn was ended from outside."""
 
 
-@frozen
+@record
 class Finished:
     """The agent's loop has ended."""
 
 
-@frozen
+@record
 class SubAgentSpawned:
     """A hub started an agent for another one."""
 
@@ -104,7 +105,7 @@ class SubAgentSpawned:
     session_id: str | None = _optional()
 
 
-@frozen
+@record
 class MessageRouted:
     """A hub delivered a message."""
 
@@ -118,28 +119,28 @@ class MessageRouted:
 # What the model says.
 
 
-@frozen
+@record
 class Stream:
     """A chunk of the model's text."""
 
     text: str
 
 
-@frozen
+@record
 class ThinkingStream:
     """A chunk of the model's thinking."""
 
     text: str
 
 
-@frozen
+@record
 class ThinkingComplete:
     """The model has done thinking."""
 
     token_count: int = _unsigned(32)
 
 
-@frozen
+@record
 class TokenUsage:
     """What the conversation has cost so far."""
 
@@ -151,7 +152,7 @@ class TokenUsage:
     thinking_tokens: int = _unsigned(32)
 
 
-@frozen
+@record
 class AutoContinuation:
     """The answer was cut off, and the agent asks the model to go on."""
 
@@ -159,14 +160,14 @@ class AutoContinuation:
     max_continuations: int = _unsigned(32)
 
 
-@frozen
+@record
 class Error:
     """Something went wrong."""
 
     message: str
 
 
-@frozen
+@record
 class RetryError:
     """The model's provider failed, and is tried again."""
 
@@ -175,7 +176,7 @@ class RetryError:
     max_attempts: int = _unsigned(32)
 
 
-@frozen
+@record
 class RetryCleared:
     """The retry worked."""
 
@@ -183,7 +184,7 @@ class RetryCleared:
 # Tools.
 
 
-@frozen
+@record
 class ToolCall:
     """The agent uses a tool."""
 
@@ -192,7 +193,7 @@ class ToolCall:
     input: Opaque
 
 
-@frozen
+@record
 class ToolProgress:
     """A tool is still at work."""
 
@@ -202,7 +203,7 @@ class ToolProgress:
     elapsed_ms: int = _unsigned(64)
 
 
-@frozen
+@record
 class ToolResult:
     """A tool has answered."""
 
@@ -214,14 +215,14 @@ class ToolResult:
     metadata: Opaque | None = _optional()
 
 
-@frozen
+@record
 class ToolBatchStart:
     """Several tools start at once."""
 
     tool_ids: tuple[str, ...]
 
 
-@frozen
+@record
 class ServerToolUse:
     """The model's provider uses a tool of its own."""
 
@@ -230,7 +231,7 @@ class ServerToolUse:
     input: Opaque
 
 
-@frozen
+@record
 class ServerToolResult:
     """A provider's own tool has answered."""
 
@@ -238,7 +239,7 @@ class ServerToolResult:
     content: Opaque
 
 
-@frozen
+@record
 class ToolPermissionRequest:
     """A tool waits for permission. Not sent by agents behind a hub: they ask with a request."""
 
@@ -247,7 +248,7 @@ class ToolPermissionRequest:
     input: Opaque
 
 
-@frozen
+@record
 class UserQuestionRequest:
     """A question waits for an answer. Not sent by agents behind a hub."""
 
@@ -255,7 +256,7 @@ class UserQuestionRequest:
     questions: Opaque
 
 
-@frozen
+@record
 class AutoModeDecision:
     """The automatic policy decided about a tool."""
 
@@ -268,7 +269,7 @@ class AutoModeDecision:
 # The conversation.
 
 
-@frozen
+@record
 class ModeChanged:
     """The agent plans, or acts."""
 
@@ -276,14 +277,14 @@ class ModeChanged:
     """``plan`` or ``act``."""
 
 
-@frozen
+@record
 class Rewound:
     """The conversation was cut back."""
 
     remaining_turns: int = _unsigned(64)
 
 
-@frozen
+@record
 class Compacted:
     """The conversation was shortened to fit."""
 
@@ -295,7 +296,7 @@ class Compacted:
     tokens_after: int = _unsigned(32)
 
 
-@frozen
+@record
 class TurnDiffSummary:
     """The files that a turn changed."""
 
@@ -305,7 +306,7 @@ class TurnDiffSummary:
 # Ours: a base peer drops what it does not know.
 
 
-@frozen
+@record
 class Ended:
     """An agent's outcome, as its hub settled it."""
 
@@ -315,21 +316,21 @@ class Ended:
     """The beginning of its result, its error or its reason."""
 
 
-@frozen
+@record
 class HubJoined:
     """A hub has joined, or is back."""
 
     name: str
 
 
-@frozen
+@record
 class HubSuspect:
     """A hub has been silent for longer than it should."""
 
     name: str
 
 
-@frozen
+@record
 class HubAway:
     """A hub's connection ended; its place is kept for a moment."""
 
@@ -337,7 +338,7 @@ class HubAway:
     reason: str
 
 
-@frozen
+@record
 class HubGone:
     """A hub is lost, and with it all it ran; or it has left, and says so in the reason."""
 
