@@ -89,6 +89,7 @@ from loopal_cluster.messages import (
     AgentEvent,
     CancelRequest,
     Completed,
+    Decided,
     DeliverAsk,
     DeliverEnvelope,
     Envelope,
@@ -136,7 +137,7 @@ class HubCore:
         self.exchange = Exchange(settings.limits)
         self.uplink = Uplink(self.exchange, settings, self.agents, self._timers)
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
-        self._asks = Asks(self.exchange, Judging)
+        self._asks = Asks(self.exchange, Judging, self._signed)
         self._results = Results(settings.limits.results)
         self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline)
         self._waits = Waits(self.exchange, self._timers)
@@ -406,6 +407,8 @@ class HubCore:
                 self._retire(peer, f"agent '{record.name}' ended", now)
             case CancelRequest(request_id), _:
                 self._on_cancelled(Origin(peer, request_id), now)
+            case Decided(), MetaHubParty():
+                self._asks.on_decided(peer, message)
             case Progress(call_id), AgentParty() | MetaHubParty():
                 self._on_progress(peer, call_id, now)
             case DeliverEnvelope(envelope), MetaHubParty():
@@ -469,7 +472,7 @@ class HubCore:
             case Delivering() as then:
                 self._deliveries.on_answer(then, answer, now)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
+                self._asks.on_answer(call, ask_id, answer)
             case Joining():
                 before = self.uplink.cluster
                 self._on_joined(self.uplink.on_registered(answer, now), now)
@@ -525,6 +528,7 @@ class HubCore:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _name_of(self, peer: Peer) -> str | None:
-        party = self._parties.get(peer)
-        return party.name if isinstance(party, ClientParty) else None
+    def _signed(self, judge: Peer, name: str | None) -> str:
+        """An operator is who it registered as; a MetaHub says who it was."""
+        party = self._parties.get(judge)
+        return party.name if isinstance(party, ClientParty) else name or "MetaHub"
