@@ -75,10 +75,10 @@ class Asks:
         if sum(ask.relayed == relayed for ask in self._open.values()) >= self._exchange.limits.asks:
             raise Refused(ErrorCode.OVERLOADED, "too many permissions and questions are waiting")
         asked_as = message.ask_id
-        message = evolve(message, ask_id=ask_id, timeout_ms=int(timeout * 1000))
+        message = evolve(message, ask_id=ask_id)
         ask = self._open[ask_id] = Ask(ask_id, origin, message, now + timeout, timeout, asked_as, relayed)
         for judge in judges:
-            self.show(ask, judge)
+            self.show(ask, judge, now)
         if not ask.calls and not relayed:
             what = f"a permission ({message.tool_name})" if isinstance(message, Permission) else "a question"
             detail = (
@@ -87,10 +87,10 @@ class Asks:
             self._exchange.log("WARNING", detail)
         return ask
 
-    def show_all(self, judge: Peer) -> None:
+    def show_all(self, judge: Peer, now: float) -> None:
         """Show a judge that has just come everything that is parked."""
         for ask in self._open.values():
-            self.show(ask, judge)
+            self.show(ask, judge, now)
 
     def on_answer(self, call: Call[Any], ask_id: str, answer: Response | Failure) -> None:
         """A judge has answered, or will not."""
@@ -139,13 +139,14 @@ class Asks:
     def __len__(self) -> int:
         return len(self._open)
 
-    def show(self, ask: Ask, judge: Peer) -> None:
-        """Show one ask to one more judge, but not to whoever asks it."""
+    def show(self, ask: Ask, judge: Peer, now: float) -> None:
+        """Show one ask to one more judge, with the time that is left; but not to whoever asks it."""
         if judge in ask.calls or judge == ask.origin.peer:
             return
         # A judge with too many open calls is passed over; it sees the ask again when it attaches again.
         try:
-            call = self._exchange.call(judge, ask.message, self._then(ask.id), ask.deadline + 1.0)
+            message = evolve(ask.message, timeout_ms=max(0, round((ask.deadline - now) * 1000)))
+            call = self._exchange.call(judge, message, self._then(ask.id), ask.deadline + 1.0)
             ask.calls[judge] = call.id
         except Refused as refused:
             self._exchange.log("WARNING", f"cannot ask an operator: {refused.detail}")

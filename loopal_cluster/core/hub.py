@@ -242,7 +242,7 @@ class HubCore:
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
         elif isinstance(party, ClientParty):
             self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
-        self._escalate_lonely_asks()
+        self._escalate_lonely_asks(now)
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
@@ -394,7 +394,7 @@ class HubCore:
             welcome = Welcome(name=name, kind="hub", hub=self.settings.name, protocol=protocol)
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer)
+            self._asks.show_all(origin.peer, now)
 
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
         party = self._parties[peer]
@@ -513,13 +513,13 @@ class HubCore:
         if joined:
             self._reports.send_all(now)
             self._reconciler.begin(now)
-            self._escalate_lonely_asks()
+            self._escalate_lonely_asks(now)
 
-    def _escalate_lonely_asks(self) -> None:
+    def _escalate_lonely_asks(self, now: float) -> None:
         if self.uplink.peer is None or not self.uplink.joined or self._operators():
             return
         for ask in self._asks.lonely():
-            self._asks.show(ask, self.uplink.peer)
+            self._asks.show(ask, self.uplink.peer, now)
 
     def _operators(self) -> list[Peer]:
         return [

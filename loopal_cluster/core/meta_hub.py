@@ -305,10 +305,10 @@ class MetaHubCore:
         if isinstance(message, RegisterHub):
             self._register_hub(origin, message, now)
         else:
-            self._register_client(origin, message)
+            self._register_client(origin, message, now)
         self._timers.discard(HandshakeDue(origin.peer))
 
-    def _register_client(self, origin: Origin, message: Register) -> None:
+    def _register_client(self, origin: Origin, message: Register, now: float) -> None:
         if message.role is Role.AGENT:
             raise Refused(ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub")
         name, protocol = check_name(message.name), agree(message.protocol)
@@ -316,7 +316,7 @@ class MetaHubCore:
         welcome = Welcome(name=name, kind="meta_hub", protocol=protocol, cluster=self.settings.cluster)
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer)
+            self._asks.show_all(origin.peer, now)
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
         name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
@@ -355,7 +355,7 @@ class MetaHubCore:
             self._on_sign_of_life(record, now)
         self._requests.revoke_again(record, now)
         if record.speaks("judge"):
-            self._asks.show_all(record.peer)
+            self._asks.show_all(record.peer, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
 

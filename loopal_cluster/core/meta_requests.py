@@ -555,7 +555,7 @@ class MetaRequests:
         ask = self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
         for hub in self._hubs.reachable():
             if hub.speaks("judge"):
-                self._asks.show(ask, hub.peer)
+                self._asks.show(ask, hub.peer, now)
         self._timers.set(AskDue(ask_id), now + timeout)
 
 

@@ -117,6 +117,18 @@ def test_a_hub_that_joins_later_is_shown_what_is_asked():
     ]
 
 
+def test_who_comes_later_is_told_how_much_time_is_left():
+    meta = open_meta()
+    a = join(meta, "a")
+    meta.request(a, RM)
+    meta.advance(20.0)
+
+    b, ann = join(meta, "b"), attach(meta, "ann", Role.OPERATOR)
+
+    left = [call.message.timeout_ms for call in meta.core.exchange.calls if call.peer in (b, ann)]
+    assert left == [40_000, 40_000]
+
+
 def test_a_hub_that_fails_or_leaves_has_not_answered_and_is_asked_again_when_it_is_back():
     meta = open_meta()
     a, b, c = (join(meta, name) for name in "abc")
