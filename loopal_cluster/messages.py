@@ -470,7 +470,7 @@ class Decision:
     allow: bool
     reason: str | None = extension()
     by: str | None = extension()
-    """Who decided: an operator's name, or the policy."""
+    """Who decided: ``ann``, or ``ann at hub-b`` if that is neither the agent's hub nor the MetaHub, or ``policy``."""
 
 
 @record
@@ -803,7 +803,7 @@ class Question(Message[Answers]):
 
 @record
 class Decided(Message[None]):
-    """To the operators who did not answer: somebody else did, or it is no longer asked."""
+    """To the judges who did not answer: somebody else did, or it is no longer asked."""
 
     method: ClassVar = "hub/decided"
     result: ClassVar = None

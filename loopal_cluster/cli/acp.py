@@ -74,6 +74,6 @@ def _check(client: Client, hub: str | None) -> None:
         raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
     if connected is not None and hub not in (None, connected):
         note(
-            f"What agents on {hub} report and ask is known there and at the MetaHub, not on {connected}: "
-            "--connect to the MetaHub to see it and to be asked."
+            f"What agents on {hub} report is known there and at the MetaHub, not on {connected}: "
+            "--connect to the MetaHub to see it."
         )

@@ -89,6 +89,7 @@ from loopal_cluster.messages import (
     AgentEvent,
     CancelRequest,
     Completed,
+    Decided,
     DeliverAsk,
     DeliverEnvelope,
     Envelope,
@@ -136,7 +137,7 @@ class HubCore:
         self.exchange = Exchange(settings.limits)
         self.uplink = Uplink(self.exchange, settings, self.agents, self._timers)
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
-        self._asks = Asks(self.exchange, Judging)
+        self._asks = Asks(self.exchange, Judging, self._signed)
         self._results = Results(settings.limits.results)
         self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline)
         self._waits = Waits(self.exchange, self._timers)
@@ -241,7 +242,7 @@ class HubCore:
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
         elif isinstance(party, ClientParty):
             self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
-        self._escalate_lonely_asks()
+        self._escalate_lonely_asks(now)
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
@@ -393,7 +394,7 @@ class HubCore:
             welcome = Welcome(name=name, kind="hub", hub=self.settings.name, protocol=protocol)
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer)
+            self._asks.show_all(origin.peer, now)
 
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
         party = self._parties[peer]
@@ -406,6 +407,8 @@ class HubCore:
                 self._retire(peer, f"agent '{record.name}' ended", now)
             case CancelRequest(request_id), _:
                 self._on_cancelled(Origin(peer, request_id), now)
+            case Decided(), MetaHubParty():
+                self._asks.on_decided(peer, message)
             case Progress(call_id), AgentParty() | MetaHubParty():
                 self._on_progress(peer, call_id, now)
             case DeliverEnvelope(envelope), MetaHubParty():
@@ -469,7 +472,7 @@ class HubCore:
             case Delivering() as then:
                 self._deliveries.on_answer(then, answer, now)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
+                self._asks.on_answer(call, ask_id, answer)
             case Joining():
                 before = self.uplink.cluster
                 self._on_joined(self.uplink.on_registered(answer, now), now)
@@ -510,13 +513,13 @@ class HubCore:
         if joined:
             self._reports.send_all(now)
             self._reconciler.begin(now)
-            self._escalate_lonely_asks()
+            self._escalate_lonely_asks(now)
 
-    def _escalate_lonely_asks(self) -> None:
+    def _escalate_lonely_asks(self, now: float) -> None:
         if self.uplink.peer is None or not self.uplink.joined or self._operators():
             return
         for ask in self._asks.lonely():
-            self._asks.show(ask, self.uplink.peer)
+            self._asks.show(ask, self.uplink.peer, now)
 
     def _operators(self) -> list[Peer]:
         return [
@@ -525,6 +528,7 @@ class HubCore:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _name_of(self, peer: Peer) -> str | None:
-        party = self._parties.get(peer)
-        return party.name if isinstance(party, ClientParty) else None
+    def _signed(self, judge: Peer, name: str | None) -> str:
+        """An operator is who it registered as; a MetaHub says who it was."""
+        party = self._parties.get(judge)
+        return party.name if isinstance(party, ClientParty) else name or "MetaHub"

@@ -13,9 +13,9 @@ from attrs import define
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
-from loopal_cluster.config import HubSettings, Policy
+from loopal_cluster.config import HubSettings, Policy, Timeouts
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
-from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.asks import POLICY, Asks
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
@@ -161,6 +161,8 @@ class HubRequests:
                 | CancelAgent()
             ):
                 self._addressed(origin, message, now, may_escalate=False)
+            case Permission() | Question():
+                self._judge(origin, message, now)
             case Status() | ListAgents() | Topology():
                 self._on_common_request(origin, message, now)
             case _:
@@ -406,7 +408,7 @@ class HubRequests:
         if isinstance(message, Permission) and policy is not Policy.SUPERVISED:
             allow = policy is Policy.BYPASS
             reason = f"the policy of hub '{self._settings.name}' is {policy.value}"
-            self._exchange.answer(origin, Decision(allow=allow, reason=reason, by="policy"))
+            self._exchange.answer(origin, Decision(allow=allow, reason=reason, by=POLICY))
             return
         if isinstance(message, Question) and policy is Policy.DENY:
             raise Refused(ErrorCode.NO_OPERATOR, f"hub '{self._settings.name}' does not pass questions on")
@@ -416,6 +418,13 @@ class HubRequests:
         ask_id = self._new_id()
         self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=judges)
         self._timers.set(AskDue(ask_id), now + timeout)
+
+    def _judge(self, origin: Origin, message: Permission | Question, now: float) -> None:
+        """Let our operators answer for an agent of another hub, whose policy it was to ask."""
+        ask_id, timeout = self._new_id(), asked_timeout(message, self._settings.timeouts)
+        judges = self._operators()
+        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=judges, relayed=True)
+        self._timers.set(AskDue(ask_id), now + timeout + LEG)
 
     # Names.
 
@@ -434,6 +443,11 @@ def from_client(envelope: Envelope) -> Envelope:
     if isinstance(envelope.source, ChannelSource | ScheduledSource):
         return envelope
     return evolve(envelope, source=HumanSource())
+
+
+def asked_timeout(message: Permission | Question, timeouts: Timeouts) -> float:
+    """Seconds that whoever passes an ask on gives for the answer."""
+    return timeouts.permission_timeout if message.timeout_ms is None else message.timeout_ms / 1000
 
 
 def unknown(message: Message[Any]) -> Refused:

@@ -59,6 +59,7 @@ from loopal_cluster.messages import (
     AgentEvent,
     CancelAgent,
     CancelRequest,
+    Decided,
     Heartbeat,
     HubLost,
     Leave,
@@ -113,7 +114,7 @@ class MetaHubCore:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
         self._timeline = Timeline(self.exchange, self.epoch)
-        self._asks = Asks(self.exchange, Judging)
+        self._asks = Asks(self.exchange, Judging, self._signed)
         self._requests = MetaRequests(
             settings,
             self.exchange,
@@ -232,6 +233,8 @@ class MetaHubCore:
                 call = self.exchange.withdraw(origin)
                 if call is not None and isinstance(call.message, SpawnAgent):
                     self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
+            case Decided(), HubParty():
+                self._asks.on_decided(peer, message)
             case Progress(call_id), HubParty():
                 if (call := self.exchange.calls.find(peer, call_id)) is not None:
                     self._requests.on_progress(call, now)
@@ -249,7 +252,7 @@ class MetaHubCore:
             case Revoking() as then:
                 self._requests.on_revoked(then, answer)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer, self._name_of(call.peer))
+                self._asks.on_answer(call, ask_id, answer)
             case Resolving() as then:
                 self._requests.on_resolved(then, answer, now)
             case Gathering() as then:
@@ -302,10 +305,10 @@ class MetaHubCore:
         if isinstance(message, RegisterHub):
             self._register_hub(origin, message, now)
         else:
-            self._register_client(origin, message)
+            self._register_client(origin, message, now)
         self._timers.discard(HandshakeDue(origin.peer))
 
-    def _register_client(self, origin: Origin, message: Register) -> None:
+    def _register_client(self, origin: Origin, message: Register, now: float) -> None:
         if message.role is Role.AGENT:
             raise Refused(ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub")
         name, protocol = check_name(message.name), agree(message.protocol)
@@ -313,7 +316,7 @@ class MetaHubCore:
         welcome = Welcome(name=name, kind="meta_hub", protocol=protocol, cluster=self.settings.cluster)
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer)
+            self._asks.show_all(origin.peer, now)
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
         name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
@@ -351,12 +354,15 @@ class MetaHubCore:
         if record.health is not Health.ALIVE:
             self._on_sign_of_life(record, now)
         self._requests.revoke_again(record, now)
+        if record.speaks("judge"):
+            self._asks.show_all(record.peer, now)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
 
     def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
+        self._asks.withdraw(record.peer)  # it asks again
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
         record.peer, record.joined_at = peer, now
@@ -544,9 +550,15 @@ class MetaHubCore:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _name_of(self, peer: Peer) -> str:
-        party = self._parties.get(peer)
-        return party.name if isinstance(party, ClientParty) else "somebody"
+    def _signed(self, judge: Peer, name: str | None) -> str:
+        """An operator is who it registered as; a hub says who of its operators it was."""
+        match self._parties.get(judge):
+            case ClientParty(registered):
+                return registered
+            case HubParty(record):
+                return f"{name or 'somebody'} at {record.name}"
+            case _:
+                return name or "somebody"
 
 
 def qualify(address: str, hub: str) -> str:

@@ -22,7 +22,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.hub_requests import from_client, unknown
+from loopal_cluster.core.hub_requests import asked_timeout, from_client, unknown
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, check_may
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -551,11 +551,11 @@ class MetaRequests:
     # Humans.
 
     def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
-        timeout = self._settings.timeouts.permission_timeout
-        if message.timeout_ms is not None:
-            timeout = message.timeout_ms / 1000
-        ask_id = self._new_id()
-        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
+        ask_id, timeout = self._new_id(), asked_timeout(message, self._settings.timeouts)
+        ask = self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
+        for hub in self._hubs.reachable():
+            if hub.speaks("judge"):
+                self._asks.show(ask, hub.peer, now)
         self._timers.set(AskDue(ask_id), now + timeout)
 
 

@@ -37,7 +37,7 @@ __all__ = [
     "is_token",
 ]
 
-PROTOCOL = Protocol(1, ("announce", "ask", "complete", "leave", "reconcile"))
+PROTOCOL = Protocol(1, ("announce", "ask", "complete", "judge", "leave", "reconcile"))
 """What this version speaks beyond the base dialect; ``docs/protocol.md`` says what each means."""
 
 _LOOKING = (

@@ -67,7 +67,7 @@ class Delivering:
 
 @record
 class Judging:
-    """An operator, or a MetaHub with operators, has decided."""
+    """An operator, or a MetaHub or hub with operators, has decided."""
 
     ask_id: str
 

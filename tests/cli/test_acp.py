@@ -49,9 +49,11 @@ async def test_the_protocols_own_client_talks_to_an_agent_of_the_local_hub(site)
     assert saw["status"] == 0
 
 
-async def test_an_agent_on_another_hub_asks_in_the_editor(site):
+@pytest.mark.parametrize("where", ["meta hub", "local hub"])
+async def test_an_agent_on_another_hub_asks_in_the_editor(where, site):
     script = [{"prompt": "ls", "allow": True}, {"prompt": "rm", "allow": False}]
-    saw = await play(site, script, "--agent", "ask", "--hub", "hub-b", "--connect", site.meta_hub.address)
+    connect = ("--connect", site.meta_hub.address) if where == "meta hub" else ()
+    saw = await play(site, script, "--agent", "ask", "--hub", "hub-b", *connect)
 
     assert saw["stops"] == ["end_turn", "end_turn"]
     assert [seen["asked"] for seen in saw["seen"] if "asked" in seen] == ["Bash", "Bash"]

@@ -44,6 +44,17 @@ async def test_a_permission_is_answered(where, line, result, site):
         assert "rm -rf /tmp/x" in operator.text
 
 
+async def test_at_the_own_hub_a_permission_of_an_agent_on_another_is_answered(site):
+    async with site.start("attach") as operator, site.a.open_client() as client:
+        await operator.until("attached to")
+        agent = await client.spawn("ask", "rm -rf /tmp/x", name="asker", hub="hub-b")
+        await operator.until("allow? y or n")
+        await operator.type("y\n")
+
+        assert await agent.result() == "allowed by ann at hub-a: None"
+        assert "hub-b/asker asks to use Bash" in operator.text
+
+
 async def test_what_is_not_an_answer_is_asked_again(site):
     async with site.start("attach") as operator, site.a.open_client() as client:
         agent = await client.spawn("ask", "x")

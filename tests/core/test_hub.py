@@ -37,6 +37,7 @@ from loopal_cluster.messages import (
     InterruptAgent,
     ListAgents,
     ListHubs,
+    MetaAsk,
     MetaRoute,
     MetaTopology,
     Ok,
@@ -428,7 +429,7 @@ def test_the_meta_hub_learns_which_agents_are_here():
     assert found == [Found(found=True), Found(found=False), Found(found=False)]
 
 
-@pytest.mark.parametrize("message", [ListHubs(), Route(envelope("x")), Permission("Bash")])
+@pytest.mark.parametrize("message", [ListHubs(), Route(envelope("x")), MetaAsk(envelope("x"))])
 def test_a_meta_hub_cannot_ask_what_only_agents_may(message):
     hub = open_hub()
     begin(hub)
@@ -537,8 +538,8 @@ def test_an_operator_who_comes_later_is_asked_too_and_the_meta_hub_is_told():
 
     assert effects == [
         Send(x, Response(1, Decision(allow=True, by="ann"))),
-        Send(up, Notification(CancelRequest(3))),
         Send(up, Notification(Decided("id-2", "ann", allow=True))),
+        Send(up, Notification(CancelRequest(3))),
     ]
 
 
@@ -594,7 +595,7 @@ def test_an_agent_that_takes_its_question_back_is_answered_and_the_operators_tol
 
     effects = hub.notify(x, CancelRequest(1))
 
-    assert notices(effects, ann) == [CancelRequest(1), Decided("id-2", None)]
+    assert notices(effects, ann) == [Decided("id-2", None), CancelRequest(1)]
     assert answers(effects, x) == [Failure(1, ErrorCode.CANCELLED, "cancelled by its caller")]
 
 

@@ -308,8 +308,8 @@ SHOWN = Permission("Bash", NULL, "call-1", agent_name="a/x", ask_id="id-1", time
 def told(peer, allow: bool | None, by: str | None, call_id: int = 1) -> list[Send]:
     """What an operator gets who did not answer."""
     return [
-        Send(peer, Notification(CancelRequest(call_id))),
         Send(peer, Notification(Decided("id-1", by, allow))),
+        Send(peer, Notification(CancelRequest(call_id))),
     ]
 
 

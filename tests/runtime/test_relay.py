@@ -85,8 +85,8 @@ async def attached(place, operator: Operator, name: str = "olga", pair=byte_pair
 
 
 @asynccontextmanager
-async def cluster_with_client(**settings):
-    async with open_test_cluster(1, agents=AGENTS, pair=byte_pair, **settings) as cluster:
+async def cluster_with_client(hubs: int = 1, **settings):
+    async with open_test_cluster(hubs, agents=AGENTS, pair=byte_pair, **settings) as cluster:
         async with cluster["hub-a"].open_client() as client:
             yield cluster, client
 
@@ -287,6 +287,96 @@ async def test_an_ask_whose_agent_is_gone_is_taken_back(where, autojump_clock):
 
     assert operator.interrupted == 1
     assert operator.told == [(None, None)]
+
+
+# Operators at other hubs.
+
+
+@pytest.mark.parametrize("answer", [True, False])
+async def test_an_operator_at_another_hub_decides_and_one_at_a_third_is_told(answer, autojump_clock):
+    fast, slow = Operator(answer, after=1.0), Operator(not answer, after=5.0)
+    async with cluster_with_client(3) as (cluster, client):
+        async with attached(cluster["hub-b"], fast, "olga"), attached(cluster["hub-c"], slow, "otto"):
+            allow, by, _, took = await ask(client)
+            await trio.sleep(10.0)
+
+    assert (allow, by, took) == (answer, "olga at hub-b", 1.0)
+    assert fast.asked == slow.asked == [("hub-a/asker", '{"command":"ls"}')]
+    assert (slow.interrupted, slow.told) == (1, [("olga at hub-b", answer)])
+    assert (fast.interrupted, fast.told) == (0, [])
+
+
+async def test_operators_of_the_own_hub_come_before_those_of_another(autojump_clock):
+    near, far = Operator(answer=True, after=5.0), Operator(answer=False)
+    async with cluster_with_client(2) as (cluster, client):
+        async with attached(cluster["hub-b"], far, "far"), attached(cluster["hub-a"], near, "near"):
+            allow, by, _, _ = await ask(client)
+
+    assert (allow, by, far.asked) == (True, "near", [])
+
+
+async def test_an_operator_who_comes_to_the_own_hub_later_may_be_the_first_to_answer(autojump_clock):
+    near, far, central = Operator(), Operator(answer=None), Operator(answer=None)
+    async with cluster_with_client(2) as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+        async with attached(cluster["hub-b"], far), attached(cluster.meta_hub, central):
+            nursery.start_soon(lambda: append(results, ask(client)))
+            await trio.sleep(1.0)
+            async with attached(cluster["hub-a"], near, "near"):
+                await trio.sleep(1.0)
+
+    assert results[0][:2] == [True, "near"]
+    assert far.told == central.told == [("near at hub-a", True)]
+
+
+async def test_an_operator_who_comes_to_another_hub_later_is_asked(autojump_clock):
+    operator = Operator()
+    async with cluster_with_client(3) as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+        nursery.start_soon(lambda: append(results, ask(client)))
+        await trio.sleep(10.0)
+        async with attached(cluster["hub-c"], operator):
+            await trio.sleep(1.0)
+
+    assert results[0][:2] == [True, "olga at hub-c"]
+
+
+@pytest.mark.parametrize("cut", ["hub-a", "hub-b"])
+async def test_an_ask_survives_the_reconnect_of_the_hub_that_asks_or_judges(cut, autojump_clock):
+    operator = Operator(after=3.0)
+    async with cluster_with_client(2) as (cluster, client), trio.open_nursery() as nursery:
+        results = []
+        async with attached(cluster["hub-b"], operator):
+            nursery.start_soon(lambda: append(results, ask(client)))
+            await trio.sleep(1.0)
+            assert len(operator.asked) == 1
+            await cluster.cut(cut)
+            await trio.sleep(10.0)
+
+    assert results[0][:2] == [True, "olga at hub-b"]
+    assert (len(operator.asked), operator.interrupted) == (2, 1)
+
+
+async def test_a_question_is_answered_at_another_hub(autojump_clock):
+    operator = Operator()
+    async with cluster_with_client(2) as (cluster, client), attached(cluster["hub-b"], operator):
+        agent = await client.spawn("curious", "tea or coffee?", name="asker")
+
+        assert await agent.result() == "tea"
+    assert operator.asked == [("hub-a/asker", "question")]
+
+
+@pytest.mark.limit(1000)
+async def test_if_nobody_answers_anywhere_it_is_denied_at_the_deadline(autojump_clock):
+    operators = [Operator(answer=None) for _ in range(2)]
+    async with cluster_with_client(3) as (cluster, client):
+        async with attached(cluster["hub-b"], operators[0]), attached(cluster["hub-c"], operators[1]):
+            allow, by, reason, took = await ask(client)
+            await trio.sleep(1.0)
+
+    assert (allow, by, reason) == (False, "policy", "no operator answered within 300 s")
+    assert took == pytest.approx(300.0)
+    assert [operator.told for operator in operators] == [[("policy", False)]] * 2
 
 
 @everywhere

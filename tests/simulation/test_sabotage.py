@@ -16,6 +16,7 @@ from loopal_cluster.core import (
     asks,
     calls,
     exchange,
+    membership,
     meta_hub,
     meta_requests,
     receipts,
@@ -421,6 +422,29 @@ def a_permission_that_is_allowed_when_nobody_answers(patch):
             self._settle(ask, Decision(allow=True, by="policy"))
 
     patch.setattr(asks.Asks, "expire", expire)
+
+
+@defect("humans decide")
+def an_operator_of_another_hub_who_is_taken_for_one_of_the_meta_hub(patch):
+    def signed(self, judge, name):
+        return getattr(self._parties.get(judge), "name", name)
+
+    patch.setattr(meta_hub.MetaHubCore, "_signed", signed)
+
+
+@defect("humans are asked")
+def an_ask_that_the_meta_hub_shows_to_no_hub(patch):
+    intact = membership.HubRecord.speaks
+
+    def speaks(self, feature):
+        return feature != "judge" and intact(self, feature)
+
+    patch.setattr(membership.HubRecord, "speaks", speaks)
+
+
+@defect("humans are asked")
+def an_operator_who_comes_later_and_is_not_asked(patch):
+    patch.setattr(asks.Asks, "show_all", nothing)
 
 
 # The cluster.

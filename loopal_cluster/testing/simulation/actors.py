@@ -57,7 +57,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import AgentLife, Op, Receipt, Trouble, reply_of
+from loopal_cluster.testing.simulation.history import AgentLife, Op, Presence, Receipt, Trouble, reply_of
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result
@@ -267,6 +267,7 @@ class Operator(Caller):
         super().__init__(world, name, hub)
         self._manner = manner
         self._habits = habits
+        self._presence: Presence | None = None
 
     def leave(self) -> None:
         """Go."""
@@ -275,8 +276,29 @@ class Operator(Caller):
             self.end.close()
             self._forget()
 
+    def note_arrival(self) -> None:
+        """From now on this operator is asked."""
+        self._presence = Presence(self.name, self.hub, self.world.schedule.now)
+        self.world.history.operators.append(self._presence)
+
+    def _on_handshake(self, answer: Response | Failure) -> None:
+        super()._on_handshake(answer)
+        if self.ready:
+            self.note_arrival()
+
+    def _forget(self) -> None:
+        super()._forget()
+        if self._presence is not None and self._presence.until is None:
+            self._presence.until = self.world.schedule.now
+
+    def note_shown(self, message: Permission | Question) -> None:
+        """This operator is asked."""
+        if isinstance(message, Permission):
+            self.world.history.shown.add((self.name, message.tool_call_id))
+
     def _on_request(self, request_id: int, message: Message[Any]) -> None:
         if isinstance(message, Permission | Question):
+            self.note_shown(message)
             self.world.schedule.after(self._habits.uniform(0.1, 3.0), self._decide, request_id, message)
 
     def _decide(self, request_id: int, message: Permission | Question) -> None:
@@ -319,7 +341,10 @@ class Rogue(Caller):
             super()._on_answer(answer)
 
     def _on_request(self, request_id: int, message: Message[Any]) -> None:
-        self.answer(Response(request_id, OK))
+        if isinstance(message, Permission | Question):
+            super()._on_request(request_id, message)
+        else:
+            self.answer(Response(request_id, OK))
 
     def _forge(self) -> None:
         for life in self.world.history.lives:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
+from loopal_cluster.core.asks import POLICY
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import (
     Addressed,
@@ -465,7 +466,7 @@ class NoStopWithoutCause:
 
 
 class HumansDecide:
-    """A permission is granted, and a question answered, only by an operator who did."""
+    """A permission is granted, and a question answered, only by an operator who did, and who is named."""
 
     name = "humans decide"
 
@@ -486,9 +487,51 @@ class HumansDecide:
             elif op.hub in history.base or (META in history.base and op.result.by == "MetaHub"):
                 fault = None  # a base peer denies whatever nobody has allowed
             else:
-                fault = None if False in made or op.result.by == "policy" else "no operator has denied it"
+                fault = None if False in made or op.result.by == POLICY else "no operator has denied it"
+            if fault is None and not history.weak(op.hub, META) and op.result.by != POLICY:
+                fault = self._misnamed(op, history)
             if fault is not None:
                 yield Deviation(self.name, op.ended_at, f"{op} got {op.result}: {fault}")
+
+    def _misnamed(self, op: Op, history: History) -> str | None:
+        decided = op.result.allow if isinstance(op.message, Permission) else None
+        names = {
+            name_for(name, op.hub)
+            for _, name, call, made in history.decisions
+            if call == call_id(op) and made == decided
+        }
+        return None if op.result.by in names else f"it was {' or '.join(sorted(names))}"
+
+
+class HumansAreAsked:
+    """A permission is shown to every operator of the agent's hub, or, if it has none, of the whole cluster."""
+
+    name = "humans are asked"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if not isinstance(op.message, Permission) or op.life is None or history.weak(op.hub, META):
+                continue
+            end = self._open_until(op, history)
+            if history.troubled(op.at - RECOVERY, end) or op.life.frozen_time(op.at, end):
+                continue
+            present = [they for they in history.operators if they.overlap(op.at, end) > 0]
+            near = [they for they in present if they.hub == op.hub]
+            for they in near or present:
+                time = they.overlap(op.at, end)
+                asked = (they.name, op.message.tool_call_id) in history.shown
+                if time > SLACK and they.hub not in history.base and not asked:
+                    yield Deviation(
+                        self.name, end, f"{op}: {they.name} was there for {time:.2f} s and not asked"
+                    )
+
+    def _open_until(self, op: Op, history: History) -> float:
+        """When it was surely still to be decided, and its agent waited."""
+        assert op.life is not None
+        decided = [at for at, _, call, _ in history.decisions if call == call_id(op)]
+        ends = (op.ended_at, op.life.said_at, op.life.ended_at, op.life.stop_wanted_at)
+        latest = op.at + TIMEOUTS.permission_timeout / DRIFT
+        return min(latest, *decided, *(at for at in ends if at is not None))
 
 
 class CutsAreSurvived:
@@ -704,6 +747,7 @@ CHECKERS: tuple[Checker, ...] = (
     NoOrphans(),
     NoStopWithoutCause(),
     HumansDecide(),
+    HumansAreAsked(),
     CutsAreSurvived(),
     LostInTime(),
     GivenUpMeansEnded(),
@@ -725,6 +769,12 @@ def unseen(trouble: Trouble, history: History) -> bool:
 def call_id(op: Op) -> str:
     """What an operator's decision on this operation is noted under."""
     return op.message.tool_call_id if isinstance(op.message, Permission) else ""
+
+
+def name_for(operator: str, hub: str) -> str:
+    """An operator, as an agent of this hub is told who has decided."""
+    name, _, at = operator.partition("@")
+    return name if at in (hub, META) else f"{name} at {at}"
 
 
 def completions(parent: AgentLife) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ __all__ = [
     "Deviation",
     "History",
     "Op",
+    "Presence",
     "Receipt",
     "Trouble",
     "Verdict",
@@ -203,6 +204,20 @@ class Trouble:
     ends: float
 
 
+@define(eq=False)
+class Presence:
+    """An operator, while attached."""
+
+    name: str
+    hub: str
+    since: float
+    until: float | None = None
+
+    def overlap(self, begin: float, end: float) -> float:
+        """For how long they were there in this time."""
+        return max(0.0, min(end, end if self.until is None else self.until) - max(begin, self.since))
+
+
 @frozen
 class Deviation:
     """A promise that was not kept."""
@@ -225,6 +240,10 @@ class History:
     troubles: list[Trouble] = field(factory=list)
     decisions: list[tuple[float, str, str, bool | None]] = field(factory=list)
     """When, which operator, of which tool call, allow (None: answered a question)."""
+    operators: list[Presence] = field(factory=list)
+    """Who could answer permissions and questions, and when."""
+    shown: set[tuple[str, str]] = field(factory=set)
+    """Which operator was asked about which tool call."""
     deviations: list[Deviation] = field(factory=list)
     """What was seen to be wrong while it happened."""
     envelopes: dict[str, Op] = field(factory=dict)

@@ -196,22 +196,27 @@ class LiveObserver(Connected, actors.Observer):
 class LiveOperator(Connected, actors.Operator):
     """A human who answers, or does not, and leaves some time."""
 
-    _presence: trio.CancelScope | None = None
+    _stay: trio.CancelScope | None = None
+
+    def begin(self, client: ClusterClient, nursery: trio.Nursery) -> None:
+        super().begin(client, nursery)
+        self.note_arrival()
 
     def leave(self) -> None:
         self._left = True
-        if self._presence is not None:
+        if self._stay is not None:
             self.world.trace(self.name, "leaves")
-            self._presence.cancel()
+            self._stay.cancel()
 
     async def _be_there(self, client: Client) -> None:
-        with trio.CancelScope() as self._presence:
+        with trio.CancelScope() as self._stay:
             await client.closed.wait()
 
     def _answers(self) -> dict[str, Any]:
         return {"on_permission": self._judge, "on_question": self._advise}
 
     async def _judge(self, message: Permission) -> Decision:
+        self.note_shown(message)
         await self._think()
         allow = self._manner == "allow"
         self.note_decision(message.tool_call_id, allow)
