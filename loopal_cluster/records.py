@@ -44,10 +44,9 @@ else:
 
 
 def _equals(self: Any, other: object) -> Any:
-    cls: Any = type(self)
-    if type(other) is not cls:
+    if type(other) is not type(self):
         return NotImplemented
-    return all(getattr(self, name) == getattr(other, name) for name in _names(cls))
+    return all(getattr(self, name) == getattr(other, name) for name in _names(type(self)))
 
 
 def _hash(self: Any) -> int:
