@@ -44,9 +44,10 @@ else:
 
 
 def _equals(self: Any, other: object) -> Any:
+    names = _names(type(self))
     if type(other) is not type(self):
         return NotImplemented
-    return all(getattr(self, name) == getattr(other, name) for name in _names(type(self)))
+    return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 def _hash(self: Any) -> int:
