@@ -44,7 +44,8 @@ else:
 
 
 def _equals(self: Any, other: object) -> Any:
-    names = _names(type(self))
+    cls: Any = type(self)
+    names = _names(cls)
     if type(other) is not type(self):
         return NotImplemented
     return all(getattr(self, name) == getattr(other, name) for name in names)
