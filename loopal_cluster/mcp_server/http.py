@@ -114,7 +114,7 @@ class _Connection:
             if self._http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 await self._stream.send_all(self._http.send(go_on) or b"")
-            self._http.receive_data(await self._stream.receive_some(CHUNK))
+            self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
         return event
 
     async def _body(self) -> bytes:
@@ -200,7 +200,7 @@ class _Connection:
         """Withdraw a call whose caller has closed its connection."""
         ahead = 0
         with suppress(trio.BrokenResourceError):
-            while ahead <= PIPELINED_BYTES and (data := await self._stream.receive_some(CHUNK)):
+            while ahead <= PIPELINED_BYTES and (data := bytes(await self._stream.receive_some(CHUNK))):
                 self._http.receive_data(data)
                 ahead += len(data)
         call.cancel()

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 from attrs import define, field
 
 from loopal_cluster import __version__
+from loopal_cluster.errors import ProtocolError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult
+from loopal_cluster.wire.contents import parse
 
 __all__ = ["LONGEST_CALL", "VERSIONS", "Answer", "Call", "ToolServer", "Session", "failure"]
 
@@ -83,9 +84,9 @@ class Session:
     def take(self, text: bytes) -> Answer | Call | None:
         """Take in a message: its answer, or the call that will have one, or None if it wants none."""
         try:
-            message = msgspec.json.decode(text)
-        except (ValueError, RecursionError) as error:
-            return failure(None, PARSE_ERROR, f"unreadable JSON: {error}")
+            message = parse(text)
+        except ProtocolError as error:
+            return failure(None, PARSE_ERROR, str(error))
         match message:
             case {"jsonrpc": "2.0", "method": str(method), "id": str() | int() as id_} if not isinstance(
                 id_, bool
