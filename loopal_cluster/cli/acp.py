@@ -6,13 +6,13 @@ their logs. The end of input ends the agents.
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import trio
 import typer
 
 from loopal_cluster.address import check_name
+from loopal_cluster.agents.child import claim_stdio
 from loopal_cluster.cli.connect import Connect, TokenFile, hub_of, open_session
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.run import async_command
@@ -51,7 +51,7 @@ async def acp(
     if hub is not None:
         check_name(hub, "hub name")
     show_logs(verbose)
-    editor_in, editor_out = _take_standard_streams()
+    editor_in, editor_out = (trio.lowlevel.FdStream(fd) for fd in claim_stdio())
     local = connect is None or connect.startswith("unix:")
     editor = Editor(agent, hub, local=local and hub is None)
     async with (
@@ -63,15 +63,6 @@ async def acp(
         _check(client, hub)
         with stopper.work():
             await editor.serve(client, editor_in, editor_out)
-
-
-def _take_standard_streams() -> tuple[trio.abc.ReceiveStream, trio.abc.SendStream]:
-    """Keep what the editor is connected to for the protocol: a stray ``print`` goes to standard error."""
-    editor_in, editor_out = os.dup(0), os.dup(1)
-    os.dup2(2, 1)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    return trio.lowlevel.FdStream(editor_in), trio.lowlevel.FdStream(editor_out)
 
 
 def _check(client: Client, hub: str | None) -> None:

@@ -28,11 +28,10 @@ from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
 from loopal_cluster.mcp_server.guests import Guest
 from loopal_cluster.mcp_server.lines import serve_lines
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.tools.toolbox import MCP_SERVER
 
 __all__ = ["Door", "open_door"]
 
-NAME: Final = "loopal"
-"""What the server is called in an agent's configuration; agents make it a part of our tools' names."""
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a bridge to say whom it is for."""
 TOKEN_BYTES: Final = 256
@@ -77,12 +76,12 @@ class Door:
 
     def _http_entry(self, token: str) -> dict[str, Any]:
         headers = [{"name": "Authorization", "value": f"Bearer {token}"}]
-        return {"type": "http", "name": NAME, "url": f"http://{self._http}/mcp", "headers": headers}
+        return {"type": "http", "name": MCP_SERVER, "url": f"http://{self._http}/mcp", "headers": headers}
 
     def _stdio_entry(self, token: str) -> dict[str, Any]:
         env = {SOCKET_VARIABLE: self._socket, TOKEN_VARIABLE: token}
         return {
-            "name": NAME,
+            "name": MCP_SERVER,
             "command": sys.executable,
             # -P: the agent works in somebody's project, whose modules must not be taken for ours.
             "args": ["-P", "-m", "loopal_cluster", "mcp"],

@@ -18,6 +18,7 @@ from loopal_cluster.errors import ProtocolError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult
+from loopal_cluster.tools.toolbox import MCP_SERVER
 from loopal_cluster.wire.contents import parse
 
 __all__ = ["LONGEST_CALL", "VERSIONS", "Answer", "Call", "ToolServer", "Session", "failure"]
@@ -137,7 +138,7 @@ class Session:
             {
                 "protocolVersion": wanted if wanted in VERSIONS else VERSIONS[0],
                 "capabilities": {"tools": {}},
-                "serverInfo": {"name": "loopal", "title": "loopal_cluster", "version": __version__},
+                "serverInfo": {"name": MCP_SERVER, "title": "loopal_cluster", "version": __version__},
                 "instructions": INSTRUCTIONS,
             },
         )
