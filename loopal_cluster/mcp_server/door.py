@@ -25,7 +25,7 @@ import trio
 from loopal_cluster.agents.context import AgentContext
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
-from loopal_cluster.mcp_server.guests import Guest
+from loopal_cluster.mcp_server.guests import VISITS, Guest
 from loopal_cluster.mcp_server.lines import serve_lines
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools.toolbox import MCP_SERVER
@@ -38,12 +38,14 @@ TOKEN_BYTES: Final = 256
 """The longest line that may be a token."""
 BACKLOG: Final = 128
 """Connections that may wait to be accepted."""
+CONNECTIONS: Final = 2 * VISITS
+"""Connections at one time; more are closed at once. A hub, which needs some for itself, often has 1024 descriptors."""
 
 
 class Door:
     """Lets the programs of a hub's agents use their agents' tools. Made by ``open_door``."""
 
-    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack) -> None:
+    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack, connections: int) -> None:
         self._nursery = nursery
         self._leftovers = leftovers
         """What is to be removed in the end."""
@@ -53,6 +55,8 @@ class Door:
         """Where bridges come to; None while nobody was to be let in."""
         self._http: str | None = None
         """``HOST:PORT``; None without the library for it."""
+        self._connections = connections
+        self._connection_count = 0
 
     @contextmanager
     def open_entry(self, context: AgentContext, *, http: bool) -> Iterator[dict[str, Any]]:
@@ -110,9 +114,22 @@ class Door:
         sock.listen(BACKLOG)
         name = sock.getsockname()
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        accept = partial(trio.serve_listeners, serve, [listener], handler_nursery=self._nursery)
+        admit = partial(self._admit, serve)
+        accept = partial(trio.serve_listeners, admit, [listener], handler_nursery=self._nursery)
         self._nursery.start_soon(accept)
         return name
+
+    async def _admit(
+        self, serve: Callable[[trio.SocketStream], Awaitable[object]], stream: trio.SocketStream
+    ) -> None:
+        if self._connection_count >= self._connections:
+            await trio.aclose_forcefully(stream)
+            return
+        self._connection_count += 1
+        try:
+            await serve(stream)
+        finally:
+            self._connection_count -= 1
 
     def _find_guest(self, token: str) -> Guest | None:
         """Who has this token. Compared with all of them, so that the time it takes tells nothing of any."""
@@ -138,11 +155,11 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door() -> AsyncIterator[Door]:
+async def open_door(*, connections: int = CONNECTIONS) -> AsyncIterator[Door]:
     """Have a door for the block; it stays shut until somebody is to be let in."""
     with ExitStack() as leftovers:
         async with open_background() as nursery:
-            yield Door(nursery, leftovers)
+            yield Door(nursery, leftovers, connections)
 
 
 async def _first_line(stream: trio.abc.ReceiveStream) -> tuple[str, bytes]:

@@ -266,6 +266,29 @@ async def test_a_stranger_who_says_nothing_is_soon_sent_away(autojump_clock):
     assert await theirs.receive_some() == b""
 
 
+async def test_more_connections_than_there_may_be_are_closed_at_once():
+    async with open_hub("solo") as hub, hub.open_client() as client, open_door(connections=2) as door:
+        with door.open_entry(agent(client), http=True) as entry:
+            house = House(hub, entry)
+            async with house.connect() as one, house.connect() as two:
+                assert (await one.request()).status == (await two.request()).status == 200
+                async with house.connect() as three:
+                    assert await three.stream.receive_some() == b""
+                assert (await one.request()).status == 200
+
+            while not await is_served(house):  # until it has seen that they are gone
+                await trio.lowlevel.checkpoint()
+
+
+async def is_served(house: House) -> bool:
+    """Whether another connection is let in."""
+    try:
+        async with house.connect() as client:
+            return (await client.request()).status == 200
+    except (trio.BrokenResourceError, h11.RemoteProtocolError):
+        return False
+
+
 async def test_a_caller_who_does_not_take_its_answer_is_given_up(autojump_clock):
     ours, theirs = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
