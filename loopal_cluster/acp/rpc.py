@@ -22,22 +22,9 @@ from loopal_cluster.errors import ClusterError, ProtocolError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import DEPTH, TooDeep, dump, parse
 from loopal_cluster.wire.framing import PREFIX_BYTES, LineBuffer, Oversized
+from loopal_cluster.wire.jsonrpc import CANCELLED, INVALID_REQUEST
 
-__all__ = [
-    "CANCELLED",
-    "INTERNAL_ERROR",
-    "INVALID_PARAMS",
-    "INVALID_REQUEST",
-    "METHOD_NOT_FOUND",
-    "Answer",
-    "PeerGone",
-    "Refused",
-    "RpcPeer",
-    "open_peer",
-]
-
-INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
-INTERNAL_ERROR, CANCELLED = -32603, -32800
+__all__ = ["Answer", "PeerGone", "Refused", "RpcPeer", "open_peer"]
 
 LINE_BYTES = 8 * 2**20
 """The longest line. Half of what a hub's line may have, so that what is in it can be passed on."""

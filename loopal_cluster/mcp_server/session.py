@@ -20,6 +20,7 @@ from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult
 from loopal_cluster.tools.toolbox import MCP_SERVER
 from loopal_cluster.wire.contents import parse
+from loopal_cluster.wire.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 
 __all__ = ["LONGEST_CALL", "VERSIONS", "Answer", "Call", "ToolServer", "Session", "failure"]
 
@@ -31,9 +32,6 @@ PROGRESS_INTERVAL: Final = 5.0
 """Seconds between two reports of progress, for those who ask for them."""
 CALLS: Final = 64
 """Calls of one client at one time."""
-
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-"""JSON-RPC 2.0, section 5.1."""
 
 INSTRUCTIONS: Final = (
     "These tools connect you to a cluster of hubs. A hub is a program on some machine that runs AI agents. You "
