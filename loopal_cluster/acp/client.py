@@ -18,15 +18,7 @@ from typing import Any, TypeVar
 import trio
 from attrs import define, field, frozen
 
-from loopal_cluster.acp.rpc import (
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
-    Answer,
-    PeerGone,
-    Refused,
-    RpcPeer,
-    open_peer,
-)
+from loopal_cluster.acp.rpc import Answer, PeerGone, Refused, RpcPeer, open_peer
 from loopal_cluster.acp.schema import (
     ConfigOption,
     Initialized,
@@ -39,6 +31,7 @@ from loopal_cluster.acp.schema import (
     read_update,
 )
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND
 
 __all__ = ["AcpError", "Client", "LoginNeeded", "PeerGone", "Session", "TurnEnd", "open_client"]
 

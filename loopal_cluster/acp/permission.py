@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from loopal_cluster.acp.schema import PermissionOption, PermissionRequest, ToolCall
-from loopal_cluster.tools.toolbox import TOOLS
+from loopal_cluster.tools.toolbox import MCP_SERVER, TOOLS
 
-__all__ = ["MCP_SERVER", "choose_option", "is_cluster_tool", "shown_input"]
-
-MCP_SERVER = "loopal"
-"""What our MCP server is called in ``session/new``."""
+__all__ = ["choose_option", "is_cluster_tool", "shown_input"]
 
 _TOOL_NAMES = "|".join(tool.tool_name for tool in TOOLS)
 _GEMINI_TITLE = re.compile(rf"(?:{_TOOL_NAMES}) \({MCP_SERVER} MCP Server\)")

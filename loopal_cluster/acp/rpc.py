@@ -16,29 +16,15 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
-import msgspec
 import trio
 
-from loopal_cluster.errors import ClusterError
+from loopal_cluster.errors import ClusterError, ProtocolError
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.wire.contents import dump
-from loopal_cluster.wire.framing import LineBuffer, Oversized
+from loopal_cluster.wire.contents import DEPTH, TooDeep, dump, parse
+from loopal_cluster.wire.framing import PREFIX_BYTES, LineBuffer, Oversized
+from loopal_cluster.wire.jsonrpc import CANCELLED, INVALID_REQUEST
 
-__all__ = [
-    "CANCELLED",
-    "INTERNAL_ERROR",
-    "INVALID_PARAMS",
-    "INVALID_REQUEST",
-    "METHOD_NOT_FOUND",
-    "Answer",
-    "PeerGone",
-    "Refused",
-    "RpcPeer",
-    "open_peer",
-]
-
-INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
-INTERNAL_ERROR, CANCELLED = -32603, -32800
+__all__ = ["Answer", "PeerGone", "Refused", "RpcPeer", "open_peer"]
 
 LINE_BYTES = 8 * 2**20
 """The longest line. Half of what a hub's line may have, so that what is in it can be passed on."""
@@ -118,6 +104,8 @@ class RpcPeer:
         self._answering: dict[int | str, trio.CancelScope] = {}
         self._lines = LineBuffer(line_bytes)
         self._unsent = bytearray()
+        self._is_deaf = False
+        """Whether the other side has closed its input, and is still read from."""
         self._to_send = trio.lowlevel.ParkingLot()
         self._sent = trio.lowlevel.ParkingLot()
         self.noise: deque[str] = deque(maxlen=NOISE_LINES)
@@ -160,7 +148,7 @@ class RpcPeer:
         self._send({"method": method, "params": params})
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if self.lost is None:
+        if self.lost is None and not self._is_deaf:
             self._unsent += dump({"jsonrpc": "2.0", **message}) + b"\n"
             self._to_send.unpark()
 
@@ -186,10 +174,13 @@ class RpcPeer:
                 while not self._unsent:
                     self._sent.unpark_all()
                     await self._to_send.park()
-                data, self._unsent = self._unsent, bytearray()
+                # It counts as unsent until it is: whoever flushes waits for that.
+                data = bytes(self._unsent)
                 await self._sender.send_all(data)
+                del self._unsent[: len(data)]
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # Whether it has also ended, and how, its output says.
+            self._is_deaf = True
             self._unsent.clear()
             self._sent.unpark_all()
 
@@ -230,9 +221,14 @@ class RpcPeer:
 
     def _on_line(self, line: bytes | Oversized) -> None:
         if isinstance(line, Oversized):
-            self._on_oversized(line)
+            self._on_unusable(line.prefix, f"a line of more than {self._lines.max_bytes} bytes")
             return
-        match _parse(line):
+        try:
+            message = _parse(line)
+        except TooDeep:
+            self._on_unusable(line, f"a line that is nested more than {DEPTH} times")
+            return
+        match message:
             case {"method": str(method), "id": int() | str() as request_id, **rest}:
                 self._on_asked(request_id, method, rest.get("params"))
             case {"method": "$/cancel_request", "params": {"requestId": int() | str() as request_id}}:
@@ -249,10 +245,10 @@ class RpcPeer:
             case _:
                 self.noise.append(line.decode("utf-8", "replace")[:NOISE_CHARACTERS])
 
-    def _on_oversized(self, line: Oversized) -> None:
+    def _on_unusable(self, begin: bytes, what: str) -> None:
         # One report more or less changes nothing; any other message is one that somebody waits for.
-        if not _UPDATE.search(line.prefix):
-            raise PeerGone(f"it wrote a line of more than {self._lines.max_bytes} bytes")
+        if not _UPDATE.search(begin[:PREFIX_BYTES]):
+            raise PeerGone(f"it wrote {what}")
 
     def _on_answer(self, request_id: int, result: Any, error: Refused | None) -> None:
         if (answer := self._asked.pop(request_id, None)) is not None:
@@ -284,17 +280,26 @@ class RpcPeer:
 
 
 def _parse(line: bytes) -> Any:
-    """The JSON value of a line, or None if there is none."""
+    """The JSON value of a line, or None if there is none.
+
+    Raises:
+        TooDeep: it is nested too deeply to be passed on.
+    """
+    if not line.startswith(b"{"):
+        return None
     try:
-        return msgspec.json.decode(line)
-    except (ValueError, RecursionError):
-        if not line.startswith(b"{"):
-            return None
+        return parse(line)
+    except TooDeep:
+        raise
+    except ProtocolError:
+        pass
     # Half of a surrogate pair, from a program that has cut a text in the wrong place: ours is stricter
     # than most parsers of JSON.
     try:
-        return json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        return parse(dump(json.loads(line.decode("utf-8", "replace"))))
+    except RecursionError:
+        raise TooDeep from None
+    except ValueError:
         return None
 
 

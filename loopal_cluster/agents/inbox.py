@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -9,7 +10,7 @@ from itertools import count
 import trio
 from attrs import define, field, frozen
 
-from loopal_cluster.errors import InvalidRequest, Overloaded
+from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
 from loopal_cluster.messages import AgentSource, Envelope, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
 from loopal_cluster.wire.contents import dumps, user_content
@@ -30,6 +31,12 @@ class PendingReply:
     """Of whoever works on it: it ends when nobody waits any more."""
     outcome: Outcome | None = None
     settled: trio.Event = field(factory=trio.Event)
+
+    @classmethod
+    def to(cls, ask: Envelope, report_progress: Callable[[], None]) -> PendingReply:
+        """The reply to this ask, which is waited for as long as it says."""
+        timeout = math.inf if ask.timeout_ms is None else ask.timeout_ms / 1000
+        return cls(report_progress, timeout, ask.extend)
 
     def __attrs_post_init__(self) -> None:
         self.scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
@@ -124,9 +131,12 @@ class Inbox:
 
         Raises:
             Overloaded: there are too many already.
-            ProtocolError: it cannot be read.
+            InvalidRequest: it cannot be read.
         """
-        content = user_content(envelope.content)
+        try:
+            content = user_content(envelope.content)
+        except ProtocolError as error:
+            raise InvalidRequest(str(error)) from None
         if len(self._items) >= self._limit:
             raise Overloaded(f"the inbox is full ({self._limit} messages)")
         source = envelope.source

@@ -6,7 +6,6 @@ its children, and end with its connection. It is not told what to do: it has an 
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import trio
 
 from loopal_cluster.agents.inbox import Inbox, PendingReply
-from loopal_cluster.errors import ErrorCode, InvalidRequest, MethodNotFound, ProtocolError, RemoteError
+from loopal_cluster.errors import ErrorCode, MethodNotFound, RemoteError
 from loopal_cluster.messages import (
     OK,
     Control,
@@ -89,7 +88,7 @@ class _Desk:
     async def on_request(self, message: Message[Any], request_id: int) -> Any:
         match message:
             case DeliverEnvelope(envelope):
-                self._put(envelope)
+                self._inbox.put(envelope)
                 return OK
             case DeliverAsk(envelope):
                 return await self._answer(envelope, request_id)
@@ -105,17 +104,10 @@ class _Desk:
     def on_notification(self, message: Message[Any]) -> None:
         pass  # an interrupt: what it is doing, only its own program knows
 
-    def _put(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
-        try:
-            return self._inbox.put(envelope, pending)
-        except ProtocolError as error:
-            raise InvalidRequest(str(error)) from None
-
     async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
-        timeout = math.inf if envelope.timeout_ms is None else envelope.timeout_ms / 1000
-        pending = PendingReply(lambda: self.caller.notify(Progress(request_id)), timeout, envelope.extend)
+        pending = PendingReply.to(envelope, lambda: self.caller.notify(Progress(request_id)))
         await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here
-        number = self._put(envelope, pending)
+        number = self._inbox.put(envelope, pending)
         try:
             await pending.settled.wait()
         finally:

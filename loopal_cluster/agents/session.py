@@ -7,7 +7,6 @@ persistent one runs it for its prompt and then for every message, and ends when 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import trio
@@ -138,15 +137,11 @@ class _Session:
     def _deliver(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
         if self._start is None:
             raise MethodNotFound("expected agent/start")
-        try:
-            return self._inbox.put(envelope, pending)
-        except ProtocolError as error:
-            raise InvalidRequest(str(error)) from None
+        return self._inbox.put(envelope, pending)
 
     async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
         """Wait for what the agent makes of an ask, and let it know if nobody waits any more."""
-        timeout = math.inf if envelope.timeout_ms is None else envelope.timeout_ms / 1000
-        pending = PendingReply(lambda: self.caller.notify(Progress(request_id)), timeout, envelope.extend)
+        pending = PendingReply.to(envelope, lambda: self.caller.notify(Progress(request_id)))
         await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here: it is not begun
         number = self._deliver(envelope, pending)
         self._asked.add(pending)

@@ -17,6 +17,7 @@ from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConnectionLost, NotInCluster
 from loopal_cluster.messages import AgentNode, ClusterEvent, HubInfo, HubTopology, Role, TopologyOf
 from loopal_cluster.runtime.client import Client, EventStream
+from loopal_cluster.tools.placement import lone_hub
 
 __all__ = ["EventPrinter", "register"]
 
@@ -90,16 +91,9 @@ async def _hubs(client: Client) -> list[HubInfo]:
     try:
         return list(await client.list_hubs())
     except NotInCluster:
-        status = await client.status()
-        show.note(f"hub '{status.hub}' is in no cluster")
-        info = HubInfo(
-            name=status.hub or "?",
-            status="Connected",
-            agent_count=status.agent_count,
-            capabilities=status.capabilities,
-            agent_types=status.agent_types,
-        )
-        return [info]
+        hub = await lone_hub(client)
+        show.note(f"hub '{hub.name}' is in no cluster")
+        return [hub]
 
 
 async def _topology(client: Client) -> list[TopologyOf]:

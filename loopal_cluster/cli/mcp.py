@@ -53,7 +53,8 @@ async def mcp(
     if sys.stdin.isatty():
         note("This is for MCP clients, for example: claude mcp add loopal -- loopal-cluster mcp")
     from_client, to_client = (trio.lowlevel.FdStream(fd) for fd in claim_stdio())
-    async with open_stopper() as stopper:
+    # Closed in the end, which also makes what we share with our starter blocking again.
+    async with from_client, to_client, open_stopper() as stopper:
         with stopper.work():
             if (path := os.environ.get(SOCKET_VARIABLE)) is not None:
                 await bridge(path, os.environ.get(TOKEN_VARIABLE, ""), from_client, to_client)

@@ -16,14 +16,7 @@ from typing import Any
 import trio
 
 from loopal_cluster import __version__
-from loopal_cluster.acp.rpc import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
-    Refused,
-    RpcPeer,
-    open_peer,
-)
+from loopal_cluster.acp.rpc import Refused, RpcPeer, open_peer
 from loopal_cluster.address import Address
 from loopal_cluster.editor.session import Session
 from loopal_cluster.editor.updates import prompt_text
@@ -31,6 +24,7 @@ from loopal_cluster.errors import ClusterError, ConnectionLost, NoOperator, Remo
 from loopal_cluster.messages import ClusterEvent, Decision, Permission
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.client import Client, EventStream
+from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 
 __all__ = ["Editor"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from loopal_cluster.acp.rpc import INTERNAL_ERROR, INVALID_REQUEST, Refused, RpcPeer
+from loopal_cluster.acp.rpc import Refused, RpcPeer
 from loopal_cluster.address import Address
 from loopal_cluster.editor.updates import (
     OPTIONS,
@@ -26,6 +26,7 @@ from loopal_cluster.errors import AgentCancelled, ClusterError, NoOperator, Remo
 from loopal_cluster.messages import Decision, Permission
 from loopal_cluster.payloads import Stream
 from loopal_cluster.runtime.client import AgentHandle
+from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST
 
 __all__ = ["Session"]
 

@@ -6,6 +6,8 @@ protocol; here nothing is understood. Which agent it is for, the token says.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 from loopal_cluster.errors import ConnectionLost
@@ -34,7 +36,8 @@ async def bridge(path: str, token: str, receive: trio.abc.ReceiveStream, send: t
             await _copy(receive, hub)
             nursery.cancel_scope.cancel()
 
-        await hub.send_all(token.encode() + b"\n")
+        with suppress(trio.BrokenResourceError):  # it has closed already; that is said below
+            await hub.send_all(token.encode() + b"\n")
         nursery.start_soon(to_hub)
         await _copy(hub, send)
         raise ConnectionLost("the hub has ended the connection: this agent has ended, or is not known there")

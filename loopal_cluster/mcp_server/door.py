@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,26 +25,27 @@ import trio
 from loopal_cluster.agents.context import AgentContext
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
-from loopal_cluster.mcp_server.guests import Guest
+from loopal_cluster.mcp_server.guests import VISITS, Guest
 from loopal_cluster.mcp_server.lines import serve_lines
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.tools.toolbox import MCP_SERVER
 
 __all__ = ["Door", "open_door"]
 
-NAME: Final = "loopal"
-"""What the server is called in an agent's configuration; agents make it a part of our tools' names."""
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a bridge to say whom it is for."""
 TOKEN_BYTES: Final = 256
 """The longest line that may be a token."""
 BACKLOG: Final = 128
 """Connections that may wait to be accepted."""
+CONNECTIONS: Final = 2 * VISITS
+"""Connections at one time; more are closed at once. A hub, which needs some for itself, often has 1024 descriptors."""
 
 
 class Door:
     """Lets the programs of a hub's agents use their agents' tools. Made by ``open_door``."""
 
-    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack) -> None:
+    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack, connections: int) -> None:
         self._nursery = nursery
         self._leftovers = leftovers
         """What is to be removed in the end."""
@@ -53,6 +55,8 @@ class Door:
         """Where bridges come to; None while nobody was to be let in."""
         self._http: str | None = None
         """``HOST:PORT``; None without the library for it."""
+        self._connections = connections
+        self._connection_count = 0
 
     @contextmanager
     def open_entry(self, context: AgentContext, *, http: bool) -> Iterator[dict[str, Any]]:
@@ -76,12 +80,12 @@ class Door:
 
     def _http_entry(self, token: str) -> dict[str, Any]:
         headers = [{"name": "Authorization", "value": f"Bearer {token}"}]
-        return {"type": "http", "name": NAME, "url": f"http://{self._http}/mcp", "headers": headers}
+        return {"type": "http", "name": MCP_SERVER, "url": f"http://{self._http}/mcp", "headers": headers}
 
     def _stdio_entry(self, token: str) -> dict[str, Any]:
         env = {SOCKET_VARIABLE: self._socket, TOKEN_VARIABLE: token}
         return {
-            "name": NAME,
+            "name": MCP_SERVER,
             "command": sys.executable,
             # -P: the agent works in somebody's project, whose modules must not be taken for ours.
             "args": ["-P", "-m", "loopal_cluster", "mcp"],
@@ -110,33 +114,52 @@ class Door:
         sock.listen(BACKLOG)
         name = sock.getsockname()
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        accept = partial(trio.serve_listeners, serve, [listener], handler_nursery=self._nursery)
+        admit = partial(self._admit, serve)
+        accept = partial(trio.serve_listeners, admit, [listener], handler_nursery=self._nursery)
         self._nursery.start_soon(accept)
         return name
+
+    async def _admit(
+        self, serve: Callable[[trio.SocketStream], Awaitable[object]], stream: trio.SocketStream
+    ) -> None:
+        if self._connection_count >= self._connections:
+            await trio.aclose_forcefully(stream)
+            return
+        self._connection_count += 1
+        try:
+            await serve(stream)
+        finally:
+            self._connection_count -= 1
+
+    def _find_guest(self, token: str) -> Guest | None:
+        """Who has this token. Compared with all of them, so that the time it takes tells nothing of any."""
+        given = token.encode()
+        fits = [guest for known, guest in self._guests.items() if compare_digest(known.encode(), given)]
+        return fits[0] if fits else None
 
     async def _serve_http(self, stream: trio.SocketStream) -> None:
         from loopal_cluster.mcp_server.http import serve_http  # which needs a library of the extra [mcp]
 
         assert self._http is not None
         port = self._http.rpartition(":")[2]
-        await serve_http(stream, self._guests.get, frozenset({self._http, f"localhost:{port}"}))
+        await serve_http(stream, self._find_guest, frozenset({self._http, f"localhost:{port}"}))
 
     async def _serve_bridge(self, stream: trio.SocketStream) -> None:
         async with stream:
             token, rest = "", b""
             with trio.move_on_after(HANDSHAKE_TIMEOUT):
                 token, rest = await _first_line(stream)
-            if (guest := self._guests.get(token)) is not None:
+            if (guest := self._find_guest(token)) is not None:
                 with guest.visit():
                     await serve_lines(stream, stream, guest.server, begin=rest)
 
 
 @asynccontextmanager
-async def open_door() -> AsyncIterator[Door]:
+async def open_door(*, connections: int = CONNECTIONS) -> AsyncIterator[Door]:
     """Have a door for the block; it stays shut until somebody is to be let in."""
     with ExitStack() as leftovers:
         async with open_background() as nursery:
-            yield Door(nursery, leftovers)
+            yield Door(nursery, leftovers, connections)
 
 
 async def _first_line(stream: trio.abc.ReceiveStream) -> tuple[str, bytes]:

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from loopal_cluster.mcp_server.session import Session, ToolServer
 
-__all__ = ["Guest"]
+__all__ = ["VISITS", "Guest"]
 
 SESSIONS: Final = 16
 """Sessions of one guest that are remembered; a program that begins more has forgotten the oldest."""

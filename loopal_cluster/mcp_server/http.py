@@ -36,7 +36,9 @@ BODY_BYTES: Final = 4 * 2**20
 PIPELINED_BYTES: Final = 65536
 """Bytes that a caller may send ahead of the answer it waits for."""
 REQUEST_TIMEOUT: Final = 300.0
-"""Seconds for a request to come; as long a connection may be idle."""
+"""Seconds for a request to come, or an answer to be taken; as long a connection may be idle."""
+STRANGER_TIMEOUT: Final = 10.0
+"""The same, before a connection has had a request with a token that is known."""
 UNSUPPORTED_VERSION: Final = -32022
 """JSON-RPC code of later versions of the protocol; their clients fall back to one of ours."""
 
@@ -51,15 +53,15 @@ class _Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-async def serve_http(stream: trio.SocketStream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+async def serve_http(stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
     """Serve one connection until it ends. ``hosts`` is what we may be called: ``127.0.0.1:PORT``, ..."""
     async with stream:
         connection = _Connection(stream, find_guest, hosts)
         try:
             while await connection.serve_request():
                 pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the caller has gone
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass  # the caller has gone, or might as well
 
 
 class _Refused(Exception):
@@ -69,31 +71,39 @@ class _Refused(Exception):
 
 
 class _Connection:
-    def __init__(self, stream: trio.SocketStream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+    def __init__(self, stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
         self._stream = stream
         self._find_guest = find_guest
         self._hosts = hosts
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+        self._timeout = STRANGER_TIMEOUT
+        self._is_head = False
+        """Whether the answer must have no body, whatever its length would be."""
 
     async def serve_request(self) -> bool:
-        """Answer the next request; whether another may follow."""
+        """Answer the next request; whether another may follow.
+
+        Raises:
+            TooSlowError: it did not come, or its answer was not taken, in time.
+            BrokenResourceError: the caller has gone.
+        """
         try:
-            with trio.fail_after(REQUEST_TIMEOUT):
+            with trio.fail_after(self._timeout):
                 request = await self._next()
                 if not isinstance(request, h11.Request):
                     return False  # closed in peace
+                self._is_head = request.method == b"HEAD"
                 headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
                 body = await self._body()
             reply = await self._reply(request, headers, body)
-        except trio.TooSlowError:
-            return False
         except h11.RemoteProtocolError as error:
             reply = _Refused(error.error_status_hint, f"not HTTP: {error}").reply
         except _Refused as refused:
             reply = refused.reply
         if self._http.our_state is h11.ERROR:
             return False
-        await self._send(reply)
+        with trio.fail_after(self._timeout):
+            await self._send(reply)
         if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
         self._http.start_next_cycle()
@@ -104,7 +114,7 @@ class _Connection:
             if self._http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 await self._stream.send_all(self._http.send(go_on) or b"")
-            self._http.receive_data(await self._stream.receive_some(CHUNK))
+            self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
         return event
 
     async def _body(self) -> bytes:
@@ -120,7 +130,7 @@ class _Connection:
         reason = HTTPStatus(reply.status).phrase
         response = h11.Response(status_code=reply.status, headers=headers, reason=reason)
         pieces = [self._http.send(response)]
-        if reply.body:
+        if reply.body and not self._is_head:
             pieces.append(self._http.send(h11.Data(data=reply.body)))
         pieces.append(self._http.send(h11.EndOfMessage()))
         await self._stream.send_all(b"".join(piece or b"" for piece in pieces))
@@ -129,6 +139,7 @@ class _Connection:
 
     async def _reply(self, request: h11.Request, headers: Mapping[str, str], body: bytes) -> _Reply:
         guest = self._check(request, headers)
+        self._timeout = REQUEST_TIMEOUT
         method = request.method.decode()
         if method == "DELETE":
             guest.end_session(_session_of(guest, headers))
@@ -189,7 +200,7 @@ class _Connection:
         """Withdraw a call whose caller has closed its connection."""
         ahead = 0
         with suppress(trio.BrokenResourceError):
-            while ahead <= PIPELINED_BYTES and (data := await self._stream.receive_some(CHUNK)):
+            while ahead <= PIPELINED_BYTES and (data := bytes(await self._stream.receive_some(CHUNK))):
                 self._http.receive_data(data)
                 ahead += len(data)
         call.cancel()

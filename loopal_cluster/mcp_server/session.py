@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 from attrs import define, field
 
 from loopal_cluster import __version__
+from loopal_cluster.errors import ProtocolError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult
+from loopal_cluster.tools.toolbox import MCP_SERVER
+from loopal_cluster.wire.contents import parse
+from loopal_cluster.wire.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 
 __all__ = ["LONGEST_CALL", "VERSIONS", "Answer", "Call", "ToolServer", "Session", "failure"]
 
@@ -29,9 +32,6 @@ PROGRESS_INTERVAL: Final = 5.0
 """Seconds between two reports of progress, for those who ask for them."""
 CALLS: Final = 64
 """Calls of one client at one time."""
-
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-"""JSON-RPC 2.0, section 5.1."""
 
 INSTRUCTIONS: Final = (
     "These tools connect you to a cluster of hubs. A hub is a program on some machine that runs AI agents. You "
@@ -83,9 +83,9 @@ class Session:
     def take(self, text: bytes) -> Answer | Call | None:
         """Take in a message: its answer, or the call that will have one, or None if it wants none."""
         try:
-            message = msgspec.json.decode(text)
-        except (ValueError, RecursionError) as error:
-            return failure(None, PARSE_ERROR, f"unreadable JSON: {error}")
+            message = parse(text)
+        except ProtocolError as error:
+            return failure(None, PARSE_ERROR, str(error))
         match message:
             case {"jsonrpc": "2.0", "method": str(method), "id": str() | int() as id_} if not isinstance(
                 id_, bool
@@ -136,7 +136,7 @@ class Session:
             {
                 "protocolVersion": wanted if wanted in VERSIONS else VERSIONS[0],
                 "capabilities": {"tools": {}},
-                "serverInfo": {"name": "loopal", "title": "loopal_cluster", "version": __version__},
+                "serverInfo": {"name": MCP_SERVER, "title": "loopal_cluster", "version": __version__},
                 "instructions": INSTRUCTIONS,
             },
         )

@@ -14,14 +14,12 @@ from loopal_cluster.outcomes import Done, Failed, Outcome, reason_of
 from loopal_cluster.runtime.client import AgentHandle
 from loopal_cluster.tools.arguments import argument, blame
 from loopal_cluster.tools.placement import choose_hub
-from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
+from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult
 
 __all__ = ["Agent", "CancelAgent", "WaitAgent"]
 
 CANCEL_TIMEOUT = 5.0
 """Seconds that a cancelled call waits for its agent to be gone; it has been told all the same."""
-LONGEST_WAIT = 600.0
-"""Seconds; the base dialect's bound for one wait."""
 ANSWER_TIME = 1.0
 """Seconds before the end of a bounded call at which a wait ends, so that the answer is there in time."""
 

@@ -10,7 +10,7 @@ from loopal_cluster.errors import HubNotConnected, NotInCluster
 from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.arguments import argument
-from loopal_cluster.tools.placement import all_hubs
+from loopal_cluster.tools.placement import lone_hub
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
 
 __all__ = ["ListAgents", "ListHubs"]
@@ -39,7 +39,7 @@ class ListHubs(Tool):
         try:
             hubs = await client.list_hubs()
         except NotInCluster:
-            return _alone((await all_hubs(client))[0], context.address)
+            return _alone(await lone_hub(client), context.address)
         own = status.uplink.hub_name if status.uplink else status.hub
         lines = [_hub_line(hub, own) for hub in hubs]
         heading = f"Connected to MetaHub as '{own}'" if own else "Connected to MetaHub"

@@ -11,7 +11,7 @@ from loopal_cluster.errors import ClusterError, NotInCluster
 from loopal_cluster.messages import HubInfo
 from loopal_cluster.runtime.client import ClusterClient
 
-__all__ = ["NoHubFits", "all_hubs", "choose_hub"]
+__all__ = ["NoHubFits", "all_hubs", "choose_hub", "lone_hub"]
 
 
 class NoHubFits(ClusterError):
@@ -23,15 +23,19 @@ async def all_hubs(client: ClusterClient) -> tuple[HubInfo, ...]:
     try:
         return await client.list_hubs()
     except NotInCluster:
-        status = await client.status()
-        alone = HubInfo(
-            name=status.hub or "hub",
-            status="Connected",
-            agent_count=status.agent_count,
-            capabilities=status.capabilities,
-            agent_types=status.agent_types,
-        )
-        return (alone,)
+        return (await lone_hub(client),)
+
+
+async def lone_hub(client: ClusterClient) -> HubInfo:
+    """The hub that we are connected to, as a cluster would list it."""
+    status = await client.status()
+    return HubInfo(
+        name=status.hub or "hub",
+        status="Connected",
+        agent_count=status.agent_count,
+        capabilities=status.capabilities,
+        agent_types=status.agent_types,
+    )
 
 
 async def choose_hub(client: ClusterClient, labels: str, agent_type: str | None) -> str:

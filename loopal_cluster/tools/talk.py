@@ -8,12 +8,9 @@ from attrs import frozen
 
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.mailbox import Letter, NotWaiting
-from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
+from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult
 
 __all__ = ["Inbox", "SendMessage"]
-
-LONGEST_READ = 600.0
-"""Seconds; as for ``WaitAgent``."""
 
 
 @frozen
@@ -74,7 +71,7 @@ class Inbox(Tool):
         "If there is no message: how long to wait for one, in seconds. A call may return earlier.",
         default=0.0,
         minimum=0.0,
-        maximum=LONGEST_READ,
+        maximum=LONGEST_WAIT,
     )
 
     async def run(self, context: ToolContext) -> ToolResult:

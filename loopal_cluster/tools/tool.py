@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import trio
 from attrs import Factory, frozen
@@ -17,7 +17,10 @@ from attrs import Factory, frozen
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 
-__all__ = ["PermissionLevel", "Tool", "ToolContext", "ToolResult"]
+__all__ = ["LONGEST_WAIT", "PermissionLevel", "Tool", "ToolContext", "ToolResult"]
+
+LONGEST_WAIT: Final = 600.0
+"""Seconds that a model may wait for something in one call; the base dialect's bound."""
 
 
 class PermissionLevel(enum.Enum):

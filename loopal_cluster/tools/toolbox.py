@@ -19,7 +19,7 @@ from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.talk import Inbox, SendMessage
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
 
-__all__ = ["TOOLS", "Toolbox"]
+__all__ = ["MCP_SERVER", "TOOLS", "Toolbox"]
 
 TOOLS: Final[tuple[type[Tool], ...]] = (
     ListHubs,
@@ -31,6 +31,9 @@ TOOLS: Final[tuple[type[Tool], ...]] = (
     Inbox,
 )
 """The tools of a cluster."""
+
+MCP_SERVER: Final = "loopal"
+"""What our MCP server is called; agents make it a part of our tools' names."""
 
 LATENESS: Final = 5.0
 """Seconds after its time limit at which a call is given up: what waits has returned by then, and says more."""

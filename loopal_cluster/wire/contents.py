@@ -5,7 +5,7 @@ For those at the edges: agents and user interfaces.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from cattrs import BaseValidationError
@@ -17,7 +17,14 @@ from loopal_cluster.payloads import Payload
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault
 
-__all__ = ["dump", "dumps", "loads", "payload", "user_content"]
+__all__ = ["DEPTH", "TooDeep", "dump", "dumps", "loads", "parse", "payload", "user_content"]
+
+DEPTH: Final = 100
+"""Lists and objects in each other. Python gives up somewhere above 300 of them, depending on where it is called."""
+
+
+class TooDeep(ProtocolError):
+    """JSON that is nested so deeply that it could not be written again."""
 
 
 def _plain(value: Any) -> str:
@@ -63,6 +70,33 @@ def loads(opaque: Opaque) -> Any:
         return msgspec.json.decode(opaque.json)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"unreadable JSON: {error}") from error
+
+
+def parse(text: bytes) -> Any:
+    """What a stranger has written, as plain Python that can be written again.
+
+    Raises:
+        TooDeep: it is nested more than ``DEPTH`` times.
+        ProtocolError: it is no JSON.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except RecursionError:
+        raise TooDeep(f"JSON that is nested more than {DEPTH} times") from None
+    except ValueError as error:
+        raise ProtocolError(f"unreadable JSON: {error}") from None
+    # Nearly everything is known to be shallow without looking.
+    if text.count(b"[") + text.count(b"{") > DEPTH and _depth(value) > DEPTH:
+        raise TooDeep(f"JSON that is nested more than {DEPTH} times")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def dumps(value: Any) -> Opaque:

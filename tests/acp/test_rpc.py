@@ -108,7 +108,7 @@ async def test_half_of_a_character_does_not_cost_the_message(autojump_clock):
         await hand.raw('{"jsonrpc":"2.0","id":7,"method":"echo","params":"b\\ud83d"}\n')
 
         assert (await hand.read())["result"] == "b?"
-        assert ours.heard[0] == ("say", "a\ud83d")
+        assert ours.heard[0] == ("say", "a?")
 
 
 async def test_a_request_is_refused_in_the_words_of_its_handler(autojump_clock):
@@ -210,6 +210,66 @@ async def test_a_report_that_is_too_long_is_passed_over(autojump_clock):
 
         assert await answer.wait() == "still here"
         assert ours.heard == []
+
+
+async def test_what_is_nested_too_deeply_is_treated_as_too_long(autojump_clock):
+    deep = "[" * 500 + "]" * 500
+    async with talk() as (peer, hand, ours):
+        answer = peer.ask("a", {})
+        await hand.raw(f'{{"jsonrpc":"2.0","method":"session/update","params":{deep}}}\n')
+        await hand.write(id=1, result="still here")
+        assert await answer.wait() == "still here"
+
+        answer = peer.ask("b", {})
+        await hand.raw(f'{{"jsonrpc":"2.0","id":2,"result":{deep}}}\n')
+        with pytest.raises(PeerGone, match="nested more than 100 times"):
+            await answer.wait()
+
+    assert ours.heard == []
+
+
+class SlowPipe(trio.abc.SendStream):
+    """It is full for a while."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.sleep(rpc.FLUSH_TIMEOUT / 2)
+        self.taken += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+
+async def test_what_is_being_sent_at_the_end_is_sent_whole(autojump_clock):
+    ours, pipe = Ours(), SlowPipe()
+    _, quiet = trio.testing.memory_stream_one_way_pair()
+    async with open_peer(quiet, pipe, ours.on_request, ours.on_notification) as peer:
+        peer.notify("bye", {})
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert json.loads(pipe.taken)["method"] == "bye"
+
+
+async def test_one_who_has_closed_its_input_is_still_read_to_the_end(autojump_clock):
+    ours, text = Ours(), "z" * 100_000
+    there_out, here_in = trio.testing.memory_stream_one_way_pair()
+    here_out, there_in = trio.testing.memory_stream_one_way_pair()
+    await there_in.aclose()
+    async with open_peer(here_in, here_out, ours.on_request, ours.on_notification) as peer:
+        for number in range(30):
+            line = json.dumps({"jsonrpc": "2.0", "id": number, "method": "echo", "params": text})
+            await there_out.send_all(f"{line}\n".encode())
+        await there_out.aclose()
+
+        await peer.closed.wait()
+        await peer.flush()
+
+    assert len(ours.heard) == 30
 
 
 async def test_an_answer_to_nothing_is_no_fault(autojump_clock):

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from loopal_cluster import Address, InvalidRequest, Overloaded, ProtocolError
+from loopal_cluster import Address, InvalidRequest, Overloaded
 from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
 from loopal_cluster.messages import AgentSource, Envelope, HumanSource, Opaque, Source, UserContent
 from loopal_cluster.outcomes import Cancelled, Done, Failed
@@ -99,7 +99,7 @@ def test_what_is_removed_is_not_read_and_makes_room():
 def test_what_cannot_be_read_is_not_taken():
     inbox = Inbox(1)
 
-    with pytest.raises(ProtocolError):
+    with pytest.raises(InvalidRequest):
         inbox.put(envelope(content=Opaque(b'{"text":5}')))
 
     assert inbox.get_nowait() is None

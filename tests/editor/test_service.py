@@ -6,18 +6,12 @@ import pytest
 import trio
 
 from loopal_cluster import Cancelled, ConnectionLost, NoOperator
-from loopal_cluster.acp.rpc import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    PeerGone,
-    Refused,
-)
+from loopal_cluster.acp.rpc import PeerGone, Refused
 from loopal_cluster.editor.service import Editor
 from loopal_cluster.messages import Permission
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.wire.contents import dumps
+from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 
 from .desk import AGENTS, open_desk
 

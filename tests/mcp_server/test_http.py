@@ -10,13 +10,14 @@ from typing import Any
 import h11
 import pytest
 import trio
+import trio.testing
 from attrs import define, field
 
 from loopal_cluster import Client, Hub, open_hub
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.mcp_server.guests import VISITS
-from loopal_cluster.mcp_server.http import BODY_BYTES
+from loopal_cluster.mcp_server.http import BODY_BYTES, STRANGER_TIMEOUT, serve_http
 from loopal_cluster.mcp_server.session import CALLS
 from loopal_cluster.tools import Mailbox, Toolbox
 
@@ -210,6 +211,14 @@ async def test_a_caller_without_a_token_is_told_which_kind(client):
     assert response.headers["www-authenticate"].startswith("Bearer")
 
 
+async def test_a_question_for_the_head_alone_is_refused_without_a_body(house, client):
+    response = await client.request(b"", method="HEAD", authorization=None, host="elsewhere")
+
+    assert (response.status, response.body) == (403, b"")
+    async with house.connect() as other:
+        assert (await other.request()).status == 200
+
+
 async def test_localhost_and_its_own_pages_may_ask(house, client):
     port = house.address.rpartition(":")[2]
 
@@ -245,6 +254,49 @@ async def test_a_caller_that_leaves_at_any_time_harms_nobody(house):
 
     async with house.connect() as client:
         assert (await client.request()).status == 200
+
+
+async def test_a_stranger_who_says_nothing_is_soon_sent_away(autojump_clock):
+    begun_at = trio.current_time()
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    await serve_http(ours, {}.get, frozenset())
+
+    assert trio.current_time() - begun_at == STRANGER_TIMEOUT
+    assert await theirs.receive_some() == b""
+
+
+async def test_more_connections_than_there_may_be_are_closed_at_once():
+    async with open_hub("solo") as hub, hub.open_client() as client, open_door(connections=2) as door:
+        with door.open_entry(agent(client), http=True) as entry:
+            house = House(hub, entry)
+            async with house.connect() as one, house.connect() as two:
+                assert (await one.request()).status == (await two.request()).status == 200
+                async with house.connect() as three:
+                    assert await three.stream.receive_some() == b""
+                assert (await one.request()).status == 200
+
+            while not await is_served(house):  # until it has seen that they are gone
+                await trio.lowlevel.checkpoint()
+
+
+async def is_served(house: House) -> bool:
+    """Whether another connection is let in."""
+    try:
+        async with house.connect() as client:
+            return (await client.request()).status == 200
+    except (trio.BrokenResourceError, h11.RemoteProtocolError):
+        return False
+
+
+async def test_a_caller_who_does_not_take_its_answer_is_given_up(autojump_clock):
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_http, ours, {}.get, frozenset())
+        await theirs.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    with pytest.raises(trio.BrokenResourceError):
+        await theirs.send_all(b"x")
 
 
 # Withdrawing.

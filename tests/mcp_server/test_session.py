@@ -102,6 +102,11 @@ def test_another_method_does_not_exist(session, method):
         ("nonsense", -32700, None),
         ('{"id": 1e999}', -32700, None),
         ("[" * 100_000, -32700, None),
+        (
+            '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":%s}}' % ("[" * 500 + "]" * 500),
+            -32700,
+            None,
+        ),
         ("7", -32600, None),
         ("null", -32600, None),
         ("{}", -32600, None),

@@ -13,18 +13,7 @@ from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import Toolbox, ToolResult
 from loopal_cluster.tools.mailbox import LETTERS, LETTERS_LENGTH
 
-
-async def shout(ctx: AgentContext, prompt: str) -> str:
-    return f"{prompt.upper()} on {ctx.hub}"
-
-
-async def fail(ctx: AgentContext, prompt: str) -> str:
-    raise ValueError(prompt)
-
-
-async def linger(ctx: AgentContext, prompt: str) -> str:
-    await trio.sleep(float(prompt or 1000))
-    return "lingered"
+from .agents import fail, linger, shout
 
 
 class Model:

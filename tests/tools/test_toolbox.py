@@ -15,18 +15,7 @@ from loopal_cluster.messages import Permission, SpawnAgent, SpawnSpec
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import TOOLS, Mailbox, Toolbox, ToolResult
 
-
-async def shout(ctx: AgentContext, prompt: str) -> str:
-    return f"{prompt.upper()} on {ctx.hub}"
-
-
-async def fail(ctx: AgentContext, prompt: str) -> str:
-    raise ValueError(prompt)
-
-
-async def linger(ctx: AgentContext, prompt: str) -> str:
-    await trio.sleep(float(prompt or 1000))
-    return "lingered"
+from .agents import fail, linger, shout
 
 
 async def listen(ctx: AgentContext, prompt: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from loopal_cluster.frames import Failure, Notification, Rejected, Request, Resp
 from loopal_cluster.outcomes import Done
 from loopal_cluster.payloads import MessageRouted
 from loopal_cluster.wire.codec import decode, decode_result, encode
-from loopal_cluster.wire.contents import dumps, loads, payload, user_content
+from loopal_cluster.wire.contents import DEPTH, TooDeep, dumps, loads, parse, payload, user_content
 from loopal_cluster.wire.hooks import preview
 
 
@@ -269,3 +269,25 @@ def test_a_completion_is_recognised_by_its_wrapper(text: str, found: tuple[str, 
 @given(st.text())
 def test_a_wrapped_result_is_unwrapped_whole(output: str) -> None:
     assert unwrap_result(wrap_result("w", output)) == ("w", output)
+
+
+# What strangers write.
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":[', b"]}")])
+def test_what_is_not_nested_too_deeply_can_be_written_again(opens: bytes, closes: bytes) -> None:
+    levels = DEPTH // opens.count(b"[") // (1 + opens.count(b"{"))
+
+    assert dumps(parse(opens * levels + closes * levels)).json == opens * levels + closes * levels
+    with pytest.raises(TooDeep):
+        parse(opens * (levels + 1) + closes * (levels + 1))
+
+
+def test_what_is_wide_is_not_deep() -> None:
+    assert len(parse(b"[" + b"[]," * 10_000 + b"[]]")) == 10_001
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"no", b"1e999", b"\xff"])
+def test_what_is_no_json_is_a_fault_of_its_writer(text: bytes) -> None:
+    with pytest.raises(ProtocolError, match="unreadable JSON"):
+        parse(text)
