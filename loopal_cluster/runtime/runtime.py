@@ -34,7 +34,8 @@ from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.wire.codec import decode_result, opened
+from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.one_pass import opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 

@@ -30,7 +30,8 @@ from loopal_cluster.messages import (
     Relayed,
 )
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.wire.codec import decode, decode_sealed, encode, opened
+from loopal_cluster.wire.codec import decode, decode_sealed, encode
+from loopal_cluster.wire.one_pass import opened
 from tests.core.builders import attach, join, join_base, open_meta
 
 HUBS = ("a", "b", "c")
