@@ -39,7 +39,7 @@ class Response:
 
     id: int
     result: Any
-    """The result record of the request's message, or ``Opaque`` where it has not been read."""
+    """The result record of the request's message, or ``Opaque`` where it has not been read (``OK`` always is)."""
 
 
 @record

@@ -160,7 +160,7 @@ class MetaRequests:
                 self._deliver(origin, DeliverAsk, message.envelope, hub, now)
             case MetaSpawn(spec):
                 self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
-                parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
+                parent = None if spec.parent is None else stamped(spec.parent, hub.name)
                 self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
                 self._directory.update(hub.name, message, now)
@@ -260,8 +260,7 @@ class MetaRequests:
         now: float,
     ) -> None:
         target = envelope.target
-        if envelope.asked_ms is not None:
-            self._check_was_there(target, envelope.asked_ms, sender)
+        self._check_was_there(target, envelope.asked_ms, sender)
         self._pass_on(origin, target, method(forwarded(envelope, sender.name)), sender.name, now)
 
     def _pass_on(
@@ -303,8 +302,6 @@ class MetaRequests:
     def _time_for(self, message: Message[Any]) -> float:
         timeouts = self._settings.timeouts
         match message:
-            case DeliverEnvelope():
-                return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
             case DeliverAsk(envelope):
@@ -567,7 +564,7 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     """
     source = envelope.source
     if hub is not None and isinstance(source, AgentSource):
-        source = AgentSource(qualified(source.name, hub))
+        source = AgentSource(stamped(source.name, hub))
     # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
     return Envelope(
         envelope.id,
@@ -582,6 +579,6 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
 
 
 @lru_cache(maxsize=4096)
-def qualified(agent: str, hub: str) -> str:
-    """The sender as others can answer it: an agent's own name, on the hub it is really on."""
+def stamped(agent: str, hub: str) -> str:
+    """An agent that a hub speaks for, as others can answer it: on that hub, whatever hub it says it is on."""
     return f"{hub}/{agent.rpartition('/')[2]}"
