@@ -159,7 +159,8 @@ class MetaRequests:
             case MetaAsk():
                 self._deliver(origin, DeliverAsk, message.envelope, hub, now)
             case MetaSpawn(spec):
-                self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
+                if spec.asked_ms is not None:
+                    self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
                 parent = None if spec.parent is None else stamped(spec.parent, hub.name)
                 self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
@@ -229,7 +230,7 @@ class MetaRequests:
             case _:
                 raise unknown(message)
 
-    def _check_was_there(self, target: Address, asked_ms: int | None, asker: HubRecord) -> None:
+    def _check_was_there(self, target: Address, asked_ms: int, asker: HubRecord) -> None:
         """Let a repetition pass only to who was there when it was first asked, and so knows whether it was done.
 
         If nobody is there now, that is for others to say.
@@ -237,8 +238,6 @@ class MetaRequests:
         Raises:
             Refused: the hub has been started anew since, or the name is another agent's.
         """
-        if asked_ms is None:
-            return
         if target.hub is None:
             hubs = [hub for hub in self._directory.hubs_of(target.agent) if hub != asker.name]
             since = [self._directory.since(target.agent, hub) for hub in hubs]
@@ -260,7 +259,8 @@ class MetaRequests:
         now: float,
     ) -> None:
         target = envelope.target
-        self._check_was_there(target, envelope.asked_ms, sender)
+        if envelope.asked_ms is not None:
+            self._check_was_there(target, envelope.asked_ms, sender)
         self._pass_on(origin, target, method(forwarded(envelope, sender.name)), sender.name, now)
 
     def _pass_on(
@@ -302,6 +302,8 @@ class MetaRequests:
     def _time_for(self, message: Message[Any]) -> float:
         timeouts = self._settings.timeouts
         match message:
+            case DeliverEnvelope():  # nearly always, so it does not wait for the others
+                return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
             case DeliverAsk(envelope):
