@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-__all__ = ["evolve", "record"]
+__all__ = ["evolve", "field_names", "record"]
 
 R = TypeVar("R")
 
@@ -26,9 +26,11 @@ else:
     def evolve(record: R, **changes: Any) -> R:
         """Make a record that differs in some fields, as ``attrs.evolve`` does, in half of its time."""
         cls = type(record)
-        values = {name: getattr(record, name) for name in _fields(cls)}
+        values = {name: getattr(record, name) for name in field_names(cls)}
         return cls(**(values | changes))
 
-    @cache
-    def _fields(cls: type) -> tuple[str, ...]:
-        return tuple(field.name for field in attrs.fields(cls))
+
+@cache
+def field_names(cls: type[Any]) -> tuple[str, ...]:
+    """The names of a record's fields; of what is no record, none."""
+    return tuple(field.name for field in attrs.fields(cls)) if attrs.has(cls) else ()
