@@ -1,9 +1,9 @@
 """The lines that there are most of, read and written in one pass: messages between agents, and events.
 
 ``codec`` can do without this file: its way through ``hooks`` reads the same lines to the same frames and
-writes the same bytes, in three times as long, and steps over a large body three times instead of once. So
-whatever is unusual about a line, or wrong with it, is no business of ours: it is ``None`` here, and
-goes that way.
+writes the same bytes. It takes 14 us instead of 3 to read a message, and 6 instead of 3 for an event, and steps
+over a large body three times instead of once. So whatever is unusual about a line, or wrong with it, is no
+business of ours: it is ``None`` here, and goes that way.
 
 What only its reader will look at stays the bytes it came as; of a ``Letter``, that is nearly all of it.
 """
