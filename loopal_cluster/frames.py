@@ -39,7 +39,7 @@ class Response:
 
     id: int
     result: Any
-    """The result record of the request's message, or ``Opaque`` where it has not been read."""
+    """The result record of the request's message, or ``Opaque`` where it has not been read (``OK`` always is)."""
 
 
 @record
@@ -68,7 +68,7 @@ class Rejected:
 class Letter:
     """A request to deliver a message to an agent on another hub, of which only the outside has been read.
 
-    A MetaHub passes it on as it is. ``wire.codec.opened`` makes the ``Request`` of it that it is otherwise.
+    A MetaHub passes it on as it is. ``wire.one_pass.opened`` makes the ``Request`` of it that it is otherwise.
     """
 
     id: int

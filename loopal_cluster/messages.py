@@ -856,7 +856,10 @@ class MetaRoute(Message[Ok]):
 
 @record
 class Relayed(Message[Ok]):
-    """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came."""
+    """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came.
+
+    It is only ever sent: on the wire it is a ``DeliverEnvelope``, and that is how it is read.
+    """
 
     method: ClassVar = "agent/message"
     result: ClassVar = Ok
@@ -865,7 +868,9 @@ class Relayed(Message[Ok]):
     target: str
     """The agent's name on the receiving hub."""
     origin_hub: str
+    """The sender's hub."""
     inside: Any = field(repr=False)
+    """``Letter.inside``."""
 
 
 @record
@@ -1035,3 +1040,4 @@ METHODS: dict[str, type[Message[Any]]] = {
     for cls in list(globals().values())
     if isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Relayed)
 }
+"""What each method is read as."""

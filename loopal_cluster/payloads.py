@@ -8,13 +8,12 @@ record refuses it first.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from attrs import field, fields, has, validators
+from attrs import field, validators
 
 from loopal_cluster.messages import Opaque, UserContent
-from loopal_cluster.records import record
+from loopal_cluster.records import field_names, record
 
 __all__ = [
     "PAYLOADS",
@@ -394,9 +393,4 @@ def payload_bytes(payload: object) -> int:
     if isinstance(payload, tuple):
         return sum(map(payload_bytes, payload))
     cls: Any = type(payload)
-    return sum(payload_bytes(getattr(payload, name)) for name in _fields(cls))
-
-
-@cache
-def _fields(cls: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls)) if has(cls) else ()
+    return sum(payload_bytes(getattr(payload, name)) for name in field_names(cls))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-__all__ = ["evolve", "record"]
+__all__ = ["evolve", "field_names", "record"]
 
 R = TypeVar("R")
 
@@ -39,13 +39,13 @@ else:
     def evolve(record: R, **changes: Any) -> R:
         """Make a record that differs in some fields, as ``attrs.evolve`` does, in half of its time."""
         cls: Any = type(record)
-        values = {name: getattr(record, name) for name in _names(cls)}
+        values = {name: getattr(record, name) for name in field_names(cls)}
         return cls(**(values | changes))
 
 
 def _equals(self: Any, other: object) -> Any:
     cls: Any = type(self)
-    names = _names(cls)
+    names = field_names(cls)
     if type(other) is not type(self):
         return NotImplemented
     return all(getattr(self, name) == getattr(other, name) for name in names)
@@ -53,7 +53,7 @@ def _equals(self: Any, other: object) -> Any:
 
 def _hash(self: Any) -> int:
     cls: Any = type(self)
-    return hash((cls, *(getattr(self, name) for name in _names(cls))))
+    return hash((cls, *(getattr(self, name) for name in field_names(cls))))
 
 
 def _show(self: Any) -> str:
@@ -63,5 +63,6 @@ def _show(self: Any) -> str:
 
 
 @cache
-def _names(cls: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in attrs.fields(cls))
+def field_names(cls: Any) -> tuple[str, ...]:
+    """The names of a record's fields; of what is no record, none."""
+    return tuple(field.name for field in attrs.fields(cls)) if attrs.has(cls) else ()

@@ -151,10 +151,10 @@ class CallTable(Generic[N]):
 class _Deadlines(Generic[N]):
     """Calls by deadline, those of one deadline in the order of adding.
 
-    Settling a call costs nothing here. Nearly all are settled long before they are due, and calls of one step
-    have mostly one deadline: so there is a list for each, a call is appended, and what is no longer open is
-    skipped when its turn comes. So that no millions of those are kept (100,000 calls a second, 30 s), all
-    of them go when they may outnumber the open ones.
+    Unlike in a ``DeadlineQueue``, settling a call costs nothing here. Nearly all are settled long before they are
+    due, and calls of one step have mostly one deadline: so there is a list for each, a call is appended, and
+    what is no longer open is skipped when its turn comes. So that no millions of those are kept (100,000
+    calls a second, 30 s), all of them go when they may outnumber the open ones.
     """
 
     _calls: dict[float, list[Call[N]]] = Factory(dict)

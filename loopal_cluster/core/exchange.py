@@ -143,7 +143,7 @@ class Exchange(Generic[N]):
             self.refuse(origin, answer.code, answer.detail)
 
     def forward(self, origin: Origin, to: Peer, message: Message[Any], deadline: float) -> Send | None:
-        """Open a request and pass it on to another peer: ``take`` and ``call`` in one step, whose effect is returned.
+        """Pass a request on to another peer: ``take`` and ``call`` in one step, which returns its one effect.
 
         None: it is refused, or has to wait for a peer that is away; nothing was changed.
         """
@@ -156,19 +156,20 @@ class Exchange(Generic[N]):
             or self.calls.count(to) >= limits.calls_per_peer
         ):
             return None
-        then: Any = origin
+        then: Any = origin  # which is one of the ``N`` of both cores
         call = requests[origin.id] = self.calls.open(to, message, then, deadline)
         return Send(to, Request(call.id, message))
 
     def pass_back(self, peer: Peer, answer_id: int, method: type[Message[Any]]) -> Send | None:
-        """Settle a call that was made by ``forward`` and is answered with yes: answer who asked.
+        """Pass a yes back to who asked: ``take_answer`` and ``answer`` in one step, which returns its one effect.
 
-        None: it is not, or no longer, such a call; nothing was changed.
+        None: it does not answer a call of this ``method`` made by ``forward``, or nobody waits any more; nothing was
+        changed.
         """
         call = self.calls.find(peer, answer_id)
         if call is None or not isinstance(call.message, method) or peer not in self._requests:
             return None
-        origin: Any = call.then
+        origin: Any = call.then  # as ``forward`` made it
         if not self._close(origin):
             return None
         self.calls.settle(peer, answer_id)

@@ -159,8 +159,9 @@ class MetaRequests:
             case MetaAsk():
                 self._deliver(origin, DeliverAsk, message.envelope, hub, now)
             case MetaSpawn(spec):
-                self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
-                parent = None if spec.parent is None else f"{hub.name}/{spec.parent.rpartition('/')[2]}"
+                if spec.asked_ms is not None:
+                    self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
+                parent = None if spec.parent is None else stamped(spec.parent, hub.name)
                 self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
             case Announce():
                 self._directory.update(hub.name, message, now)
@@ -229,7 +230,7 @@ class MetaRequests:
             case _:
                 raise unknown(message)
 
-    def _check_was_there(self, target: Address, asked_ms: int | None, asker: HubRecord) -> None:
+    def _check_was_there(self, target: Address, asked_ms: int, asker: HubRecord) -> None:
         """Let a repetition pass only to who was there when it was first asked, and so knows whether it was done.
 
         If nobody is there now, that is for others to say.
@@ -237,8 +238,6 @@ class MetaRequests:
         Raises:
             Refused: the hub has been started anew since, or the name is another agent's.
         """
-        if asked_ms is None:
-            return
         if target.hub is None:
             hubs = [hub for hub in self._directory.hubs_of(target.agent) if hub != asker.name]
             since = [self._directory.since(target.agent, hub) for hub in hubs]
@@ -303,7 +302,7 @@ class MetaRequests:
     def _time_for(self, message: Message[Any]) -> float:
         timeouts = self._settings.timeouts
         match message:
-            case DeliverEnvelope():
+            case DeliverEnvelope():  # nearly always, so it does not wait for the others
                 return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
@@ -567,7 +566,7 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     """
     source = envelope.source
     if hub is not None and isinstance(source, AgentSource):
-        source = AgentSource(qualified(source.name, hub))
+        source = AgentSource(stamped(source.name, hub))
     # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
     return Envelope(
         envelope.id,
@@ -582,6 +581,6 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
 
 
 @lru_cache(maxsize=4096)
-def qualified(agent: str, hub: str) -> str:
-    """The sender as others can answer it: an agent's own name, on the hub it is really on."""
+def stamped(agent: str, hub: str) -> str:
+    """An agent that a hub speaks for, as others can answer it: on that hub, whatever hub it says it is on."""
     return f"{hub}/{agent.rpartition('/')[2]}"

@@ -65,11 +65,11 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
         """From now on, read no longer lines than this. Without lines there is nothing to do."""
 
     def leave_sealed(self) -> None:
-        """From now on, bring what a MetaHub need not read as ``Letter``. Without lines there is nothing to do."""
+        """From now on, bring as ``Letter`` what a MetaHub need not read. Without lines there is nothing to do."""
 
 
 class _Lines:
-    """What comes in: bytes to frames."""
+    """Bytes in, frames out."""
 
     def __init__(self, line_bytes: int) -> None:
         self._buffer = LineBuffer(line_bytes)
@@ -206,8 +206,8 @@ class StreamChannel(FrameChannel):
             await self._receiver.aclose()
 
 
-def _read(frame: Frame | Rejected) -> Frame | Rejected:
-    """What is passed on unread has to be read where no line is written."""
+def _as_received(frame: Frame | Rejected) -> Frame | Rejected:
+    """A frame as its receiver reads it, which is another one only where it was passed on unread."""
     if isinstance(frame, Request) and isinstance(frame.message, Relayed):
         return decode(encode(frame))
     return frame
@@ -248,7 +248,7 @@ class _RecordChannel(FrameChannel):
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         if not self._out.receiver_closed:
-            self._out.frames.extend(map(_read, frames))
+            self._out.frames.extend(map(_as_received, frames))
             self._out.arrived.unpark_all()
         return len(self._out.frames) < self._out.limit
 

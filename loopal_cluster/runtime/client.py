@@ -348,7 +348,7 @@ class Client(ClusterClient):
         self,
         caller: Caller,
         welcome: Welcome,
-        events: _Arrivals,
+        arrivals: _Arrivals,
         ambient: Ambient | None = None,
     ) -> None:
         super().__init__(caller, ambient)
@@ -356,7 +356,7 @@ class Client(ClusterClient):
         """What the other side is: ``kind``, ``hub``, ``cluster``."""
         self.closed = caller.closed
         """Set when the connection has ended."""
-        self._arrivals = events
+        self._arrivals = arrivals
 
     async def subscribe(self, since: int | None = None) -> EventStream:
         """Watch what happens from now on, and what is still kept of what came after ``since``."""

@@ -4,6 +4,9 @@
 runs. It is synchronous on purpose: with no checkpoint between deciding and queueing, no other task can
 see a core half-way, and no lock is needed. Two rules keep it true: ``_perform`` never dispatches, and a
 core that has asked for ``Disconnect`` treats that peer as gone, although ``PeerLost`` comes later.
+
+Frames come by another door, ``_on_frames``: all that a peer has sent at a time is one step, and what a MetaHub
+only passes on never becomes an event.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.wire.codec import decode_result, opened
+from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.one_pass import opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 
@@ -58,7 +62,7 @@ class Core(Protocol):
 
 
 class Relay(Protocol):
-    """The hot path of a ``MetaHubCore``; what it does not do in one step, ``handle`` does."""
+    """The hot path of a ``MetaHubCore``: one frame in, one out. Where it returns None, it is for ``handle``."""
 
     def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
         """Pass a letter on."""
@@ -132,7 +136,7 @@ class Runtime:
         self._end_step()
 
     def _end_step(self) -> None:
-        # Once for all the frames that a peer has sent at a time: a busy MetaHub has many of them.
+        """Once for all that happens at one time: only now the alarm, and those who wait in ``until``, are looked at."""
         deadline = self._core.next_deadline()
         if deadline is not None and deadline < self._alarm_at:
             self._alarm.deadline = self._alarm_at = deadline
@@ -207,37 +211,46 @@ class Runtime:
             self._mark_dirty(connection)
 
     def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> None:
-        """Bring a peer's frames to the core, each when what follows from those before has been done."""
-        peer, core, now = connection.peer, self._core, trio.current_time()
+        """Bring a peer's frames to the core, each when what follows from those before has been done.
+
+        Nearly all frames of a busy MetaHub are letters, and the news that one was delivered: those are passed
+        on here, if they can be, and everything else goes the long way.
+        """
+        peer, now = connection.peer, trio.current_time()
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
-        relay = None if self._transcript else self._relay  # what is logged goes the long way
+        relay = None if self._transcript else self._relay  # what is logged goes the long way, too
         for frame in frames:
+            passed_on = None
             if relay is not None:
-                passed = None
                 if isinstance(frame, Letter):
-                    passed = relay.forward(peer, frame, now)
+                    passed_on = relay.forward(peer, frame, now)
                 elif isinstance(frame, Response) and frame.result is OK:
-                    passed = relay.pass_back(peer, frame.id, now)
-                if passed is not None:
-                    self._perform(passed)
-                    continue
-            if isinstance(frame, Letter):
-                frame = opened(frame)
-            if isinstance(frame, Rejected):
-                self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
-                if frame.answer:
-                    self._queue(connection, frame)
-                continue
-            if isinstance(frame, Response):
-                # The call table knows what was asked, hence what the answer should look like.
-                call = core.exchange.calls.find(peer, frame.id)
-                if call is not None:  # else it has come too late, and the core counts it
-                    frame = decode_result(frame, expected_by_hub(call.message))
-            if self._transcript:
-                self._logger.debug("%d> %s", peer, brief(frame))
-            for effect in core.handle(FrameReceived(peer, frame), now):
-                self._perform(effect)
+                    passed_on = relay.pass_back(peer, frame.id, now)
+            if passed_on is not None:
+                self._perform(passed_on)
+            else:
+                self._on_frame(connection, frame, now)
         self._end_step()
+
+    def _on_frame(self, connection: Connection, frame: Inbound, now: float) -> None:
+        """The long way: a frame becomes an event."""
+        peer, core = connection.peer, self._core
+        if isinstance(frame, Rejected):
+            self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
+            if frame.answer:
+                self._queue(connection, frame)
+            return
+        if isinstance(frame, Letter):
+            frame = opened(frame)
+        elif isinstance(frame, Response):
+            # The call table knows what was asked, hence what the answer should look like.
+            call = core.exchange.calls.find(peer, frame.id)
+            if call is not None:  # else it has come too late, and the core counts it
+                frame = decode_result(frame, expected_by_hub(call.message))
+        if self._transcript:
+            self._logger.debug("%d> %s", peer, brief(frame))
+        for effect in core.handle(FrameReceived(peer, frame), now):
+            self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -3,57 +3,56 @@
 ``encode`` writes what Loopal would write, byte for byte, as long as our extensions have their
 defaults. ``decode`` never raises: what is not a message becomes ``Rejected``, which says what to
 answer, where Loopal would drop the line and leave its sender waiting. An answer's result stays
-unread until whoever asked knows what it asked for: ``decode_result``.
+unread, but for the usual ``{"ok":true}``, until whoever asked knows what it asked for: ``decode_result``.
 
 What is passed on is checked once, as a line: UTF-8, JSON syntax, depth. It is not checked for what
 only its reader can judge. A number that no double holds (``1e999``) and the second of two equal keys
 are passed on as they came; a reader of ours refuses the first and lets the last key win.
 
-Next door: shapes of records in ``hooks``, lines in ``framing``, broken lines in ``faults``, and in
-``contents`` what hubs do not read.
+Next door: shapes of records in ``hooks``, the lines that there are most of in ``one_pass``, lines as such in
+``framing``, broken ones in ``faults``, and in ``contents`` what hubs do not read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import attrs
 import msgspec
 from cattrs import BaseValidationError
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
-from loopal_cluster.address import Address
 from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.messages import (
     METHODS,
     OK,
-    AgentEvent,
     AgentSource,
-    Ask,
     ClusterEvent,
-    DeliverAsk,
     DeliverEnvelope,
-    Envelope,
     Message,
-    MetaAsk,
-    MetaRoute,
     Ok,
     Opaque,
     Relayed,
-    Route,
     UserContent,
 )
-from loopal_cluster.wire.contents import dump, dumps
+from loopal_cluster.wire.contents import dump
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
 from loopal_cluster.wire.hooks import CONVERTER
-from loopal_cluster.wire.strict import fault, within
+from loopal_cluster.wire.one_pass import (
+    ENVELOPES,
+    opened,
+    read_event,
+    read_message,
+    write_envelope,
+    write_event,
+    write_relayed,
+)
+from loopal_cluster.wire.strict import Int64, fault, within
 
-__all__ = ["decode", "decode_result", "decode_sealed", "encode", "opened"]
+__all__ = ["decode", "decode_result", "decode_sealed", "encode"]
 
 # The numbers of JSON-RPC 2.0, section 5.1. Loopal uses the first for nearly everything, so it is
 # ``error.data.kind`` that tells; where the number tells all, there is no ``data``, as in Loopal.
@@ -64,10 +63,8 @@ _PLAIN: Final = frozenset({*_NUMBERS, ErrorCode.REFUSED})
 
 _METHOD_JSON: Final = {method: b'"%b"' % method.encode() for method in METHODS}
 _OK_JSON: Final = b'{"ok":true}'
-_ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
-_ENVELOPE_METHODS: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {
-    cls.method: cls for cls in _ENVELOPES
-}
+_OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
+"""As ``encode`` writes it. Every second line of a busy MetaHub is one."""
 
 
 # Encoding.
@@ -92,11 +89,11 @@ def encode(frame: Frame | Rejected) -> bytes:
 
 def _encode_params(message: Message[Any]) -> bytes:
     if isinstance(message, Relayed):
-        return _encode_relayed(message)
+        return write_relayed(message)
     if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
-        return _encode_event(message, message.payload)
-    if isinstance(message, _ENVELOPES):
-        return _encode_envelope(message.envelope)
+        return write_event(message, message.payload)
+    if isinstance(message, ENVELOPES) and isinstance(source := message.envelope.source, AgentSource):
+        return write_envelope(message.envelope, source)
     return dump(CONVERTER.unstructure(message))
 
 
@@ -120,14 +117,13 @@ def _encode_error(frame: Failure | Rejected) -> bytes:
 
 # Decoding.
 
-_Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _ABSENT: Final = Raw()
 
 
 class _Line(Struct, frozen=True):
     """The keys of a line that count. The others, ``jsonrpc`` included, are never looked at."""
 
-    id: _Id | None = None
+    id: Int64 | None = None
     method: str | None = None
     params: Raw = Raw(b"null")
     result: Raw = _ABSENT
@@ -175,9 +171,10 @@ def decode_sealed(line: bytes) -> Frame | Rejected | Letter:
     try:
         if not line.isascii():
             line.decode()  # msgspec does not look inside the strings that it leaves raw
-        if line.find(b'"content":', 0, 128) > 0 and (often := _decode_envelope(line)) is not None:
-            return often
-        if line.find(b'"agent/event"', 0, 64) > 0 and (event := _decode_event(line)) is not None:
+        # In what we write, they are never further from the start; whoever writes them elsewhere goes the long way.
+        if line.find(b'"content":', 0, 128) > 0 and (message := read_message(line)) is not None:
+            return message
+        if line.find(b'"agent/event"', 0, 64) > 0 and (event := read_event(line)) is not None:
             return event
         frame = _classify(_read_line(line))
         check_depth(line)
@@ -267,164 +264,6 @@ def _reject_shape(line: bytes, error: msgspec.ValidationError) -> Frame | Reject
         return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=head.id is not None)
     is_answer = head.result != _ABSENT or head.error != _ABSENT
     return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=not is_answer)
-
-
-# Messages between agents, and the answer to them: the kinds of line that are worth a faster way.
-
-_OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
-
-
-class _Agent(Struct, frozen=True, forbid_unknown_fields=True):
-    Agent: str
-
-
-class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``messages.Envelope`` from an agent, its keys in ascending order, as they are written."""
-
-    asked_ms: int | None = None
-    content: Raw
-    extend: bool = False
-    id: str
-    origin_hub: str | None = None
-    source: _Agent
-    target: str
-    timeout_ms: _Id | None = None
-    timestamp: str
-
-
-class _EnvelopeLine(Struct, frozen=True):
-    method: Literal["agent/ask", "agent/message", "hub/ask", "hub/route", "meta/ask", "meta/route"]
-    params: _Envelope
-    id: _Id | None = None
-
-
-_read_envelope_line = msgspec.json.Decoder(_EnvelopeLine).decode
-# The same few addresses come again and again. Faulty ones are not kept, so the cache is small.
-_address = lru_cache(maxsize=4096)(Address.parse)
-_agent = lru_cache(maxsize=4096)(AgentSource)
-_dump_envelope = msgspec.json.Encoder().encode
-
-
-def _decode_envelope(line: bytes) -> Frame | Letter | None:
-    """Read a message between agents in one pass; None if it is anything else, or has a fault.
-
-    The long way reads the same lines to the same frames, in three times as long, and steps over a large body
-    three times instead of once.
-    """
-    try:
-        head = _read_envelope_line(line)
-        params = head.params
-        target = _address(params.target)
-    except ValueError:
-        return None
-    if len(params.content) > 2 * MAX_DEPTH - 4:  # all else is flat, and two levels deep
-        check_depth(line)
-    if (
-        head.method == "meta/route"
-        and head.id is not None
-        and target.hub is not None
-        and params.asked_ms is None
-    ):
-        return Letter(head.id, target, params.source.Agent, params)
-    message = _ENVELOPE_METHODS[head.method](_envelope(params, target))
-    return Notification(message) if head.id is None else Request(head.id, message)
-
-
-def opened(letter: Letter) -> Request:
-    """A letter as everybody but a MetaHub reads it."""
-    return Request(letter.id, MetaRoute(_envelope(letter.inside, letter.target)))
-
-
-def _envelope(params: _Envelope, target: Address) -> Envelope:
-    return Envelope(
-        params.id,
-        _agent(params.source.Agent),
-        target,
-        Opaque(bytes(params.content)),
-        params.timestamp,
-        params.origin_hub,
-        params.timeout_ms,
-        params.extend,
-        params.asked_ms,
-    )
-
-
-def _encode_relayed(message: Relayed) -> bytes:
-    inside: _Envelope = message.inside
-    return _dump_envelope(
-        _Envelope(
-            content=inside.content,
-            extend=inside.extend,
-            id=inside.id,
-            origin_hub=message.origin_hub,
-            source=_Agent(message.source),
-            target=message.target,
-            timeout_ms=inside.timeout_ms,
-            timestamp=inside.timestamp,
-        )
-    )
-
-
-def _encode_envelope(envelope: Envelope) -> bytes:
-    if not isinstance(envelope.source, AgentSource):
-        return dump(CONVERTER.unstructure(envelope))
-    content = envelope.content
-    return _dump_envelope(
-        _Envelope(
-            asked_ms=envelope.asked_ms,
-            content=Raw(content.json if isinstance(content, Opaque) else dumps(content).json),
-            extend=envelope.extend,
-            id=envelope.id,
-            origin_hub=envelope.origin_hub,
-            source=_Agent(envelope.source.name),
-            target=str(envelope.target),
-            timeout_ms=envelope.timeout_ms,
-            timestamp=envelope.timestamp,
-        )
-    )
-
-
-# Events: a busy agent has many, and a MetaHub has those of all.
-
-
-class _Event(Struct, frozen=True):
-    agent_name: str | None
-    payload: Raw
-
-
-class _EventLine(Struct, frozen=True):
-    method: Literal["agent/event"]
-    params: _Event
-    id: None = None
-
-
-class _ClusterEvent(Struct, frozen=True):
-    """``messages.ClusterEvent``, its keys in ascending order, as they are written."""
-
-    agent: str | None
-    at: float
-    hub: str | None
-    payload: Raw
-    seq: int
-
-
-_read_event_line = msgspec.json.Decoder(_EventLine).decode
-_dump_event = msgspec.json.Encoder().encode
-
-
-def _decode_event(line: bytes) -> Frame | None:
-    """Read an agent's event in one pass; None if it is anything else, or has a fault."""
-    try:
-        event = _read_event_line(line).params
-    except ValueError:
-        return None
-    if len(event.payload) > 2 * MAX_DEPTH - 4:
-        check_depth(line)
-    return Notification(AgentEvent(event.agent_name, Opaque(bytes(event.payload))))
-
-
-def _encode_event(event: ClusterEvent, payload: Opaque) -> bytes:
-    return _dump_event(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
 
 
 # Answers.

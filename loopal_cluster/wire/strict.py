@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from types import GenericAlias, NoneType
-from typing import Any, Final, Union, get_args
+from typing import Annotated, Any, Final, Union, get_args
 
 import attrs
 import msgspec
@@ -24,13 +24,14 @@ from cattrs import (
     IterableValidationError,
     IterableValidationNote,
 )
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from loopal_cluster.address import Address
 from loopal_cluster.messages import Opaque, Role
 
 __all__ = [
     "Hook",
+    "Int64",
     "fault",
     "is_null",
     "json_key",
@@ -45,7 +46,9 @@ __all__ = [
 
 Hook = Callable[[Any, Any], Any]
 
-INT64: Final = range(-(2**63), 2**63)
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""The longest integer there is on the wire. A longer one is legal JSON, but would overflow in a core's first division."""
+_INT64: Final = range(-(2**63), 2**63)
 
 _loads = msgspec.json.Decoder(Any).decode
 _object_of = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -142,8 +145,7 @@ def _read_int(text: Raw, _: Any) -> int:
     value = _loads(text)
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong("int", value)
-    # A longer one is legal JSON, but would overflow in the core's first division.
-    if value not in INT64:
+    if value not in _INT64:
         raise ValueError("expected int, got one of more than 64 bits")
     return value
 
@@ -152,7 +154,7 @@ def _read_float(text: Raw, _: Any) -> float:
     value = _loads(text)
     if isinstance(value, float):
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and value in INT64:
+    if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
         return float(value)
     raise _wrong("float", value)
 

@@ -66,7 +66,7 @@ def test_settled_deadlines_leave_nothing_behind():
     for key in range(100_000):
         queue.set(key, 30.0 + key)
         queue.discard(key)
-        largest = max(largest, len(queue._instants))
+        largest = max(largest, len(queue._heap))
 
     assert largest < 100
     assert queue.next() == 1e9
@@ -78,5 +78,5 @@ def test_moving_one_deadline_again_and_again_keeps_one_entry_in_essence():
     for at in range(100_000):
         queue.set("heartbeat", float(at))
 
-    assert len(queue._instants) < 100
+    assert len(queue._heap) < 100
     assert queue.next() == 99_999.0

@@ -2,7 +2,7 @@
 
 Two MetaHubs are told the same: one has every message as a line makes it for everybody (``decode``) and decides
 with ``handle``; the other has it sealed (``decode_sealed``) and decides with ``forward`` and ``pass_back``
-where it can. What both send must be the same, line for line.
+where it can. What both send must be the same, line for line, and so must what they wait for, and until when.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from loopal_cluster.messages import (
     Relayed,
 )
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.wire.codec import decode, decode_sealed, encode, opened
+from loopal_cluster.wire.codec import decode, decode_sealed, encode
+from loopal_cluster.wire.one_pass import opened
 from tests.core.builders import attach, join, join_base, open_meta
 
 HUBS = ("a", "b", "c")
@@ -118,6 +119,7 @@ class Pair:
 
     def _same(self, plain: list[Effect], sealing: list[Effect]) -> list[tuple[Peer, bytes]]:
         assert lines(plain) == lines(sealing)
+        assert calls(self.plain) == calls(self.sealing)
         return lines(plain)
 
     def _sealed(self, hub: str, letter: Letter) -> list[Effect]:
@@ -135,6 +137,10 @@ class Pair:
 def core(driver: CoreDriver) -> MetaHubCore:
     assert isinstance(driver.core, MetaHubCore)
     return driver.core
+
+
+def calls(driver: CoreDriver) -> list[tuple[Peer, int, object, float]]:
+    return [(call.peer, call.id, call.then, call.deadline) for call in core(driver).exchange.calls]
 
 
 def lines(effects: list[Effect]) -> list[tuple[Peer, bytes]]:

@@ -36,7 +36,6 @@ from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import (
     OK,
-    AgentSource,
     CancelRequest,
     Decision,
     DeliverEnvelope,
@@ -235,7 +234,7 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
 
 @defect("true sender")
 def a_sender_that_is_not_qualified(patch):
-    patch.setattr(meta_requests, "qualified", lambda agent, hub: AgentSource(agent))
+    patch.setattr(meta_requests, "stamped", lambda agent, hub: agent)
 
 
 @defect("true sender")

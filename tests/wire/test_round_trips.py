@@ -17,7 +17,6 @@ from loopal_cluster.address import Address
 from loopal_cluster.frames import Notification, Request, Response
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, TimedOut
 from loopal_cluster.payloads import PAYLOADS, MessageRouted, ToolResult
-from loopal_cluster.wire import codec
 from loopal_cluster.wire.codec import decode, decode_result, encode
 from loopal_cluster.wire.contents import dumps, payload, user_content
 
@@ -125,24 +124,6 @@ def test_contents_survive_the_wire(content: m.UserContent) -> None:
 
 def envelope(source: m.Source) -> m.Envelope:
     return m.Envelope("id", source, Address("w", "h"), m.Opaque(b'{"text": "x"}'), "now", "hub-a")
-
-
-def test_the_fast_way_and_the_long_way_agree() -> None:
-    frame = Request(1, m.MetaRoute(envelope(m.AgentSource("a"))))
-    line = encode(frame)[:-1]
-
-    # The fast way is taken on sight of ``"content":``, which an escape hides.
-    slow = line.replace(b'"content"', b'"c\\u006fntent"')
-
-    assert decode(line) == frame
-    assert decode(slow) == frame
-    assert dumps(frame.message.envelope).json in line
-
-
-def test_the_fast_way_knows_every_field_of_an_envelope() -> None:
-    fields = [field.name for field in attrs.fields(m.Envelope)]
-
-    assert sorted(fields) == list(codec._Envelope.__struct_fields__)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def left_in(core: Any, *, peers: int, hubs: int) -> list[tuple[str, str]]:
     for name, table in containers(core):
         if isinstance(table, DeadlineQueue):
             keys = [key for key in table._due if type(key).__name__ not in TIMERS]
-            if len(table._instants) > 64 + 2 * len(table._due) + 1:
-                left.append((name, f"{len(table._instants)} instants for {len(table._due)} keys"))
+            if len(table._heap) > 64 + 2 * len(table._due) + 1:
+                left.append((name, f"{len(table._heap)} heap entries for {len(table._due)} keys"))
         else:
             keys = list(table)[_allowed(name, peers, hubs) :]
         if keys:

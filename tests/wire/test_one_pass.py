@@ -1,0 +1,118 @@
+"""The way in one pass and the long way are one, in what they read and in what they write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.json import encode as json
+
+from loopal_cluster import messages as m
+from loopal_cluster.address import Address
+from loopal_cluster.frames import Letter, Notification, Rejected, Request
+from loopal_cluster.wire import one_pass
+from loopal_cluster.wire.codec import decode, decode_sealed, encode
+from loopal_cluster.wire.contents import dumps
+from loopal_cluster.wire.faults import MAX_DEPTH
+
+PARAMS = {
+    "content": {"text": "x"},
+    "id": "e-1",
+    "source": {"Agent": "a"},
+    "target": "h/w",
+    "timestamp": "now",
+}
+ENVELOPE = m.Envelope("e-1", m.AgentSource("a"), Address("w", "h"), m.Opaque(b'{"text":"x"}'), "now")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def request(method: str = "meta/route", id_: Any = 7, **params: Any) -> bytes:
+    return json({"id": id_, "jsonrpc": "2.0", "method": method, "params": PARAMS | params})
+
+
+def the_long_way(line: bytes) -> Any:
+    """What decides for the other way is looked for at the start of a line."""
+    return decode(line.replace(b"{", b"{" + b" " * 128, 1))
+
+
+def test_a_message_is_read_in_one_pass() -> None:
+    assert decode(request()) == the_long_way(request()) == Request(7, m.MetaRoute(ENVELOPE))
+    assert isinstance(decode_sealed(request()), Letter)
+    assert not isinstance(decode_sealed(request().replace(b"{", b"{" + b" " * 128, 1)), Letter)
+
+
+@pytest.mark.parametrize("method", sorted(one_pass._BY_METHOD))
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"asked_ms": 5, "extend": True, "origin_hub": "a", "timeout_ms": 2**63 - 1},
+        {"asked_ms": None, "origin_hub": None, "timeout_ms": None},
+        {"asked_ms": 2**63},
+        {"timeout_ms": 2**63},
+        {"timeout_ms": "5"},
+        {"extend": None},
+        {"source": "Human"},
+        {"source": {"Agent": "a", "more": 1}},
+        {"source": {"Agent": 1}},
+        {"target": "a b"},
+        {"target": "w"},
+        {"content": None},
+        {"later": {"version": 2}},
+    ],
+    ids=str,
+)
+def test_both_ways_agree_on_a_message(method: str, params: dict[str, Any]) -> None:
+    line = request(method, **params)
+
+    assert decode(line) == the_long_way(line)
+
+
+@given(st.sampled_from([*PARAMS, "asked_ms", "extend", "origin_hub", "timeout_ms"]), JSON, JSON)
+def test_both_ways_agree_whatever_a_value_is(key: str, value: Any, id_: Any) -> None:
+    line = request(id_=id_, **{key: value})
+
+    assert decode(line) == the_long_way(line)
+
+
+@given(JSON, JSON)
+def test_both_ways_agree_on_an_event(name: Any, payload: Any) -> None:
+    event = {"agent_name": name, "payload": payload}
+    line = json({"jsonrpc": "2.0", "method": "agent/event", "params": event})
+
+    assert decode(line) == the_long_way(line)
+
+
+@pytest.mark.parametrize("deeper", [0, 1])
+def test_both_ways_agree_on_what_is_too_deep(deeper: int) -> None:
+    nested = b"[" * (MAX_DEPTH - 2 + deeper) + b"]" * (MAX_DEPTH - 2 + deeper)
+    message = request().replace(b'{"text":"x"}', nested)
+    event = b'{"jsonrpc":"2.0","method":"agent/event","params":{"agent_name":"a","payload":%b}}' % nested
+
+    for line in (message, event):
+        assert decode(line) == the_long_way(line)
+        assert isinstance(decode(line), Rejected) == bool(deeper)
+
+
+@pytest.mark.parametrize("source", [m.AgentSource("a"), m.HumanSource()], ids=str)
+def test_both_ways_write_a_message_alike(source: m.Source) -> None:
+    envelope = attrs.evolve(ENVELOPE, source=source, origin_hub="hub-a", timeout_ms=5, extend=True)
+
+    assert dumps(envelope).json in encode(Request(1, m.MetaRoute(envelope)))
+
+
+def test_both_ways_write_an_event_alike() -> None:
+    event = m.ClusterEvent(3, 1.5, "hub-a", "a", m.Opaque(b'"AgentIdle"'))
+
+    assert dumps(event).json in encode(Notification(event))
+
+
+def test_the_way_in_one_pass_knows_every_field() -> None:
+    for record, struct in ((m.Envelope, one_pass._Envelope), (m.ClusterEvent, one_pass._ClusterEvent)):
+        assert sorted(field.name for field in attrs.fields(record)) == list(struct.__struct_fields__)
