@@ -27,10 +27,10 @@ A core promises:
 * a bad frame from a peer changes nothing but the answer to that peer.
 
 A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass messages on.
-``forward`` and ``pass_back`` take one frame each, decide in one step, and return the one effect, or None: then
-nothing was changed, and it is for ``handle``, which decides the same. There a message is a ``Letter``, of which only the
-outside is read, and goes on as ``Relayed``; that is the one frame that its receiver reads as another
-one (``DeliverEnvelope``).
+``forward`` and ``pass_back`` take one frame each, decide in one step, and return the one effect. Or None: then
+nothing was changed but when the peer was last heard of, and the frame is for ``handle``, which would have decided
+the same. There a message is a ``Letter``, of which only the outside is read, and goes on as ``Relayed``; that is
+the one frame that its receiver reads as another one (``DeliverEnvelope``).
 
 What a core wants to do when an answer comes is a record, not a closure, so it prints, compares and
 can be purged. Records inside a core may be mutable; nobody changes those that cross any boundary

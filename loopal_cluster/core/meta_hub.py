@@ -149,13 +149,13 @@ class MetaHubCore:
         return self.exchange.drain()
 
     # The hot path: what a MetaHub does most, in a step each. ``handle`` decides the same from the same tables, and
-    # leaves the same in them (``tests/core/test_letters.py``). It takes 5 us there
-    # and back where ``handle`` takes 12, and to leave the letter sealed saves 2 of 4 to read its line.
+    # leaves the same in them (``tests/core/test_letters.py``). It takes 5 us there and back where ``handle`` takes
+    # 12, and to leave the letter sealed saves 2 of the 4 to read its line.
 
     def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
         """Pass a letter on to the hub that is named on it.
 
-        None: that takes more than a step, and nothing was changed. Open the letter and let ``handle`` see it.
+        None: that takes more than a step, and nothing was decided. Open the letter and let ``handle`` see it.
         """
         sender = self._plain_hub(peer, now)
         receiver = self.hubs.get(letter.target.hub or "")
@@ -173,7 +173,7 @@ class MetaHubCore:
         return self.exchange.pass_back(peer, answer_id, Relayed)
 
     def _plain_hub(self, peer: Peer, now: float) -> HubRecord | None:
-        """The hub that has just said something, if that does not change what we think of it."""
+        """The hub that says something, if that changes no more than when we last heard of it."""
         party = self._parties.get(peer)
         if not isinstance(party, HubParty) or party.record.health is not Health.ALIVE:
             return None
