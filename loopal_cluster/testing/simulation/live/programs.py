@@ -21,6 +21,7 @@ from loopal_cluster.messages import (
     Decision,
     Message,
     Permission,
+    Progress,
     Question,
     Role,
     SpawnAgent,
@@ -92,7 +93,7 @@ class Program(Caller):
         answer: Response | Failure
         with scope:
             try:
-                answer = Response(request_id, await self._ask_hub(message))
+                answer = Response(request_id, await self._ask_hub(message, request_id))
             except RemoteError as error:
                 answer = Failure(request_id, error.code, error.detail)
             except ConnectionLost as error:
@@ -102,9 +103,10 @@ class Program(Caller):
             if not self.world.over:
                 self._on_answer(answer)
 
-    async def _ask_hub(self, message: Message[Any]) -> Any:
+    async def _ask_hub(self, message: Message[Any], request_id: int) -> Any:
         if not isinstance(message, SpawnAgent):
-            return await self._client._caller.call(message)
+            progress = partial(self._on_notification, Progress(request_id))
+            return await self._client._caller.call(message, progress)
         spec = message.spec
         handle = await self._client.spawn(
             spec.agent_type,
