@@ -25,7 +25,7 @@ import msgspec
 from cattrs import BaseValidationError
 from msgspec import Meta, Raw, Struct
 
-from loopal_cluster.address import Address
+from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
@@ -301,6 +301,7 @@ class _EnvelopeLine(Struct, frozen=True):
 _read_envelope_line = msgspec.json.Decoder(_EnvelopeLine).decode
 # The same few addresses come again and again. Faulty ones are not kept, so the cache is small.
 _address = lru_cache(maxsize=4096)(Address.parse)
+# Names of senders are not checked, so only those that may be addresses are kept.
 _agent = lru_cache(maxsize=4096)(AgentSource)
 _dump_envelope = msgspec.json.Encoder().encode
 
@@ -336,9 +337,10 @@ def opened(letter: Letter) -> Request:
 
 
 def _envelope(params: _Envelope, target: Address) -> Envelope:
+    name = params.source.Agent
     return Envelope(
         params.id,
-        _agent(params.source.Agent),
+        _agent(name) if len(name) <= MAX_ADDRESS else AgentSource(name),
         target,
         Opaque(bytes(params.content)),
         params.timestamp,
