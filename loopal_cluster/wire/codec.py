@@ -310,7 +310,7 @@ def _decode_envelope(line: bytes) -> Frame | Letter | None:
     """Read a message between agents in one pass; None if it is anything else, or has a fault.
 
     The long way reads the same lines to the same frames, in three times as long, and steps over a large body
-    three times instead of once.
+    three times instead of once. Only it minds how deep a key is nested that nobody knows, and nobody passes on.
     """
     try:
         head = _read_envelope_line(line)
