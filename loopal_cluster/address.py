@@ -14,7 +14,10 @@ from attrs import field
 from loopal_cluster.errors import InvalidAddress
 from loopal_cluster.records import record
 
-__all__ = ["Address", "check_name", "sanitize_name"]
+__all__ = ["MAX_ADDRESS", "Address", "check_name", "sanitize_name"]
+
+MAX_ADDRESS = 64 + 1 + 64
+"""The characters of the longest address."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import settings
 
 LIMIT = 60.0
 """Seconds, real or virtual, that an async test may take; ``limit(seconds)`` sets another."""
 
+
+# How long an example takes says more about the neighbours than about us.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # The hundreds of programs that tests start would otherwise compile all of our modules, each for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

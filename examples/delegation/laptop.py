@@ -7,7 +7,7 @@ import sys
 
 import trio
 
-from loopal_cluster import AcpAgent, Decision, Role, connect, open_hub
+from loopal_cluster import AcpAgent, ClusterError, Decision, Role, connect, open_hub
 from loopal_cluster.messages import Permission
 from loopal_cluster.payloads import Stream, ToolCall
 from loopal_cluster.runtime.client import EventStream
@@ -22,7 +22,9 @@ TASK = (
 
 async def main(task: str) -> None:
     """Give the task to the Claude here, show what happens in the cluster, print the result."""
-    token = os.environ["LOOPAL_META_HUB_TOKEN"]
+    token = os.environ.get("LOOPAL_META_HUB_TOKEN")
+    if token is None:
+        sys.exit("set LOOPAL_META_HUB_TOKEN to the token that gpu_box.py shows")
     claude = AcpAgent(preset="claude", allow_cluster_tools=True)
     async with (
         open_hub("laptop", agents={"claude": claude}, join=META_HUB, meta_token=token),
@@ -58,4 +60,10 @@ async def show(events: EventStream) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, " ".join(sys.argv[1:]) or TASK)
+    try:
+        trio.run(main, " ".join(sys.argv[1:]) or TASK)
+    except* (ClusterError, OSError) as group:
+        why: BaseException = group
+        while isinstance(why, BaseExceptionGroup):
+            why = why.exceptions[0]
+        sys.exit(f"{why}; is gpu_box.py running, and is the token its own?")

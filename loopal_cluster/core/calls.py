@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from attrs import Factory, define, field
 
@@ -154,10 +155,11 @@ class _Deadlines(Generic[N]):
     Unlike in a ``DeadlineQueue``, settling a call costs nothing here. Nearly all are settled long before they are
     due, and calls of one step have mostly one deadline: so there is a list for each, a call is appended, and
     what is no longer open is skipped when its turn comes. So that no millions of those are kept (100,000
-    calls a second, 30 s), all of them go when they may outnumber the open ones.
+    calls a second, 30 s), all of them go when they may outnumber the open ones. The references
+    are weak: a call that is settled would otherwise keep its message, which may be large, until then.
     """
 
-    _calls: dict[float, list[Call[N]]] = Factory(dict)
+    _calls: dict[float, list[ref[Call[N]]]] = Factory(dict)
     _instants: list[float] = Factory(list)
     """A heap of the keys of ``_calls``."""
     _added: int = 0
@@ -168,9 +170,9 @@ class _Deadlines(Generic[N]):
     def add(self, call: Call[N]) -> None:
         at = call.deadline
         if (calls := self._calls.get(at)) is not None:
-            calls.append(call)
+            calls.append(ref(call))
         else:
-            self._calls[at] = [call]
+            self._calls[at] = [ref(call)]
             heapq.heappush(self._instants, at)
         self._added += 1
         if self._added > self._enough:
@@ -180,7 +182,7 @@ class _Deadlines(Generic[N]):
         while self._instants:
             at = self._instants[0]
             calls = self._calls[at]
-            while calls and not ((call := calls[-1]).open and call.deadline == at):
+            while calls and _due(calls[-1], at) is None:
                 calls.pop()
             if calls:
                 return at
@@ -189,15 +191,22 @@ class _Deadlines(Generic[N]):
 
     def pop_due(self, now: float) -> Iterator[Call[N]]:
         while (at := self.next()) is not None and at <= now:
-            for call in self._calls.pop(heapq.heappop(self._instants)):
-                if call.open and call.deadline == at:  # what follows from the one before may have settled it
+            for found in self._calls.pop(heapq.heappop(self._instants)):
+                if (
+                    call := _due(found, at)
+                ) is not None:  # what follows from the one before may have settled it
                     yield call
 
     def _tidy(self) -> None:
         due = {
-            at: [call for call in calls if call.open and call.deadline == at]
-            for at, calls in self._calls.items()
+            at: [found for found in calls if _due(found, at) is not None] for at, calls in self._calls.items()
         }
         self._calls = {at: calls for at, calls in due.items() if calls}
         self._instants = sorted(self._calls)  # which is a heap
         self._added, self._enough = 0, 64 + sum(map(len, self._calls.values()))
+
+
+def _due(found: ref[Call[N]], at: float) -> Call[N] | None:
+    """The call, if it is still open and due at this instant."""
+    call = found()
+    return call if call is not None and call.open and call.deadline == at else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define, field
 
-from loopal_cluster.address import Address
+from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
@@ -406,6 +406,8 @@ class MetaRequests:
             self.revoke(message.spec, call.peer, "its spawn was given up", now)
         elif isinstance(message, DeliverEnvelope | DeliverAsk):
             self._cache.drop(message.envelope.target.agent)
+        elif isinstance(message, Relayed):
+            self._cache.drop(message.target)
         elif isinstance(message, Addressed):
             self._cache.drop(message.agent.agent)
 
@@ -580,7 +582,12 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     )
 
 
-@lru_cache(maxsize=4096)
 def stamped(agent: str, hub: str) -> str:
     """An agent that a hub speaks for, as others can answer it: on that hub, whatever hub it says it is on."""
+    # Nobody checks what a sender calls itself, and what is longer than any address is not worth keeping.
+    return _stamped(agent, hub) if len(agent) <= MAX_ADDRESS else _stamped.__wrapped__(agent, hub)
+
+
+@lru_cache(maxsize=4096)
+def _stamped(agent: str, hub: str) -> str:
     return f"{hub}/{agent.rpartition('/')[2]}"

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from loopal_cluster.address import Address
+from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.frames import Letter, Notification, Request
 from loopal_cluster.messages import (
     AgentEvent,
@@ -58,6 +58,7 @@ _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
 _dump = msgspec.json.Encoder().encode
 # The same few addresses come again and again. Faulty ones are not kept, so the caches are small.
 _address = lru_cache(maxsize=4096)(Address.parse)
+# Names of senders are not checked, so only those that may be addresses are kept.
 _agent = lru_cache(maxsize=4096)(AgentSource)
 
 
@@ -122,9 +123,10 @@ def opened(letter: Letter) -> Request:
 
 
 def _envelope(params: _Envelope, target: Address) -> Envelope:
+    sender = params.source.Agent
     return Envelope(
         params.id,
-        _agent(params.source.Agent),
+        _agent(sender) if len(sender) <= MAX_ADDRESS else AgentSource(sender),
         target,
         Opaque(bytes(params.content)),
         params.timestamp,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +32,19 @@ def test_a_call_is_settled_by_its_answer_once():
     assert calls.settle(A, 1) is None
     assert list(calls.settle_due(9.0)) == []
     assert calls.settle_peer(A) == []
+
+
+def test_a_settled_call_no_longer_keeps_its_message():
+    calls: CallTable[str] = CallTable()
+    message = Status()
+    kept = weakref.ref(message)
+    calls.open(A, message, "then", 1e9)
+    del message
+
+    assert kept() is not None
+    calls.settle(A, 1)
+
+    assert kept() is None
 
 
 def test_a_call_is_settled_by_its_deadline_once():

@@ -7,6 +7,8 @@ where it can. What both send must be the same, line for line, and so must what t
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Effect, Send
-from loopal_cluster.core.events import Peer
+from loopal_cluster.core.events import FrameReceived, Peer
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Letter, Request, Response
@@ -24,6 +26,7 @@ from loopal_cluster.messages import (
     CancelRequest,
     DeliverEnvelope,
     Envelope,
+    Found,
     MetaRoute,
     Ok,
     Opaque,
@@ -252,3 +255,43 @@ def answer_to(driver: CoreDriver, peer: Peer, which: int, how: str) -> Response 
     answer = results[how]
     assert isinstance(answer, Response | Failure)
     return answer
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("read", [decode_sealed, decode], ids=["sealed", "read"])
+def test_what_a_sender_calls_itself_is_not_kept_when_it_is_long(read):
+    driver = open_meta()
+    peers = [join(driver, hub) for hub in ("a", "b")]
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            frame = read(encode(route(number, sender=f"{number}" + "x" * 1_000_000)).strip())
+            if isinstance(frame, Letter):
+                assert core(driver).forward(peers[0], frame, driver.now) is not None
+            else:
+                core(driver).handle(FrameReceived(peers[0], frame), driver.now)  # a driver remembers it
+            core(driver).handle(FrameReceived(peers[1], Response(number + 1, OK)), driver.now)
+        del frame
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 5_000_000
+
+
+def test_a_letter_that_could_not_be_delivered_ends_what_is_believed_of_its_target():
+    pair = Pair()
+    pair.join("a")
+    pair.join("base")
+    for driver in (pair.plain, pair.sealing):
+        driver.receive(pair.peers["a"], route(1, target="worker"))
+        driver.receive(pair.peers["base"], Response(1, Found(found=True)))
+        driver.receive(pair.peers["base"], Response(2, OK))
+
+    assert pair.send("a", route(2, target="base/worker"))
+    assert pair.answer("base", Failure(3, ErrorCode.AGENT_NOT_FOUND, "no agent 'worker'"))
+
+    again = route(3, target="worker")
+    pair.both(lambda driver: driver.receive(pair.peers["a"], again))
