@@ -70,7 +70,11 @@ def register(app: typer.Typer) -> None:
         ] = False,
         since: Annotated[
             int | None,
-            typer.Option(min=0, help="Only those after this number. [default: all; with --follow: none]"),
+            typer.Option(
+                min=0,
+                metavar="NUMBER",
+                help="Only those after this number. [default: all; with --follow: none]",
+            ),
         ] = None,
         connect: Connect = None,
         token_file: TokenFile = None,
