@@ -26,7 +26,7 @@ from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.metahub import given_token
 from loopal_cluster.cli.run import DONE, INTERRUPTED, async_command, exit_status
 from loopal_cluster.cli.show import note
-from loopal_cluster.cli.signals import open_stopper
+from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.cli.terminal import Root, converse, show_outcome
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
@@ -202,6 +202,7 @@ async def _open_hub(plan: Plan) -> AsyncIterator[Hub]:
                     raise
                 raise Unauthorized(f"{error.detail} ({NO_TOKEN})") from None
             _announce(hub, plan)
+            settle_down()
             yield hub
             return
     raise NameTaken(f"{NAMES_TRIED} hubs have the name of this machine; use --hub-name")

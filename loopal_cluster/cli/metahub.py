@@ -15,7 +15,7 @@ from loopal_cluster.agents.profiles import read_token
 from loopal_cluster.cli.connect import TOKEN_VARIABLE
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.run import async_command
-from loopal_cluster.cli.signals import open_stopper
+from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
@@ -71,6 +71,7 @@ async def metahub(
         raise ConfigError(f"impossible timeouts: {error}") from error
     async with open_stopper() as stopper, open_meta_hub(bind, token=token, timeouts=timeouts) as meta_hub:
         announce(meta_hub, generated=token is None)
+        settle_down()
         with stopper.work():
             await trio.sleep_forever()
 

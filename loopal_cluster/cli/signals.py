@@ -1,7 +1,11 @@
-"""Ends a long-running command when it is told to: gently at the first signal, at once at the second."""
+"""A long-running command: how it begins to serve, and ends when it is told to.
+
+It ends gently at the first signal, at once at the second.
+"""
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -9,7 +13,17 @@ from contextlib import asynccontextmanager, contextmanager
 import trio
 from attrs import define
 
-__all__ = ["Stopper", "open_stopper"]
+__all__ = ["Stopper", "open_stopper", "settle_down"]
+
+
+def settle_down() -> None:
+    """Begin to serve: what is in memory by now will stay there.
+
+    Python's garbage collector would go through all of it again and again, and each time nobody is served for
+    20 ms: it was the 99th percentile of a busy MetaHub, which is 7 ms without.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @define(eq=False)
