@@ -5,13 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import Factory, define
 
 __all__ = ["DeadlineQueue"]
 
 K = TypeVar("K", bound=Hashable)
+
+_GONE: Final = object()
 
 
 @define
@@ -23,41 +25,45 @@ class DeadlineQueue(Generic[K]):
     operation is logarithmic on average.
     """
 
-    _due: dict[K, tuple[float, int]] = Factory(dict)
-    _heap: list[tuple[float, int, K]] = Factory(list)
+    _due: dict[K, list[Any]] = Factory(dict)
+    """Each key's entry in the heap."""
+    _heap: list[list[Any]] = Factory(list)
+    """An instant, a number that makes every entry unlike, and the key, or ``_GONE``. So what is earliest is asked,
+    which is done at every step of a runtime, without a look at keys, whose hashes are dear."""
     _counter: itertools.count[int] = Factory(itertools.count)
 
     def set(self, key: K, at: float) -> None:
         """Let ``key`` be due at ``at``, and no longer when it was due before."""
-        entry = (at, next(self._counter))
-        self._due[key] = entry
-        heapq.heappush(self._heap, (*entry, key))
+        self.discard(key)
+        entry = self._due[key] = [at, next(self._counter), key]
+        heapq.heappush(self._heap, entry)
         if len(self._heap) > 64 + 2 * len(self._due):
-            self._heap = [(*entry, key) for key, entry in self._due.items()]
+            self._heap = list(self._due.values())
             heapq.heapify(self._heap)
 
     def discard(self, key: K) -> None:
         """Forget ``key``, if it is there."""
-        self._due.pop(key, None)
+        if (entry := self._due.pop(key, None)) is not None:
+            entry[2] = _GONE
 
     def next(self) -> float | None:
         """The earliest instant."""
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            at: float = heap[0][0]
+            if heap[0][2] is not _GONE:
+                return at
+            heapq.heappop(heap)
+        return None
 
     def pop_due(self, now: float) -> K | None:
         """Remove and return the earliest key that is due, or None."""
-        self._drop_stale()
-        if not self._heap or self._heap[0][0] > now:
+        at = self.next()
+        if at is None or at > now:
             return None
-        key = heapq.heappop(self._heap)[2]
+        key: K = heapq.heappop(self._heap)[2]
         del self._due[key]
         return key
-
-    def _drop_stale(self) -> None:
-        heap, due = self._heap, self._due
-        while heap and due.get(heap[0][2]) != heap[0][:2]:
-            heapq.heappop(heap)
 
     def __contains__(self, key: K) -> bool:
         return key in self._due
