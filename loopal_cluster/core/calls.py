@@ -192,15 +192,12 @@ class _Deadlines(Generic[N]):
     def pop_due(self, now: float) -> Iterator[Call[N]]:
         while (at := self.next()) is not None and at <= now:
             for found in self._calls.pop(heapq.heappop(self._instants)):
-                if (
-                    call := _due(found, at)
-                ) is not None:  # what follows from the one before may have settled it
+                call = _due(found, at)
+                if call is not None:  # what follows from the one before may have settled it
                     yield call
 
     def _tidy(self) -> None:
-        due = {
-            at: [found for found in calls if _due(found, at) is not None] for at, calls in self._calls.items()
-        }
+        due = {at: [call for call in calls if _due(call, at)] for at, calls in self._calls.items()}
         self._calls = {at: calls for at, calls in due.items() if calls}
         self._instants = sorted(self._calls)  # which is a heap
         self._added, self._enough = 0, 64 + sum(map(len, self._calls.values()))
