@@ -70,7 +70,7 @@ from loopal_cluster.outcomes import Outcome, unwrap
 from loopal_cluster.records import evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
@@ -153,11 +153,13 @@ class ClusterClient:
         deadline = trio.current_effective_deadline()
         seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
         envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
-        message = Ask(envelope)
-        patience = math.inf if time_limit is None else time_limit + ASK_PATIENCE
         try:
-            with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
-                reply = await self._caller.call(message, partial(_renew, scope, patience))
+            if time_limit is None:
+                reply = await self._caller.call(Ask(envelope))
+            else:
+                patience = time_limit + ASK_PATIENCE
+                with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
+                    reply = await self._caller.call(Ask(envelope), partial(_renew, scope, patience))
             return unwrap(target, reply.outcome)
         except DeadlineExceeded as error:
             too_slow = error
@@ -444,12 +446,12 @@ async def open_client(
     """
     arrivals = _Arrivals(event_buffer)
 
-    async def on_request(message: Message[Any], request_id: int) -> Any:
+    def on_request(message: Message[Any], request: OpenRequest) -> None:
         match message:
             case Permission() if on_permission is not None:
-                return await on_permission(message)
+                request.answer_later(partial(on_permission, message))
             case Question() if on_question is not None:
-                return await on_question(message)
+                request.answer_later(partial(on_question, message))
             case _:
                 raise MethodNotFound(f"unknown: {message.method}")
 
