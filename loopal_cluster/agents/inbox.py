@@ -47,9 +47,8 @@ class _PendingReply:
         return self._request.is_open and not self.scope.cancel_called
 
     def settle(self, outcome: Outcome) -> None:
-        """Reply, if nobody has and somebody waits. That its time is over is for the hub to say."""
-        if self.is_open:
-            self._request.answer(Reply(outcome))
+        """Reply, if nobody has and somebody waits. Whether it comes in time is for the hub to say."""
+        self._request.answer(Reply(outcome))
 
     def progress(self) -> None:
         """Say that it is being worked on, if that makes a difference."""
@@ -109,7 +108,8 @@ class Received:
             with pending.scope:
                 outcome = Done(text_of(await answerer(self)))
         except* (Exception, SystemExit) as group:
-            outcome = failed(group)
+            if pending.is_open:  # else it may be that of being cancelled
+                outcome = failed(group)
         if outcome is not None:
             pending.settle(outcome)
 

@@ -152,14 +152,14 @@ class ClusterClient:
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
         seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
-        envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
+        message = Ask(self._envelope(target, text, _milliseconds(seconds), extend))
         try:
             if time_limit is None:
-                reply = await self._caller.call(Ask(envelope))
+                reply = await self._caller.call(message)
             else:
                 patience = time_limit + ASK_PATIENCE
                 with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
-                    reply = await self._caller.call(Ask(envelope), partial(_renew, scope, patience))
+                    reply = await self._caller.call(message, partial(_renew, scope, patience))
             return unwrap(target, reply.outcome)
         except DeadlineExceeded as error:
             too_slow = error
@@ -227,7 +227,9 @@ class ClusterClient:
             raise
         return AgentHandle(self, address, spawned.agent_id)
 
-    def _envelope(self, target: str, text: str) -> Envelope:
+    def _envelope(
+        self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
+    ) -> Envelope:
         """A message. Its source is set by the hub, which knows who we are."""
         return Envelope(
             id=self._ambient.new_id(),
@@ -235,6 +237,8 @@ class ClusterClient:
             target=Address.parse(target),
             content=UserContent(text),
             timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
+            timeout_ms=timeout_ms,
+            extend=extend,
         )
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
