@@ -54,6 +54,7 @@ from loopal_cluster.messages import (
     Role,
     Route,
     ShutdownAgent,
+    Source,
     SpawnAgent,
     SpawnSpec,
     Status,
@@ -90,6 +91,9 @@ WAIT_STEP = 300.0
 
 class ClusterClient:
     """What both programs and agents can ask."""
+
+    _source: Source = HumanSource()
+    """Who we say that we are in a message; the hub knows better, and stamps it."""
 
     def __init__(self, caller: Caller, ambient: Ambient | None = None) -> None:
         self._caller = caller
@@ -230,10 +234,10 @@ class ClusterClient:
     def _envelope(
         self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
     ) -> Envelope:
-        """A message. Its source is set by the hub, which knows who we are."""
+        """A message, which ``timeout_ms`` and ``extend`` make an ask."""
         return Envelope(
             id=self._ambient.new_id(),
-            source=HumanSource(),
+            source=self._source,
             target=Address.parse(target),
             content=UserContent(text),
             timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
