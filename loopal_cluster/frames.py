@@ -15,7 +15,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Message
 from loopal_cluster.records import record
 
-__all__ = ["Failure", "Frame", "Letter", "Notification", "Rejected", "Request", "Response"]
+__all__ = ["AskLetter", "Failure", "Frame", "Letter", "Notification", "Rejected", "Request", "Response"]
 
 
 @record
@@ -78,6 +78,14 @@ class Letter:
     """The name that the sender gives itself."""
     inside: Any = field(repr=False)
     """What the codec needs to write it again, or to open it."""
+
+
+@record
+class AskLetter(Letter):
+    """The same of an ask, which tells on its outside how long its answer may take."""
+
+    timeout_ms: int | None
+    extend: bool
 
 
 Frame = Request | Notification | Response | Failure

@@ -79,6 +79,7 @@ __all__ = [
     "Register",
     "RegisterHub",
     "Relayed",
+    "RelayedAsk",
     "Reply",
     "Resolve",
     "Role",
@@ -855,14 +856,14 @@ class MetaRoute(Message[Ok]):
 
 
 @record
-class Relayed(Message[Ok]):
+class Relayed(Message[Any]):
     """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came.
 
     It is only ever sent: on the wire it is a ``DeliverEnvelope``, and that is how it is read.
     """
 
     method: ClassVar = "agent/message"
-    result: ClassVar = Ok
+    result: ClassVar[Any] = Ok
     source: str
     """The sender's address, qualified."""
     target: str
@@ -871,6 +872,16 @@ class Relayed(Message[Ok]):
     """The sender's hub."""
     inside: Any = field(repr=False)
     """``Letter.inside``."""
+
+
+@record
+class RelayedAsk(Relayed):
+    """``DeliverAsk`` as a MetaHub makes it of an ``AskLetter``."""
+
+    method: ClassVar = "agent/ask"
+    result: ClassVar = Reply
+    timeout_ms: int | None
+    extend: bool
 
 
 @record
@@ -1038,6 +1049,6 @@ class Progress(Message[None]):
 METHODS: dict[str, type[Message[Any]]] = {
     cls.method: cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Relayed)
+    if isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Relayed, RelayedAsk)
 }
 """What each method is read as."""

@@ -29,8 +29,8 @@ A core promises:
 A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass messages on.
 ``forward`` and ``pass_back`` take one frame each, decide in one step, and return the one effect. Or None: then
 nothing was changed but when the peer was last heard of, and the frame is for ``handle``, which would have decided
-the same. There a message is a ``Letter``, of which only the outside is read, and goes on as ``Relayed``; that is
-the one frame that its receiver reads as another one (``DeliverEnvelope``).
+the same. There a message is a ``Letter``, of which only the outside is read, and goes on as ``Relayed``, or an ask
+as ``RelayedAsk``; those are the only frames that their receiver reads as others (``DeliverEnvelope``, ``DeliverAsk``).
 
 What a core wants to do when an answer comes is a record, not a closure, so it prints, compares and
 can be purged. Records inside a core may be mutable; nobody changes those that cross any boundary

@@ -18,7 +18,15 @@ from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
-from loopal_cluster.messages import OK, Ask, CancelRequest, DeliverAsk, Message, MetaAsk, WaitAgent
+from loopal_cluster.messages import (
+    Ask,
+    CancelRequest,
+    DeliverAsk,
+    Message,
+    MetaAsk,
+    RelayedAsk,
+    WaitAgent,
+)
 from loopal_cluster.records import evolve
 
 __all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
@@ -30,10 +38,10 @@ N = TypeVar("N")
 M = TypeVar("M", bound=Message[Any])
 
 
-ASKS = (Ask, MetaAsk, DeliverAsk)
+ASKS = (Ask, MetaAsk, DeliverAsk, RelayedAsk)
 """Requests for an agent's reply."""
 
-IDLE_ALONE = (DeliverAsk, MetaAsk, WaitAgent)
+IDLE_ALONE = (DeliverAsk, RelayedAsk, MetaAsk, WaitAgent)
 """Requests that are all about the answer: if nobody waits for that, whoever works on it may stop."""
 
 
@@ -160,20 +168,20 @@ class Exchange(Generic[N]):
         call = requests[origin.id] = self.calls.open(to, message, then, deadline)
         return Send(to, Request(call.id, message))
 
-    def pass_back(self, peer: Peer, answer_id: int, method: type[Message[Any]]) -> Send | None:
+    def pass_back(self, peer: Peer, answer: Response, method: type[Message[Any]]) -> Send | None:
         """Pass a yes back to who asked: ``take_answer`` and ``answer`` in one step, which returns its one effect.
 
-        None: it does not answer a call of this ``method`` made by ``forward``, or nobody waits any more; nothing was
-        changed.
+        None: it does not answer a call of just this ``method`` made by ``forward``, or nobody waits any more; nothing
+        was changed.
         """
-        call = self.calls.find(peer, answer_id)
-        if call is None or not isinstance(call.message, method) or peer not in self._requests:
+        call = self.calls.find(peer, answer.id)
+        if call is None or type(call.message) is not method or peer not in self._requests:
             return None
         origin: Any = call.then  # as ``forward`` made it
         if not self._close(origin):
             return None
-        self.calls.settle(peer, answer_id)
-        return Send(origin.peer, Response(origin.id, OK))
+        self.calls.settle(peer, answer.id)
+        return Send(origin.peer, Response(origin.id, answer.result))
 
     def call(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
@@ -296,6 +304,8 @@ def with_time_left(message: M, seconds: float) -> M:
             # One that progress may extend keeps its time: each extension is that long. Whoever asked counts on.
             if envelope.timeout_ms is not None and envelope.timeout_ms > left and not envelope.extend:
                 return evolve(message, envelope=evolve(envelope, timeout_ms=left))
+        case RelayedAsk(timeout_ms=timeout, extend=False) if timeout is not None and timeout > left:
+            return evolve(message, timeout_ms=left)
         case WaitAgent(timeout_ms=timeout):
             # The hub that is asked is to say itself that the time is over, and we wait a little longer for it.
             left = max(1, left - int(2 * LEG * 1000))

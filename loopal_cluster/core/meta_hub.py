@@ -52,7 +52,7 @@ from loopal_cluster.core.steps import (
 )
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
-from loopal_cluster.frames import Failure, Frame, Letter, Notification, Request, Response
+from loopal_cluster.frames import AskLetter, Failure, Frame, Letter, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
     AgentDetails,
@@ -69,6 +69,7 @@ from loopal_cluster.messages import (
     Register,
     RegisterHub,
     Relayed,
+    RelayedAsk,
     Role,
     SpawnAgent,
     SpawnSpec,
@@ -161,16 +162,26 @@ class MetaHubCore:
         receiver = self.hubs.get(letter.target.hub or "")
         if sender is None or receiver is None or receiver.health is Health.AWAY:
             return None
-        source = stamped(letter.sender, sender.name)
-        message = Relayed(source, letter.target.agent, sender.name, letter.inside)
-        deadline = now + self.settings.timeouts.call_timeout + LEG
-        return self.exchange.forward(Origin(peer, letter.id), receiver.peer, message, deadline)
+        source, target = stamped(letter.sender, sender.name), letter.target.agent
+        message: Relayed
+        if not isinstance(letter, AskLetter):
+            message = Relayed(source, target, sender.name, letter.inside)
+            seconds = self.settings.timeouts.call_timeout
+        elif receiver.speaks("ask"):
+            message = RelayedAsk(source, target, sender.name, letter.inside, letter.timeout_ms, letter.extend)
+            seconds = self._requests.time_for(message)
+        else:
+            return None
+        return self.exchange.forward(Origin(peer, letter.id), receiver.peer, message, now + seconds + LEG)
 
-    def pass_back(self, peer: Peer, answer_id: int, now: float) -> Send | None:
-        """Pass on that a letter has been delivered. None: as above; let ``handle`` see the answer."""
+    def pass_back(self, peer: Peer, answer: Response, now: float) -> Send | None:
+        """Pass on that a letter has been delivered, or what an agent replies to it.
+
+        None: as above; let ``handle`` see the answer.
+        """
         if self._plain_hub(peer, now) is None:
             return None
-        return self.exchange.pass_back(peer, answer_id, Relayed)
+        return self.exchange.pass_back(peer, answer, Relayed if answer.result is OK else RelayedAsk)
 
     def _plain_hub(self, peer: Peer, now: float) -> HubRecord | None:
         """The hub that says something, if that changes no more than when we last heard of it."""

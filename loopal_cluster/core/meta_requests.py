@@ -73,6 +73,7 @@ from loopal_cluster.messages import (
     Progress,
     Question,
     Relayed,
+    RelayedAsk,
     Resolve,
     Route,
     ShutdownAgent,
@@ -91,6 +92,7 @@ __all__ = ["REPEATABLE", "MetaRequests"]
 
 REPEATABLE = (
     Relayed,
+    RelayedAsk,
     DeliverEnvelope,
     DeliverAsk,
     SpawnAgent,
@@ -291,7 +293,7 @@ class MetaRequests:
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
             if isinstance(message, CancelAgent):
                 message, then = ShutdownAgent(message.agent), StoppingBase(origin)
-        self._exchange.call(record.peer, message, then, now + self._time_for(message) + LEG)
+        self._exchange.call(record.peer, message, then, now + self.time_for(message) + LEG)
 
     def _connected(self, hub: str) -> HubRecord:
         record = self._hubs.get(hub)
@@ -299,15 +301,16 @@ class MetaRequests:
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
         return record
 
-    def _time_for(self, message: Message[Any]) -> float:
+    def time_for(self, message: Message[Any]) -> float:
+        """Seconds that the answer may take."""
         timeouts = self._settings.timeouts
         match message:
             case DeliverEnvelope():  # nearly always, so it does not wait for the others
                 return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
-            case DeliverAsk(envelope):
-                return timeouts.ask_timeout if envelope.timeout_ms is None else envelope.timeout_ms / 1000
+            case DeliverAsk(Envelope(timeout_ms=timeout)) | RelayedAsk(timeout_ms=timeout):
+                return timeouts.ask_timeout if timeout is None else timeout / 1000
             case SpawnAgent() | ShutdownAgent() | CancelAgent():
                 return timeouts.spawn_timeout - 2 * LEG
             case _:
@@ -386,9 +389,9 @@ class MetaRequests:
 
     def on_progress(self, call: Call[MetaHubThen], now: float) -> None:
         """A hub's agent is still working on an ask: it may take longer, if its caller allows that."""
-        match call:
-            case Call(then=Origin() as origin, message=DeliverAsk(envelope)) if envelope.extend:
-                self._exchange.calls.extend(call, now + self._time_for(call.message) + LEG)
+        match call.then, call.message:
+            case Origin() as origin, DeliverAsk(Envelope(extend=True)) | RelayedAsk(extend=True):
+                self._exchange.calls.extend(call, now + self.time_for(call.message) + LEG)
                 self._exchange.notify(origin.peer, Progress(origin.id))
             case _:
                 pass
@@ -396,8 +399,9 @@ class MetaRequests:
     def give_up_asks(self, hub: str) -> None:
         """A hub is gone, and nobody waits any more for what its agents have asked."""
         for call in [*self._exchange.calls]:
-            if isinstance(call.message, DeliverAsk) and call.message.envelope.origin_hub == hub:
-                self._exchange.give_up(call)
+            match call.message:
+                case DeliverAsk(Envelope(origin_hub=origin)) | RelayedAsk(origin_hub=origin) if origin == hub:
+                    self._exchange.give_up(call)
 
     def on_failed(self, call: Call[MetaHubThen], answer: Failure, now: float) -> None:
         """A hub did not do what it was asked: where we believed the agent to be may be wrong."""

@@ -33,11 +33,11 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Reply
+from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Opaque, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.codec import decode_result, may_be_disguised
 from loopal_cluster.wire.one_pass import opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
@@ -67,8 +67,8 @@ class Relay(Protocol):
     def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
         """Pass a letter on."""
 
-    def pass_back(self, peer: Peer, answer_id: int, now: float) -> Send | None:
-        """Pass on that it was delivered."""
+    def pass_back(self, peer: Peer, answer: Response, now: float) -> Send | None:
+        """Pass on that it was delivered, or the reply to it."""
 
 
 @define(eq=False)
@@ -213,8 +213,8 @@ class Runtime:
     def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> None:
         """Bring a peer's frames to the core, each when what follows from those before has been done.
 
-        Nearly all frames of a busy MetaHub are letters, and the news that one was delivered: those are passed
-        on here, if they can be, and everything else goes the long way.
+        Nearly all frames of a busy MetaHub are letters, and the answers to them: those are passed on here, if they
+        can be, and everything else goes the long way.
         """
         peer, now = connection.peer, trio.current_time()
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
@@ -224,8 +224,8 @@ class Runtime:
             if relay is not None:
                 if isinstance(frame, Letter):
                     passed_on = relay.forward(peer, frame, now)
-                elif isinstance(frame, Response) and frame.result is OK:
-                    passed_on = relay.pass_back(peer, frame.id, now)
+                elif isinstance(frame, Response) and is_plain(frame.result):
+                    passed_on = relay.pass_back(peer, frame, now)
             if passed_on is not None:
                 self._perform(passed_on)
             else:
@@ -378,6 +378,11 @@ async def open_runtime(
 def expected_by_hub(message: Message[Any]) -> Any:
     """How to read the answer to a hub's or a MetaHub's request. A reply is for whoever asked: it is passed on unread."""
     return None if message.result is Reply else message.result
+
+
+def is_plain(result: Any) -> bool:
+    """Whether an answer may be passed on without another look at it."""
+    return result is OK or (isinstance(result, Opaque) and not may_be_disguised(result))
 
 
 def brief(frame: Frame) -> str:

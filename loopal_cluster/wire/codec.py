@@ -55,7 +55,7 @@ from loopal_cluster.wire.one_pass import (
 )
 from loopal_cluster.wire.strict import Int64, fault, within
 
-__all__ = ["decode", "decode_result", "decode_sealed", "encode"]
+__all__ = ["decode", "decode_result", "decode_sealed", "encode", "may_be_disguised"]
 
 # The numbers of JSON-RPC 2.0, section 5.1. Loopal uses the first for nearly everything, so it is
 # ``error.data.kind`` that tells; where the number tells all, there is no ``data``, as in Loopal.
@@ -285,26 +285,30 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
         response = Response(response.id, Opaque(_OK_JSON))  # ``decode`` could not know what was asked
     if not isinstance(response.result, Opaque):
         return response
-    json = response.result.json
-    if expected is Ok and json == _OK_JSON:
+    if expected is Ok and response.result.json == _OK_JSON:
         return Response(response.id, OK)
-    if (failure := _disguised(response.id, json)) is not None:
+    if (failure := _disguised(response.id, response.result)) is not None:
         return failure
     if expected is None or expected is Opaque:
         return response
-    if expected is Reply and (reply := read_reply(json)) is not None:
+    if expected is Reply and (reply := read_reply(response.result.json)) is not None:
         return Response(response.id, reply)
     try:
-        return Response(response.id, CONVERTER.structure(Raw(json), expected))
+        return Response(response.id, CONVERTER.structure(Raw(response.result.json), expected))
     except (BaseValidationError, ValueError) as error:
         return Failure(response.id, ErrorCode.PARSE_ERROR, fault(error, "$.result"))
 
 
-def _disguised(id_: int, json: bytes) -> Failure | None:
-    if b'"code"' not in json or b'"message"' not in json:
+def may_be_disguised(result: Opaque) -> bool:
+    """Whether a closer look is needed to tell that a result is not really a failure."""
+    return b'"code"' in result.json and b'"message"' in result.json
+
+
+def _disguised(id_: int, result: Opaque) -> Failure | None:
+    if not may_be_disguised(result):
         return None
     try:
-        error = _read_error(json)
+        error = _read_error(result.json)
     except msgspec.ValidationError:
         return None
     return Failure(id_, _error_code(error), error.message)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from loopal_cluster.address import MAX_ADDRESS, Address
-from loopal_cluster.frames import Letter, Notification, Request
+from loopal_cluster.frames import AskLetter, Letter, Notification, Request
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -32,6 +32,7 @@ from loopal_cluster.messages import (
     MetaRoute,
     Opaque,
     Relayed,
+    RelayedAsk,
     Reply,
     Route,
 )
@@ -110,20 +111,20 @@ def read_message(line: bytes) -> Request | Notification | Letter | None:
         return None
     if len(params.content) > _FLAT_BYTES:  # all else is flat
         check_depth(line)
-    if (
-        head.method == "meta/route"
-        and head.id is not None
-        and target.hub is not None
-        and params.asked_ms is None
-    ):
-        return Letter(head.id, target, params.source.Agent, params)
-    message = _BY_METHOD[head.method](_envelope(params, target))
-    return Notification(message) if head.id is None else Request(head.id, message)
+    method, id_ = head.method, head.id
+    if id_ is not None and target.hub is not None and params.asked_ms is None:
+        if method == "meta/route":
+            return Letter(id_, target, params.source.Agent, params)
+        if method == "meta/ask":
+            return AskLetter(id_, target, params.source.Agent, params, params.timeout_ms, params.extend)
+    message = _BY_METHOD[method](_envelope(params, target))
+    return Notification(message) if id_ is None else Request(id_, message)
 
 
 def opened(letter: Letter) -> Request:
     """A letter as everybody but a MetaHub reads it."""
-    return Request(letter.id, MetaRoute(_envelope(letter.inside, letter.target)))
+    method = MetaAsk if isinstance(letter, AskLetter) else MetaRoute
+    return Request(letter.id, method(_envelope(letter.inside, letter.target)))
 
 
 def _envelope(params: _Envelope, target: Address) -> Envelope:
@@ -152,7 +153,8 @@ def write_relayed(message: Relayed) -> bytes:
             origin_hub=message.origin_hub,
             source=_Agent(message.source),
             target=message.target,
-            timeout_ms=inside.timeout_ms,
+            # It is less in a repetition.
+            timeout_ms=message.timeout_ms if isinstance(message, RelayedAsk) else inside.timeout_ms,
             timestamp=inside.timestamp,
         )
     )

@@ -8,6 +8,8 @@ where it can. What both send must be the same, line for line, and so must what t
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +20,9 @@ from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Effect, Send
 from loopal_cluster.core.events import FrameReceived, Peer
 from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Frame, Letter, Request, Response
+from loopal_cluster.frames import AskLetter, Failure, Letter, Request, Response
 from loopal_cluster.messages import (
     OK,
     AgentSource,
@@ -27,15 +30,20 @@ from loopal_cluster.messages import (
     DeliverEnvelope,
     Envelope,
     Found,
+    MetaAsk,
     MetaRoute,
     Ok,
     Opaque,
+    Progress,
+    RegisterHub,
     Relayed,
+    RelayedAsk,
 )
+from loopal_cluster.runtime.runtime import expected_by_hub, is_plain
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.wire.codec import decode, decode_sealed, encode
+from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
 from loopal_cluster.wire.one_pass import opened
-from tests.core.builders import attach, join, join_base, open_meta
+from tests.core.builders import TOKEN, attach, join, open_meta
 
 HUBS = ("a", "b", "c")
 TEXTS = st.text(max_size=20)
@@ -47,6 +55,13 @@ def route(
     content = Opaque(b'{"text":"%b"}' % text.encode())
     envelope = Envelope(f"e-{number}", AgentSource(sender), Address.parse(target), content, "then", **fields)  # type: ignore[arg-type]
     return Request(number, MetaRoute(envelope))
+
+
+def ask(
+    number: int = 1, *, target: str = "b/worker", timeout_ms: int | None = 5000, **fields: object
+) -> Request:
+    message = route(number, target=target, timeout_ms=timeout_ms, **fields).message
+    return Request(number, MetaAsk(message.envelope))
 
 
 def sealed(request: Request) -> Letter:
@@ -62,12 +77,26 @@ def test_a_message_for_an_agent_on_a_named_hub_is_left_sealed():
     letter = sealed(route(7, target="b/worker", sender="boss"))
 
     assert (letter.id, letter.target, letter.sender) == (7, Address("worker", "b"), "boss")
+    assert not isinstance(letter, AskLetter)
+
+
+def test_an_ask_is_left_sealed_but_for_the_time_that_it_brings():
+    letter = sealed(ask(7, timeout_ms=5000, extend=True))
+
+    assert isinstance(letter, AskLetter)
+    assert (letter.id, letter.target, letter.sender) == (7, Address("worker", "b"), "boss")
+    assert (letter.timeout_ms, letter.extend) == (5000, True)
 
 
 @pytest.mark.parametrize(
     "request_",
-    [route(target="worker"), route(asked_ms=5), Request(1, DeliverEnvelope(route().message.envelope))],
-    ids=["by a bare name", "a repetition", "not for a MetaHub"],
+    [
+        route(target="worker"),
+        route(asked_ms=5),
+        ask(asked_ms=5),
+        Request(1, DeliverEnvelope(route().message.envelope)),
+    ],
+    ids=["by a bare name", "a repetition", "an ask's repetition", "not for a MetaHub"],
 )
 def test_what_takes_more_than_its_outside_is_read(request_):
     line = encode(request_).strip()
@@ -75,8 +104,15 @@ def test_what_takes_more_than_its_outside_is_read(request_):
     assert decode_sealed(line) == decode(line) == request_
 
 
-@given(TEXTS, TEXTS, TEXTS, st.none() | st.integers(0, 2**40), st.booleans())
-def test_a_letter_that_is_opened_is_what_everybody_reads(id_, sender, timestamp, timeout_ms, extend):
+@given(
+    st.sampled_from([MetaRoute, MetaAsk]),
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    st.none() | st.integers(0, 2**40),
+    st.booleans(),
+)
+def test_a_letter_that_is_opened_is_what_everybody_reads(method, id_, sender, timestamp, timeout_ms, extend):
     envelope = Envelope(
         id_,
         AgentSource(sender),
@@ -87,12 +123,12 @@ def test_a_letter_that_is_opened_is_what_everybody_reads(id_, sender, timestamp,
         timeout_ms,
         extend,
     )
-    line = encode(Request(3, MetaRoute(envelope))).strip()
+    line = encode(Request(3, method(envelope))).strip()
 
     letter = decode_sealed(line)
 
     assert isinstance(letter, Letter)
-    assert opened(letter) == decode(line) == Request(3, MetaRoute(envelope))
+    assert opened(letter) == decode(line) == Request(3, method(envelope))
 
 
 # Decisions.
@@ -105,20 +141,27 @@ class Pair:
         self.plain, self.sealing = open_meta(limits=limits or Limits()), open_meta(limits=limits or Limits())
         self.peers: dict[str, Peer] = {}
 
-    def both(self, what) -> None:
-        assert lines(what(self.plain)) == lines(what(self.sealing))
+    def both(self, what: Callable[[CoreDriver], list[Effect]]) -> list[tuple[Peer, bytes]]:
+        return self._same(what(self.plain), what(self.sealing))
 
-    def join(self, hub: str) -> None:
-        for driver in (self.plain, self.sealing):
-            self.peers[hub] = (join_base if hub == "base" else join)(driver, hub)
+    def join(self, hub: str) -> list[tuple[Peer, bytes]]:
+        """Let a hub join (again), which is asked (again) what it has not answered."""
+        ours = {} if hub == "base" else {"protocol": PROTOCOL, "instance": f"{hub}-1"}
+
+        def register(driver: CoreDriver) -> list[Effect]:
+            self.peers[hub] = driver.connect()
+            return driver.request(self.peers[hub], RegisterHub(hub, TOKEN, **ours))
+
+        return self.both(register)
 
     def send(self, hub: str, request: Request) -> list[tuple[Peer, bytes]]:
         """Let a hub send a message; what both send for it."""
         return self._same(self.plain.receive(self.peers[hub], request), self._sealed(hub, sealed(request)))
 
     def answer(self, hub: str, answer: Response | Failure) -> list[tuple[Peer, bytes]]:
-        peer = self.peers[hub]
-        return self._same(self.plain.receive(peer, answer), self._answered(peer, answer))
+        """Let a hub answer, as a line; what both send for it."""
+        peer, line = self.peers[hub], encode(answer).strip()
+        return self._same(self.plain.receive(peer, read(self.plain, peer, line)), self._answered(peer, line))
 
     def _same(self, plain: list[Effect], sealing: list[Effect]) -> list[tuple[Peer, bytes]]:
         assert lines(plain) == lines(sealing)
@@ -129,17 +172,27 @@ class Pair:
         effect = core(self.sealing).forward(self.peers[hub], letter, self.sealing.now)
         return [effect] if effect else self.sealing.receive(self.peers[hub], opened(letter))
 
-    def _answered(self, peer: Peer, answer: Response | Failure) -> list[Effect]:
-        if isinstance(answer, Response) and answer.result is OK:
-            effect = core(self.sealing).pass_back(peer, answer.id, self.sealing.now)
+    def _answered(self, peer: Peer, line: bytes) -> list[Effect]:
+        answer = decode_sealed(line)
+        if isinstance(answer, Response) and is_plain(answer.result):
+            effect = core(self.sealing).pass_back(peer, answer, self.sealing.now)
             if effect is not None:
                 return [effect]
-        return self.sealing.receive(peer, answer)
+        return self.sealing.receive(peer, read(self.sealing, peer, line))
 
 
 def core(driver: CoreDriver) -> MetaHubCore:
     assert isinstance(driver.core, MetaHubCore)
     return driver.core
+
+
+def read(driver: CoreDriver, peer: Peer, line: bytes) -> Response | Failure:
+    """An answer as the runtime brings it to ``handle``."""
+    answer = decode(line)
+    call = core(driver).exchange.calls.find(peer, answer.id)
+    if isinstance(answer, Response) and call is not None:
+        answer = decode_result(answer, expected_by_hub(call.message))
+    return answer
 
 
 def calls(driver: CoreDriver) -> list[tuple[Peer, int, object, float]]:
@@ -159,8 +212,35 @@ def test_a_letter_takes_one_step_each_way():
     assert there.peer == b
     assert isinstance(there.frame, Request)
     assert isinstance(there.frame.message, Relayed)
-    assert core(meta).pass_back(b, there.frame.id, meta.now) == Send(a, Response(9, OK))
-    assert core(meta).pass_back(b, there.frame.id, meta.now) is None
+    yes = Response(there.frame.id, OK)
+    assert core(meta).pass_back(b, yes, meta.now) == Send(a, Response(9, OK))
+    assert core(meta).pass_back(b, yes, meta.now) is None
+
+
+def test_an_ask_takes_one_step_each_way_and_its_reply_comes_back_unread():
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b")
+
+    there = core(meta).forward(a, sealed(ask(9, timeout_ms=5000, extend=True)), meta.now)
+    assert there is not None
+    assert isinstance(there.frame, Request)
+    assert isinstance(there.frame.message, RelayedAsk)
+    assert decode(encode(there.frame).strip()).message.envelope.timeout_ms == 5000
+    reply = Opaque(b'{"outcome":"done","result":"yes"}')
+    assert core(meta).pass_back(b, Response(there.frame.id, reply), meta.now) == Send(a, Response(9, reply))
+
+
+def test_a_yes_is_no_reply_and_a_reply_is_no_yes():
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b")
+    for letter in (sealed(route(8)), sealed(ask(9))):
+        assert core(meta).forward(a, letter, meta.now) is not None
+
+    assert (
+        core(meta).pass_back(b, Response(1, Opaque(b'{"outcome":"done","result":"yes"}')), meta.now) is None
+    )
+    assert core(meta).pass_back(b, Response(2, OK), meta.now) is None
+    assert len(core(meta).exchange.calls) == 2
 
 
 def test_a_letter_says_which_hub_it_comes_from_whatever_its_sender_says():
@@ -203,9 +283,24 @@ def test_a_client_has_no_letters():
     assert core(meta).forward(client, sealed(route()), meta.now) is None
 
 
+RESULTS: dict[str, Callable[[int], Response | Failure]] = {
+    "yes": lambda id_: Response(id_, OK),
+    "no": lambda id_: Failure(id_, ErrorCode.AGENT_NOT_FOUND, "not here"),
+    "not ok": lambda id_: Response(id_, Ok(ok=False)),
+    "a reply": lambda id_: Response(id_, Opaque(b'{"outcome":"done","result":"yes"}')),
+    "a reply that speaks of errors": lambda id_: Response(
+        id_, Opaque(b'{"outcome":"done","result":"\\"code\\" or \\"message\\"","code":"x","message":1}')
+    ),
+    "a failure in disguise": lambda id_: Response(id_, Opaque(b'{"code":-32600,"message":"cannot"}')),
+    "neither": lambda id_: Response(id_, Opaque(b"[1]")),
+}
+"""What a hub may answer, whatever it was asked."""
+
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.sampled_from([*HUBS, "base"]), st.sampled_from(["a", "b", "base", "nobody"])),
-    st.tuples(st.just("answer"), st.sampled_from([*HUBS, "base"]), st.integers(0, 3), st.sampled_from(["yes", "no", "not ok"])),
+    st.tuples(st.just("ask"), st.sampled_from(HUBS), st.sampled_from(["a", "b", "base", "nobody"]), st.sampled_from([None, 0, 500, 40_000]), st.booleans()),
+    st.tuples(st.just("answer"), st.sampled_from([*HUBS, "base"]), st.integers(0, 3), st.sampled_from([*RESULTS])),
+    st.tuples(st.just("progress"), st.sampled_from(HUBS), st.integers(0, 3)),
     st.tuples(st.just("cancel"), st.sampled_from(HUBS), st.integers(1, 9)),
     st.tuples(st.just("lose"), st.sampled_from([*HUBS, "base"])),
     st.tuples(st.just("join"), st.sampled_from([*HUBS, "base"])),
@@ -216,45 +311,81 @@ STEPS = st.one_of(
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=40))
 def test_whatever_happens_both_ways_send_the_same(steps):
-    pair = Pair()
+    play(steps)
+
+
+def play(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Peer, bytes]]:
+    """Let it happen to two MetaHubs, the request of the first step being number 10; what both send in the last."""
+    pair, last = Pair(), []
     for hub in (*HUBS, "base"):
         pair.join(hub)
     for number, step in enumerate(steps, start=10):
         match step:
             case ("send", hub, target) if hub in pair.peers:
-                pair.send(hub, route(number, target=f"{target}/worker"))
+                last = pair.send(hub, route(number, target=f"{target}/worker"))
+            case ("ask", hub, target, timeout_ms, extend) if hub in pair.peers:
+                last = pair.send(
+                    hub, ask(number, target=f"{target}/worker", timeout_ms=timeout_ms, extend=extend)
+                )
             case ("answer", hub, which, how) if hub in pair.peers:
-                pair.answer(hub, answer_to(pair.plain, pair.peers[hub], which, how))
+                last = pair.answer(hub, RESULTS[how](open_call(pair.plain, pair.peers[hub], which)))
+            case ("progress", hub, which) if hub in pair.peers:
+                peer = pair.peers[hub]
+                told = Progress(open_call(pair.plain, peer, which))
+                last = pair.both(lambda driver, peer=peer, told=told: driver.notify(peer, told))
             case ("cancel", hub, back) if hub in pair.peers:
                 peer, id_ = pair.peers[hub], number - back
-                pair.both(lambda driver, peer=peer, id_=id_: driver.notify(peer, CancelRequest(id_)))
+                last = pair.both(lambda driver, peer=peer, id_=id_: driver.notify(peer, CancelRequest(id_)))
             case ("lose", hub) if hub in pair.peers:
                 peer = pair.peers.pop(hub)
-                pair.both(lambda driver, peer=peer: driver.lose(peer))
+                last = pair.both(lambda driver, peer=peer: driver.lose(peer))
             case ("join", hub) if hub not in pair.peers:
-                before = [len(driver.transcript) for driver in (pair.plain, pair.sealing)]
-                pair.join(hub)
-                assert len(pair.plain.transcript) - before[0] == len(pair.sealing.transcript) - before[1]
+                last = pair.join(hub)
             case ("wait", seconds):
-                pair.both(lambda driver, seconds=seconds: driver.advance(seconds))
+                last = pair.both(lambda driver, seconds=seconds: driver.advance(seconds))
             case _:
                 pass  # it is not there, or there already
-    assert len(core(pair.plain).exchange.calls) == len(core(pair.sealing).exchange.calls)
+    assert calls(pair.plain) == calls(pair.sealing)
     assert pair.plain.core.next_deadline() == pair.sealing.core.next_deadline()
+    return last
 
 
-def answer_to(driver: CoreDriver, peer: Peer, which: int, how: str) -> Response | Failure:
-    """An answer to one of the open calls to a peer, or to none."""
+ASK, LONG_ASK = ("ask", "a", "b", 5000, False), ("ask", "a", "b", 5000, True)
+AWAY = [("wait", 3.0), ("lose", "b"), ("wait", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "sent"),
+    [
+        ([ASK, ("answer", "b", 0, "a reply")], b'{"id":10,"jsonrpc":"2.0","result":{"outcome":"done",'),
+        ([ASK, ("answer", "b", 0, "a failure in disguise")], b'"message":"cannot"},"id":10'),
+        ([ASK, ("answer", "b", 0, "no")], b'"message":"not here"},"id":10'),
+        ([ASK, ("answer", "b", 0, "yes")], b'"id":10,"jsonrpc":"2.0","result":{"ok":true}'),
+        ([ASK, ("wait", 6.0)], b"no answer to agent/ask in time"),
+        ([ASK, ("wait", 6.0)], b'"method":"$/cancelRequest","params":{"id":1}'),
+        ([LONG_ASK, ("progress", "b", 0)], b'"method":"$/progress","params":{"id":10}'),
+        ([LONG_ASK, ("wait", 5.0), ("progress", "b", 0), ("wait", 5.0), ("answer", "b", 0, "a reply")], b'"id":10'),
+        ([ASK, ("progress", "b", 0)], None),
+        ([ASK, ("cancel", "a", 1)], b'"method":"$/cancelRequest","params":{"id":1}'),
+        ([ASK, ("lose", "a"), ("wait", 1.0)], b'"method":"$/cancelRequest","params":{"id":1}'),
+        ([ASK, *AWAY, ("join", "b")], b'"timeout_ms":2500'),
+        ([LONG_ASK, *AWAY, ("join", "b")], b'"timeout_ms":5000'),
+        ([ASK, *AWAY, ("cancel", "a", 4), ("join", "b")], b'"method":"$/cancelRequest","params":{"id":1}'),
+        ([ASK, ("lose", "b"), ("wait", 1.0)], b'"kind":"connection_lost"'),
+        ([("ask", "a", "base", 5000, False)], b"takes messages for its agents, but no asks"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_ask_ends_as_usual_however_it_ends(steps, sent):
+    lines = [line for _, line in play(steps)]
+
+    assert any(sent in line for line in lines) if sent else not lines
+
+
+def open_call(driver: CoreDriver, peer: Peer, which: int) -> int:
+    """The id of one of the open calls to a peer, or of none."""
     open_ = [call.id for call in core(driver).exchange.calls if call.peer == peer]
-    id_ = open_[which % len(open_)] if open_ else 1000
-    results: dict[str, Frame] = {
-        "yes": Response(id_, OK),
-        "no": Failure(id_, ErrorCode.AGENT_NOT_FOUND, "not here"),
-        "not ok": Response(id_, Ok(ok=False)),
-    }
-    answer = results[how]
-    assert isinstance(answer, Response | Failure)
-    return answer
+    return open_[which % len(open_)] if open_ else 1000
 
 
 # Memory.
