@@ -70,7 +70,9 @@ def check_depth(line: bytes) -> None:
         RecursionError: it is; msgspec says the same of a line nested deeper than Python's stack.
     """
     # Cheap reasons why it cannot be: a level takes two bytes, one of them an opening bracket.
-    if len(line) <= 2 * MAX_DEPTH or not _has_brackets(line, MAX_DEPTH + 1):
+    if len(line) <= 2 * MAX_DEPTH or max(line.rfind(b"{"), line.rfind(b"[")) < MAX_DEPTH:
+        return
+    if not _has_brackets(line, MAX_DEPTH + 1):
         return
     # Outside strings, an opening bracket is a step of 1 and a closing one of -1 (0xff as signed
     # char). All of it runs in C, because a hostile line is all brackets.
