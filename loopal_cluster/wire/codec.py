@@ -123,6 +123,8 @@ def _encode_error(frame: Failure | Rejected) -> bytes:
 # Decoding.
 
 _ABSENT: Final = Raw()
+"""What a key has that is not there; no value is it."""
+_NULL: Final = Raw(b"null")
 
 
 class _Line(Struct, frozen=True):
@@ -199,9 +201,9 @@ def _classify(line: _Line) -> Frame | Rejected:
         return _decode_message(line.id, line.method, line.params)
     if line.id is None:
         # The standard's answer to an unreadable request is one of these; it must not be answered.
-        is_answer = line.result != _ABSENT or line.error != _ABSENT
+        is_answer = line.result is not _ABSENT or line.error is not _ABSENT
         return Rejected(None, ErrorCode.INVALID_REQUEST, "neither a method nor an id", answer=not is_answer)
-    if line.error not in (_ABSENT, Raw(b"null")):
+    if line.error is not _ABSENT and line.error != _NULL:
         return _decode_error(line.id, line.error)
     return Response(line.id, Opaque(bytes(line.result) or b"null"))
 
@@ -267,7 +269,7 @@ def _reject_shape(line: bytes, error: msgspec.ValidationError) -> Frame | Reject
     id_ = head.id if type(head.id) in (int, str) else None
     if head.method is not None:
         return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=head.id is not None)
-    is_answer = head.result != _ABSENT or head.error != _ABSENT
+    is_answer = head.result is not _ABSENT or head.error is not _ABSENT
     return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=not is_answer)
 
 
