@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     )
     from loopal_cluster.messages import Answers, Decision, Role
     from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
-    from loopal_cluster.runtime.client import AgentHandle, Client, ClusterClient, connect
+    from loopal_cluster.runtime.client import Client, connect
+    from loopal_cluster.runtime.cluster_client import AgentHandle, ClusterClient
     from loopal_cluster.runtime.hub import Hub, open_hub
     from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub, serve_meta_hub
 
@@ -148,7 +149,8 @@ _HOMES = {
     "config": ("Limits", "Policy", "Timeouts"),
     "messages": ("Answers", "Decision", "Role"),
     "outcomes": ("Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut"),
-    "runtime.client": ("AgentHandle", "Client", "ClusterClient", "connect"),
+    "runtime.client": ("Client", "connect"),
+    "runtime.cluster_client": ("AgentHandle", "ClusterClient"),
     "runtime.hub": ("Hub", "open_hub"),
     "runtime.meta_hub": ("MetaHub", "open_meta_hub", "serve_meta_hub"),
 }

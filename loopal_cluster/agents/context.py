@@ -20,7 +20,7 @@ from loopal_cluster.outcomes import Cancelled, Failed, reason_of
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
-from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import dumps

@@ -26,7 +26,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 

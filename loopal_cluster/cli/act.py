@@ -20,7 +20,8 @@ from loopal_cluster.errors import (
 )
 from loopal_cluster.messages import Role
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, TimedOut, outcome_of, reason_of
-from loopal_cluster.runtime.client import AgentHandle, Client
+from loopal_cluster.runtime.client import Client
+from loopal_cluster.runtime.cluster_client import AgentHandle
 
 __all__ = ["register"]
 

@@ -31,7 +31,8 @@ from loopal_cluster.payloads import (
     TokenUsage,
     ToolProgress,
 )
-from loopal_cluster.runtime.client import AgentHandle, Client, EventStream
+from loopal_cluster.runtime.client import Client, EventStream
+from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.runtime.hub import Hub
 
 __all__ = ["ROOT", "Root", "converse", "show_outcome"]

@@ -25,7 +25,7 @@ from loopal_cluster.editor.updates import (
 from loopal_cluster.errors import AgentCancelled, ClusterError, NoOperator, RemoteError
 from loopal_cluster.messages import Decision, Permission
 from loopal_cluster.payloads import Stream
-from loopal_cluster.runtime.client import AgentHandle
+from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST
 
 __all__ = ["Session"]

@@ -11,7 +11,7 @@ from attrs import frozen
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Done, Failed, Outcome, reason_of
-from loopal_cluster.runtime.client import AgentHandle
+from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.tools.arguments import argument, blame
 from loopal_cluster.tools.placement import choose_hub
 from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult

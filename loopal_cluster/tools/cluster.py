@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 
 from loopal_cluster.errors import HubNotConnected, NotInCluster
 from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
-from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.placement import lone_hub
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult

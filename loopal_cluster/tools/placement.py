@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from loopal_cluster.errors import ClusterError, NotInCluster
 from loopal_cluster.messages import HubInfo
-from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.runtime.cluster_client import ClusterClient
 
 __all__ = ["NoHubFits", "all_hubs", "choose_hub", "lone_hub"]
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import trio
 from attrs import Factory, frozen
 
-from loopal_cluster.runtime.client import ClusterClient
+from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 
 __all__ = ["LONGEST_WAIT", "PermissionLevel", "Tool", "ToolContext", "ToolResult"]

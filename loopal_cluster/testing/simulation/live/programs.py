@@ -27,7 +27,8 @@ from loopal_cluster.messages import (
     SpawnAgent,
     Spawned,
 )
-from loopal_cluster.runtime.client import Client, ClusterClient, open_client
+from loopal_cluster.runtime.client import Client, open_client
+from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.hub import Hub
 from loopal_cluster.testing.simulation import actors
 from loopal_cluster.testing.simulation.actors import TOKEN, Caller
