@@ -154,15 +154,17 @@ class MetaHubCore:
     # 12, and to leave the letter sealed saves 2 of the 4 to read its line.
 
     def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
-        """Pass a letter on to the hub that is named on it.
+        """Pass a letter on to the hub that is named on it, or that alone has announced an agent of that name.
 
         None: that takes more than a step, and nothing was decided. Open the letter and let ``handle`` see it.
         """
         sender = self._plain_hub(peer, now)
-        receiver = self.hubs.get(letter.target.hub or "")
-        if sender is None or receiver is None or receiver.health is Health.AWAY:
+        if sender is None:
             return None
-        source, target = stamped(letter.sender, sender.name), letter.target.agent
+        source, target, hub = stamped(letter.sender, sender.name), letter.target.agent, letter.target.hub
+        receiver = self.hubs.get(hub or self.directory.only_hub_of(target, sender.name) or "")
+        if receiver is None or receiver.health is Health.AWAY:
+            return None
         message: Relayed
         if not isinstance(letter, AskLetter):
             message = Relayed(source, target, sender.name, letter.inside)

@@ -108,7 +108,7 @@ def read_message(line: bytes) -> Request | Notification | Letter | None:
     if len(params.content) > _FLAT_BYTES:  # all else is flat
         check_depth(line)
     method, id_ = head.method, head.id
-    if id_ is not None and target.hub is not None and params.asked_ms is None:
+    if id_ is not None and params.asked_ms is None:
         if method == "meta/route":
             return Letter(id_, target, params.source.Agent, params)
         if method == "meta/ask":
