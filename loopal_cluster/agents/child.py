@@ -20,6 +20,7 @@ from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.channels import StreamChannel
+from loopal_cluster.runtime.pipes import ReadPipe
 
 __all__ = ["claim_stdio", "load_function", "main", "serve_agent"]
 
@@ -47,7 +48,8 @@ def claim_stdio() -> tuple[int, int]:
 
 
 async def _serve(function: AgentFunction, hub_in: int, hub_out: int) -> None:
-    receiver, sender, limits = trio.lowlevel.FdStream(hub_in), trio.lowlevel.FdStream(hub_out), Limits()
+    receiver, sender = ReadPipe(trio.lowlevel.FdStream(hub_in)), trio.lowlevel.FdStream(hub_out)
+    limits = Limits()
     await serve_session(StreamChannel(receiver, sender, limits.line_bytes), function, limits=limits)
 
 

@@ -11,15 +11,11 @@ nobody waiting.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import math
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import termios
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -28,6 +24,7 @@ import trio
 from loopal_cluster.agents.guard import Guard, living_groups, signal_group
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.pipes import ReadPipe
 
 __all__ = ["Child", "ChildNotStarted", "open_child"]
 
@@ -98,8 +95,8 @@ class Child:
         assert process.stdin is not None
         self.pid = process.pid
         self.stdin = process.stdin
-        self.stdout = self._stdout = _Output(process.stdout)
-        self._stderr = _Output(process.stderr)
+        self.stdout = self._stdout = _output(process.stdout)
+        self._stderr = _output(process.stderr)
         self._stderr_tail = bytearray()
         self._process = process
         self._grace = grace
@@ -206,46 +203,13 @@ class Child:
         self._stderr.close()
 
 
-class _Output(trio.abc.ReceiveStream):
-    """A pipe from a child that ends with the child.
+def _output(pipe: trio.abc.ReceiveStream | None) -> ReadPipe:
+    """A pipe from a child, of which the end may never come: whoever inherited it may hold it open.
 
-    The pipe's own end may never come, because whoever inherited the other end holds it open. But what
-    the child itself wrote is in the pipe when the child has ended: so much is read, and no more.
+    But what the child itself wrote is in it when the child has ended: so much is read, and no more.
     """
-
-    def __init__(self, pipe: trio.abc.ReceiveStream | None) -> None:
-        assert isinstance(pipe, trio.lowlevel.FdStream)
-        self._pipe = pipe
-        self._left = math.inf
-        self._receiving = trio.CancelScope()
-
-    def end(self) -> None:
-        """The child has ended."""
-        if (fd := self._pipe.fileno()) >= 0:
-            self._left = _readable_bytes(fd)
-            self._receiving.cancel()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._left == math.inf:
-            with trio.CancelScope() as self._receiving:
-                return await self._receive(max_bytes)
-        if self._left <= 0:
-            await trio.lowlevel.checkpoint()
-            return b""
-        return await self._receive(int(min(max_bytes or 65536, self._left)))
-
-    async def _receive(self, max_bytes: int | None) -> bytes:
-        data = await self._pipe.receive_some(max_bytes)
-        self._left -= len(data)
-        return data
-
-    def close(self) -> None:
-        self._left = math.inf  # from now on the pipe itself says that it is closed
-        self._pipe.close()
-
-    async def aclose(self) -> None:
-        self.close()
-        await trio.lowlevel.checkpoint()
+    assert isinstance(pipe, trio.lowlevel.FdStream)
+    return ReadPipe(pipe)
 
 
 async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> trio.Process:
@@ -307,10 +271,6 @@ def _reap_adopted(pgid: int) -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-pgid, os.WNOHANG)[0]:
             pass
-
-
-def _readable_bytes(fd: int) -> int:
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _ending(status: int | None) -> str:

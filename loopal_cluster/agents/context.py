@@ -10,6 +10,7 @@ import trio
 from loopal_cluster.agents.inbox import Answerer, Inbox, Received
 from loopal_cluster.messages import (
     AgentEvent,
+    AgentSource,
     AgentStart,
     Decision,
     Permission,
@@ -37,6 +38,7 @@ class AgentContext(ClusterClient):
         self._inbox = inbox
         self._asks = 0
         self.name = start.name or "agent"
+        self._source = AgentSource(self.name)
         """This agent's name on its hub."""
         self.hub = start.hub or "hub"
         """The hub's name; ``hub/name`` is this agent's address in the cluster."""

@@ -5,53 +5,56 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 
 import trio
 from attrs import define, field, frozen
 
 from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
-from loopal_cluster.messages import AgentSource, Envelope, Source
+from loopal_cluster.messages import AgentSource, Envelope, Reply, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
+from loopal_cluster.runtime.caller import OpenRequest
 from loopal_cluster.wire.contents import dumps, user_content
 
-__all__ = ["Answerer", "Inbox", "PendingReply", "Received", "failed", "text_of"]
+__all__ = ["Answerer", "Inbox", "Received", "failed", "text_of"]
 
 
 @define(eq=False)
-class PendingReply:
+class _PendingReply:
     """The reply to an ask, until it is there."""
 
-    report_progress: Callable[[], None]
-    timeout: float
+    _request: OpenRequest
+    _timeout: float
     """Seconds."""
-    extend: bool
+    _extend: bool
     """Whether progress gives it that time anew."""
     scope: trio.CancelScope = field(init=False)
     """Of whoever works on it: it ends when nobody waits any more."""
-    outcome: Outcome | None = None
-    settled: trio.Event = field(factory=trio.Event)
 
     @classmethod
-    def to(cls, ask: Envelope, report_progress: Callable[[], None]) -> PendingReply:
+    def to(cls, ask: Envelope, request: OpenRequest) -> _PendingReply:
         """The reply to this ask, which is waited for as long as it says."""
         timeout = math.inf if ask.timeout_ms is None else ask.timeout_ms / 1000
-        return cls(report_progress, timeout, ask.extend)
+        return cls(request, timeout, ask.extend)
 
     def __attrs_post_init__(self) -> None:
-        self.scope = trio.CancelScope(deadline=trio.current_time() + self.timeout)
+        self.scope = trio.CancelScope(deadline=trio.current_time() + self._timeout)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is none, and somebody still waits for it."""
+        return self._request.is_open and not self.scope.cancel_called
 
     def settle(self, outcome: Outcome) -> None:
-        """Reply, if nobody has and somebody waits. That its time is over is for the hub to say."""
-        if not (self.settled.is_set() or self.scope.cancel_called):
-            self.outcome = outcome
-            self.settled.set()
+        """Reply, if nobody has and somebody waits. Whether it comes in time is for the hub to say."""
+        self._request.answer(Reply(outcome))
 
     def progress(self) -> None:
         """Say that it is being worked on, if that makes a difference."""
-        if self.extend and not self.scope.cancel_called:
-            self.scope.deadline = trio.current_time() + self.timeout
-            self.report_progress()
+        if self._extend and self.is_open:
+            self.scope.deadline = trio.current_time() + self._timeout
+            self._request.progress()
 
 
 @frozen
@@ -64,7 +67,7 @@ class Received:
     source: Source
     """Who wrote it: an agent, a human, a hub (``SystemSource``), ..."""
     envelope: Envelope
-    _pending: PendingReply | None = field(default=None, repr=False, eq=False)
+    _pending: _PendingReply | None = field(default=None, repr=False, eq=False)
 
     @property
     def wants_reply(self) -> bool:
@@ -74,8 +77,7 @@ class Received:
     @property
     def is_open(self) -> bool:
         """Whether it is an ask that nobody has answered, and whose sender still waits."""
-        pending = self._pending
-        return pending is not None and not (pending.settled.is_set() or pending.scope.cancel_called)
+        return self._pending is not None and self._pending.is_open
 
     def reply(self, result: object) -> None:
         """Answer an ask: with text, or something JSON can express. Only the first reply counts."""
@@ -101,13 +103,17 @@ class Received:
     async def answer(self, answerer: Answerer) -> None:
         """Reply to an ask with what ``answerer`` makes of it: its result, or its exception."""
         pending = self._ask()
+        outcome: Outcome | None = None
         try:
             with pending.scope:
-                pending.settle(Done(text_of(await answerer(self))))
+                outcome = Done(text_of(await answerer(self)))
         except* (Exception, SystemExit) as group:
-            pending.settle(failed(group))
+            if pending.is_open:  # else it may be that of being cancelled
+                outcome = failed(group)
+        if outcome is not None:
+            pending.settle(outcome)
 
-    def _ask(self) -> PendingReply:
+    def _ask(self) -> _PendingReply:
         if self._pending is None:
             raise InvalidRequest("this message wants no reply; send one to its sender")
         return self._pending
@@ -126,13 +132,25 @@ class Inbox:
         self._numbers = count()
         self._arrived = trio.lowlevel.ParkingLot()
 
-    def put(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
-        """Add one; return a number to ``remove`` it by.
+    def put(self, envelope: Envelope) -> None:
+        """Add a message.
 
         Raises:
             Overloaded: there are too many already.
             InvalidRequest: it cannot be read.
         """
+        self._put(envelope, None)
+
+    def put_ask(self, envelope: Envelope, request: OpenRequest) -> None:
+        """Add an ask, which whoever takes it answers. Until then, it can be withdrawn.
+
+        Raises: as ``put``.
+        """
+        pending = _PendingReply.to(envelope, request)
+        number = self._put(envelope, pending)
+        request.on_withdrawn = partial(self._withdraw, number, pending)
+
+    def _put(self, envelope: Envelope, pending: _PendingReply | None) -> int:
         try:
             content = user_content(envelope.content)
         except ProtocolError as error:
@@ -146,9 +164,10 @@ class Inbox:
         self._arrived.unpark()
         return number
 
-    def remove(self, number: int) -> None:
-        """Nobody wants it to be read any more."""
+    def _withdraw(self, number: int, pending: _PendingReply) -> None:
+        """Nobody waits for the reply any more."""
         self._items.pop(number, None)
+        pending.scope.cancel()
 
     async def get(self) -> Received:
         """Take the oldest; wait for one."""

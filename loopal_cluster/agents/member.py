@@ -10,26 +10,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import trio
-
-from loopal_cluster.agents.inbox import Inbox, PendingReply
+from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.errors import ErrorCode, MethodNotFound, RemoteError
 from loopal_cluster.messages import (
     OK,
     Control,
     DeliverAsk,
     DeliverEnvelope,
-    Envelope,
     Message,
-    Progress,
     Protocol,
     Register,
-    Reply,
     Role,
     Shutdown,
     Welcome,
 )
-from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
@@ -72,7 +67,6 @@ async def open_member(
     """
     desk = _Desk(inbox)
     async with open_caller(channel, desk.on_request, desk.on_notification) as caller:
-        desk.caller = caller
         register = Register(name=name, token=token, role=Role.AGENT, protocol=Protocol(1))
         yield Member(caller, await caller.call(register), name, mailbox)
 
@@ -80,18 +74,17 @@ async def open_member(
 class _Desk:
     """Takes in what the hub brings."""
 
-    caller: Caller
-
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
 
-    async def on_request(self, message: Message[Any], request_id: int) -> Any:
+    def on_request(self, message: Message[Any], request: OpenRequest) -> Any:
         match message:
             case DeliverEnvelope(envelope):
                 self._inbox.put(envelope)
                 return OK
             case DeliverAsk(envelope):
-                return await self._answer(envelope, request_id)
+                self._inbox.put_ask(envelope, request)
+                return None
             case Shutdown():
                 return OK  # the hub closes the connection now
             case Control():
@@ -103,15 +96,3 @@ class _Desk:
 
     def on_notification(self, message: Message[Any]) -> None:
         pass  # an interrupt: what it is doing, only its own program knows
-
-    async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
-        pending = PendingReply.to(envelope, lambda: self.caller.notify(Progress(request_id)))
-        await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here
-        number = self._inbox.put(envelope, pending)
-        try:
-            await pending.settled.wait()
-        finally:
-            self._inbox.remove(number)
-            pending.scope.cancel()
-        assert pending.outcome is not None
-        return Reply(pending.outcome)

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed, TurnEnds
-from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
+from loopal_cluster.agents.inbox import Inbox, Received, failed, text_of
 from loopal_cluster.completions import completed_outcome
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import (
@@ -30,14 +30,11 @@ from loopal_cluster.messages import (
     Control,
     DeliverAsk,
     DeliverEnvelope,
-    Envelope,
     Initialize,
     Initialized,
     Interrupt,
     Message,
     Opaque,
-    Progress,
-    Reply,
     Shutdown,
     Started,
 )
@@ -45,7 +42,7 @@ from loopal_cluster.outcomes import Failed, reason_of
 from loopal_cluster.payloads import AwaitingInput, Error, Finished, Interrupted, ModeChanged, Payload, Stream
 from loopal_cluster.payloads import Started as StartedEvent
 from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.wire.contents import loads
 
@@ -78,9 +75,6 @@ class _Session:
         self._start: AgentStart | None = None
         self._started = trio.Event()
         self._inbox = Inbox(inbox_limit)
-        self._asked: set[PendingReply] = set()
-        """Asks that are not answered yet."""
-        self._answered = trio.lowlevel.ParkingLot()
         self._turn = trio.CancelScope()
         self._context: AgentContext | None = None
         self._stopping = False
@@ -90,17 +84,18 @@ class _Session:
 
     # What the hub asks.
 
-    async def on_request(self, message: Message[Any], request_id: int) -> Any:
+    def on_request(self, message: Message[Any], request: OpenRequest) -> Any:
         match message:
             case Initialize():
                 return Initialized()
             case AgentStart():
                 return self._begin(message)
             case DeliverEnvelope(envelope):
-                self._deliver(envelope)
+                self._open_inbox().put(envelope)
                 return OK
             case DeliverAsk(envelope):
-                return await self._answer(envelope, request_id)
+                self._open_inbox().put_ask(envelope, request)
+                return None
             case Control(command):
                 return self._control(command)
             case Shutdown():
@@ -118,7 +113,7 @@ class _Session:
                 self._turn.cancel()
             case DeliverEnvelope(envelope):
                 try:
-                    self._deliver(envelope)
+                    self._open_inbox().put(envelope)
                 except RemoteError as error:
                     self._emit(Error(message=f"a message was dropped: {error.detail}"))
             case _:
@@ -134,26 +129,10 @@ class _Session:
         self._started.set()
         return Started(session_id=start.agent_id or "session")
 
-    def _deliver(self, envelope: Envelope, pending: PendingReply | None = None) -> int:
+    def _open_inbox(self) -> Inbox:
         if self._start is None:
             raise MethodNotFound("expected agent/start")
-        return self._inbox.put(envelope, pending)
-
-    async def _answer(self, envelope: Envelope, request_id: int) -> Reply:
-        """Wait for what the agent makes of an ask, and let it know if nobody waits any more."""
-        pending = PendingReply.to(envelope, lambda: self.caller.notify(Progress(request_id)))
-        await trio.lowlevel.checkpoint_if_cancelled()  # withdrawn before it got here: it is not begun
-        number = self._deliver(envelope, pending)
-        self._asked.add(pending)
-        try:
-            await pending.settled.wait()
-        finally:
-            self._asked.remove(pending)
-            self._answered.unpark_all()
-            self._inbox.remove(number)
-            pending.scope.cancel()
-        assert pending.outcome is not None
-        return Reply(pending.outcome)
+        return self._inbox
 
     def _control(self, command: Opaque) -> Any:
         if self._context is None:
@@ -190,8 +169,6 @@ class _Session:
             completed = await self._run_turns(self._context)
         else:
             completed = await self._run_turn(self._context, self._context.prompt)
-        while any(pending.settled.is_set() for pending in self._asked):
-            await self._answered.park()  # its last replies come before its last word
         self._emit(Finished())
         self.caller.notify(completed)
         await self.caller.flush()

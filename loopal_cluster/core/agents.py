@@ -96,7 +96,8 @@ class AgentTree:
     """The live agents of one hub, by identity and by address."""
 
     _by_id: dict[str, AgentRecord] = field(factory=dict, init=False)
-    _by_address: dict[Address, AgentRecord] = field(factory=dict, init=False)
+    _by_address: dict[tuple[str, str | None], AgentRecord] = field(factory=dict, init=False)
+    """By name and hub: not by ``Address``, whose hash is dear, and one is looked for with every message."""
     _shadows: dict[str, dict[str, AgentRecord]] = field(factory=dict, init=False)
     """Agent name -> hub -> shadow, to find a bare name among shadows."""
 
@@ -107,21 +108,21 @@ class AgentTree:
             Refused: its name is taken on the hub it runs on.
         """
         address = record.address
-        if address in self._by_address:
+        if _key(address) in self._by_address:
             raise Refused(ErrorCode.NAME_TAKEN, f"agent name '{address}' is taken")
         if record.id in self._by_id:
             raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{record.id}' is taken")
         self._by_id[record.id] = record
-        self._by_address[address] = record
+        self._by_address[_key(address)] = record
         if record.hub is not None:
             self._shadows.setdefault(record.name, {})[record.hub] = record
-        if record.parent is not None and (parent := self._by_address.get(record.parent)) is not None:
+        if record.parent is not None and (parent := self._by_address.get(_key(record.parent))) is not None:
             parent.children[record.id] = record
 
     def remove(self, record: AgentRecord) -> None:
         """Remove an agent; its children keep their parent's name and lose its record."""
         del self._by_id[record.id]
-        del self._by_address[record.address]
+        del self._by_address[_key(record.address)]
         if record.hub is not None:
             del self._shadows[record.name][record.hub]
             if not self._shadows[record.name]:
@@ -131,7 +132,7 @@ class AgentTree:
 
     def parent_of(self, record: AgentRecord) -> AgentRecord | None:
         """The parent, if it is a live agent of this hub; not another that has got its name since."""
-        parent = None if record.parent is None else self._by_address.get(record.parent)
+        parent = None if record.parent is None else self._by_address.get(_key(record.parent))
         return parent if parent is not None and record.id in parent.children else None
 
     def get(self, agent_id: str) -> AgentRecord | None:
@@ -140,7 +141,7 @@ class AgentTree:
 
     def local(self, name: str) -> AgentRecord | None:
         """The live agent of this name that runs here."""
-        return self._by_address.get(Address(name))
+        return self._by_address.get((name, None))
 
     def find(self, address: Address) -> AgentRecord | None:
         """The live agent or shadow an address means; a bare name is looked for here first.
@@ -148,7 +149,7 @@ class AgentTree:
         Raises:
             Refused: a bare name that only shadows have, and several of them.
         """
-        if (record := self._by_address.get(address)) is not None:
+        if (record := self._by_address.get(_key(address))) is not None:
             return record
         if address.hub is not None:
             return None
@@ -169,3 +170,7 @@ class AgentTree:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+
+def _key(address: Address) -> tuple[str, str | None]:
+    return address.agent, address.hub

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, Lifecycle
@@ -32,14 +32,14 @@ from loopal_cluster.messages import (
     SystemSource,
 )
 from loopal_cluster.payloads import MessageRouted
-from loopal_cluster.records import evolve
+from loopal_cluster.records import evolve, record
 
 __all__ = ["Deliveries"]
 
 Delivered = DeliverEnvelope | DeliverAsk
 
 
-@frozen
+@record
 class _Waiting:
     """One that waits for its agent to come up."""
 
@@ -167,7 +167,7 @@ class Deliveries:
 
     def on_answer(self, then: Delivering, answer: Response | Failure, now: float) -> None:
         """The agent has accepted a message, or answered an ask, or neither."""
-        if isinstance(answer, Response) and answer.result == Ok(ok=False):
+        if isinstance(answer, Response) and isinstance(answer.result, Ok) and not answer.result.ok:
             answer = Failure(0, ErrorCode.DELIVERY_FAILED, "the agent refused the message")
         if isinstance(answer, Failure):
             answer = evolve(answer, detail=f"delivery to '{then.target}' failed: {answer.detail}")

@@ -180,9 +180,9 @@ class HubCore:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened; return what to do, in this order."""
         match event:
-            case FrameReceived(peer, frame):
-                if self.exchange.knows(peer):
-                    self._on_frame(peer, frame, now)
+            case FrameReceived():  # nearly always; the class alone, because a pattern of its fields costs more
+                if self.exchange.knows(event.peer):
+                    self._on_frame(event.peer, event.frame, now)
             case PeerConnected(peer, link):
                 self._on_connected(peer, link, now)
             case PeerLost(peer, reason):
@@ -205,13 +205,12 @@ class HubCore:
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
-        due = (
-            self.exchange.calls.next_deadline(),
-            self._timers.next(),
-            self._results.next_deadline(),
-            self._deliveries.receipts.next_deadline(),
-        )
-        return min([at for at in due if at is not None], default=None)
+        earliest = self.exchange.calls.next_deadline()
+        others = self._timers.next(), self._results.next_deadline(), self._deliveries.receipts.next_deadline()
+        for at in others:
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     @property
     def quiet(self) -> bool:
@@ -341,14 +340,14 @@ class HubCore:
 
     def _on_frame(self, peer: Peer, frame: Frame, now: float) -> None:
         match frame:
-            case Request(_, message):
+            case Request():
                 if (origin := self.exchange.take(peer, frame)) is not None:
-                    self._on_request(origin, message, now)
-            case Notification(message):
-                self._on_notification(peer, message, now)
+                    self._on_request(origin, frame.message, now)
             case Response() | Failure():
                 if (call := self.exchange.take_answer(peer, frame)) is not None:
                     self._on_answer(call, frame, now)
+            case Notification(message):
+                self._on_notification(peer, message, now)
             case unreachable:
                 assert_never(unreachable)
 
@@ -463,9 +462,10 @@ class HubCore:
                 pass
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
-        if self.uplink.doubts(call, answer, now):
-            return
-        answer = self.uplink.judged(call, answer)
+        if isinstance(answer, Failure):
+            if self.uplink.doubts(call, answer, now):
+                return
+            answer = self.uplink.judged(call, answer)
         match call.then:
             case Origin() as origin:
                 self.exchange.pass_on(origin, answer)

@@ -280,11 +280,10 @@ class Uplink:
         retries, self._retries = self._retries, []
         return retries + ([] if leg is None else self._exchange.forget(leg))
 
-    def doubts(self, call: Call[HubThen], answer: Response | Failure, now: float) -> bool:
+    def doubts(self, call: Call[HubThen], answer: Failure, now: float) -> bool:
         """Whether a restarted MetaHub's answer is not believed; then it is asked again."""
         if (
-            not isinstance(answer, Failure)
-            or answer.code not in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.AGENT_NOT_FOUND)
+            answer.code not in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.AGENT_NOT_FOUND)
             or not now < min(self._settling_until, call.deadline)
             or call.peer != self._leg
             or not isinstance(call.message, REPEATABLE)
@@ -304,8 +303,8 @@ class Uplink:
             assert self._leg is not None
             self._exchange.ask_again(self._leg, self._repeated(call, now), now)
 
-    def judged(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
-        """An answer, for what it is worth: "nobody there" to a repetition does not say what became of the first."""
+    def judged(self, call: Call[HubThen], answer: Failure) -> Failure:
+        """A refusal, for what it is worth: "nobody there" to a repetition does not say what became of the first."""
         match call.message:
             case MetaRoute(Envelope(asked_ms=int())) | MetaAsk(Envelope(asked_ms=int())):
                 bare = call.message.envelope.target.hub is None
@@ -314,7 +313,7 @@ class Uplink:
             case _:
                 return answer
         doubtful = ABSENT | UNNAMED if bare else ABSENT
-        if isinstance(answer, Response) or answer.code not in doubtful:
+        if answer.code not in doubtful:
             return answer
         return Failure(
             answer.id, ErrorCode.CONNECTION_LOST, f"the connection was lost; asked again: {answer.detail}"

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
-from attrs import define, field
+from attrs import define
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
@@ -21,7 +21,7 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.wire.codec import decode_result
 
-__all__ = ["Caller", "open_caller"]
+__all__ = ["Caller", "OpenRequest", "open_caller"]
 
 R = TypeVar("R")
 
@@ -31,16 +31,67 @@ OFFERS = 4096
 FLUSH_TIMEOUT = 1.0
 """Seconds that the other side has, at the end of the block, to take what is still to be sent."""
 
-OnRequest = Callable[[Message[Any], int], Awaitable[Any]]
+
+@define(eq=False)
+class OpenRequest:
+    """A request of the other side, until it is answered, or nobody waits for that any more."""
+
+    id: int
+    _caller: Caller
+    on_withdrawn: Callable[[], None] = lambda: None
+    """Called if nobody waits any more: it was withdrawn, or the connection has ended."""
+    is_open: bool = True
+
+    def answer(self, result: Any) -> None:
+        """Answer yes. Only the first answer counts, and only while somebody waits."""
+        if self.is_open:
+            self._caller._answer(self, Response(self.id, result))
+
+    def refuse(self, error: RemoteError) -> None:
+        """Answer no."""
+        if self.is_open:
+            self._caller._answer(self, Failure(self.id, error.code, error.detail))
+
+    def answer_later(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Answer with what an async function returns, which is cancelled if nobody waits any more."""
+        scope = trio.CancelScope()
+        self.on_withdrawn = scope.cancel
+        self._caller._nursery.start_soon(_answer_with, self, work, scope)
+
+    def progress(self) -> None:
+        """Say that it is being worked on."""
+        if self.is_open:
+            self._caller.notify(Progress(self.id))
+
+
+OnRequest = Callable[[Message[Any], OpenRequest], Any]
+"""Returns the result record, or None if it will be answered later; raises ``RemoteError`` to refuse."""
 OnNotification = Callable[[Message[Any]], None]
 
 
 @define(eq=False)
 class _Pending:
+    """A request of ours, and the task that waits for its answer: without an event, of which each call would need one."""
+
     message: Message[Any]
     on_progress: Callable[[], None]
-    answered: trio.Event = field(factory=trio.Event)
     answer: Response | Failure | None = None
+    _waiter: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Wait until there is an answer, or never will be."""
+        self._waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self) -> None:
+        """There is an answer, or never will be."""
+        if (waiter := self._waiter) is not None:
+            self._waiter = None
+            trio.lowlevel.reschedule(waiter)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Caller:
@@ -58,9 +109,7 @@ class Caller:
         self._on_notification = on_notification
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
-        self._answering: dict[int, trio.CancelScope] = {}
-        self._last_begun = trio.Event()  # set when the newest request has begun to be handled
-        self._last_begun.set()
+        self._open: dict[int, OpenRequest] = {}
         self._unsent: list[Frame | Rejected] = []
         self._flush_wanted = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
@@ -85,10 +134,10 @@ class Caller:
         pending = self._pending[request_id] = _Pending(message, on_progress)
         self._send(Request(request_id, message))
         try:
-            await pending.answered.wait()
+            await pending.wait()
         finally:
             del self._pending[request_id]
-            if not pending.answered.is_set():
+            if pending.answer is None:
                 self._send(Notification(CancelRequest(request_id)))
         if pending.answer is None:
             raise ConnectionLost(self._lost or "connection lost")
@@ -163,30 +212,24 @@ class Caller:
         self.closed.set()
         self._flushed.unpark_all()
         for pending in self._pending.values():
-            pending.answered.set()
-        for scope in self._answering.values():
-            scope.cancel()
+            pending.wake()
+        for request in [*self._open.values()]:
+            self._withdraw(request)
 
     def _on_frame(self, frame: Inbound) -> None:
         match frame:
-            case Request(request_id) if request_id in self._answering:
-                detail = f"request {request_id} is already open"
-                self._send(Failure(request_id, ErrorCode.INVALID_REQUEST, detail))
-            case Request(request_id, message):
-                scope = self._answering[request_id] = trio.CancelScope()
-                previous, self._last_begun = self._last_begun, trio.Event()
-                begun = self._last_begun
-                self._nursery.start_soon(self._answer, request_id, message, scope, previous, begun)
+            case Request():
+                self._on_request_frame(frame)
+            case Response() | Failure():
+                self._on_answer(frame)
             case Notification(CancelRequest(request_id)):
-                if request_id in self._answering:
-                    self._answering[request_id].cancel()
+                if (request := self._open.get(request_id)) is not None:
+                    self._withdraw(request)
             case Notification(Progress(request_id)):
                 if request_id in self._pending:
                     self._pending[request_id].on_progress()
             case Notification(message):
                 self._on_notification(message)
-            case Response() | Failure():
-                self._on_answer(frame)
             case Rejected():
                 if frame.answer:
                     self._send(frame)
@@ -195,34 +238,45 @@ class Caller:
 
     def _on_answer(self, answer: Response | Failure) -> None:
         pending = self._pending.get(answer.id)
-        if pending is None or pending.answered.is_set():
+        if pending is None or pending.answer is not None:
             return
         if isinstance(answer, Response):
             answer = decode_result(answer, pending.message.result)
         pending.answer = answer
-        pending.answered.set()
+        pending.wake()
 
-    async def _answer(
-        self,
-        request_id: int,
-        message: Message[Any],
-        scope: trio.CancelScope,
-        previous: trio.Event,
-        begun: trio.Event,
-    ) -> None:
-        # trio runs tasks that are ready together in any order, but messages must not change theirs.
-        if not previous.is_set():
-            await previous.wait()
-        begun.set()  # the next task runs no earlier than when this one first waits
-        answer: Response | Failure = Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller")
+    def _on_request_frame(self, frame: Request) -> None:
+        if frame.id in self._open:
+            detail = f"request {frame.id} is already open"
+            self._send(Failure(frame.id, ErrorCode.INVALID_REQUEST, detail))
+            return
+        request = self._open[frame.id] = OpenRequest(frame.id, self)
         try:
-            with scope:
-                answer = Response(request_id, await self._on_request(message, request_id))
+            result = self._on_request(frame.message, request)
         except RemoteError as error:
-            answer = Failure(request_id, error.code, error.detail)
-        finally:
-            del self._answering[request_id]
+            request.refuse(error)
+        else:
+            if result is not None:
+                request.answer(result)
+
+    def _answer(self, request: OpenRequest, answer: Response | Failure) -> None:
+        request.is_open = False
+        del self._open[request.id]
         self._send(answer)
+
+    def _withdraw(self, request: OpenRequest) -> None:
+        request.refuse(RemoteError("cancelled by its caller", ErrorCode.CANCELLED))
+        request.on_withdrawn()
+
+
+async def _answer_with(
+    request: OpenRequest, work: Callable[[], Awaitable[Any]], scope: trio.CancelScope
+) -> None:
+    try:
+        with scope:
+            request.answer(await work())
+    except RemoteError as error:
+        request.refuse(error)
 
 
 @asynccontextmanager
@@ -231,8 +285,8 @@ async def open_caller(
 ) -> AsyncIterator[Caller]:
     """Talk over a channel for the length of the block, then close it.
 
-    ``on_request`` runs in a task per request, which it gets with its id, and returns the result record, or
-    raises ``RemoteError`` to refuse. ``on_notification`` is called in the reader's own step and must not block.
+    ``on_request`` and ``on_notification`` are called in the reader's own step, in the order of what comes, and
+    must not block: what takes longer is answered later (``OpenRequest``).
     """
     async with open_background() as background:
         caller = Caller(channel, on_request, on_notification)

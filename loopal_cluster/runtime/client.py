@@ -54,6 +54,7 @@ from loopal_cluster.messages import (
     Role,
     Route,
     ShutdownAgent,
+    Source,
     SpawnAgent,
     SpawnSpec,
     Status,
@@ -70,7 +71,7 @@ from loopal_cluster.outcomes import Outcome, unwrap
 from loopal_cluster.records import evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
@@ -90,6 +91,9 @@ WAIT_STEP = 300.0
 
 class ClusterClient:
     """What both programs and agents can ask."""
+
+    _source: Source = HumanSource()
+    """Who we say that we are in a message; the hub knows better, and stamps it."""
 
     def __init__(self, caller: Caller, ambient: Ambient | None = None) -> None:
         self._caller = caller
@@ -152,12 +156,14 @@ class ClusterClient:
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
         seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
-        envelope = evolve(self._envelope(target, text), timeout_ms=_milliseconds(seconds), extend=extend)
-        message = Ask(envelope)
-        patience = math.inf if time_limit is None else time_limit + ASK_PATIENCE
+        message = Ask(self._envelope(target, text, _milliseconds(seconds), extend))
         try:
-            with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
-                reply = await self._caller.call(message, partial(_renew, scope, patience))
+            if time_limit is None:
+                reply = await self._caller.call(message)
+            else:
+                patience = time_limit + ASK_PATIENCE
+                with trio.fail_after(patience) as scope:  # in case that our own hub falls silent
+                    reply = await self._caller.call(message, partial(_renew, scope, patience))
             return unwrap(target, reply.outcome)
         except DeadlineExceeded as error:
             too_slow = error
@@ -225,14 +231,18 @@ class ClusterClient:
             raise
         return AgentHandle(self, address, spawned.agent_id)
 
-    def _envelope(self, target: str, text: str) -> Envelope:
-        """A message. Its source is set by the hub, which knows who we are."""
+    def _envelope(
+        self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
+    ) -> Envelope:
+        """A message, which ``timeout_ms`` and ``extend`` make an ask."""
         return Envelope(
             id=self._ambient.new_id(),
-            source=HumanSource(),
+            source=self._source,
             target=Address.parse(target),
             content=UserContent(text),
             timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
+            timeout_ms=timeout_ms,
+            extend=extend,
         )
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
@@ -444,12 +454,12 @@ async def open_client(
     """
     arrivals = _Arrivals(event_buffer)
 
-    async def on_request(message: Message[Any], request_id: int) -> Any:
+    def on_request(message: Message[Any], request: OpenRequest) -> None:
         match message:
             case Permission() if on_permission is not None:
-                return await on_permission(message)
+                request.answer_later(partial(on_permission, message))
             case Question() if on_question is not None:
-                return await on_question(message)
+                request.answer_later(partial(on_question, message))
             case _:
                 raise MethodNotFound(f"unknown: {message.method}")
 

@@ -36,6 +36,7 @@ from loopal_cluster.messages import (
     Ok,
     Opaque,
     Relayed,
+    Reply,
     UserContent,
 )
 from loopal_cluster.wire.contents import dump
@@ -46,9 +47,11 @@ from loopal_cluster.wire.one_pass import (
     opened,
     read_event,
     read_message,
+    read_reply,
     write_envelope,
     write_event,
     write_relayed,
+    write_reply,
 )
 from loopal_cluster.wire.strict import Int64, fault, within
 
@@ -102,6 +105,8 @@ def _encode_result(result: Any) -> bytes:
         return _OK_JSON
     if isinstance(result, Opaque):
         return result.json
+    if isinstance(result, Reply) and (json := write_reply(result)) is not None:
+        return json
     return dump(CONVERTER.unstructure(result))
 
 
@@ -286,6 +291,8 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
         return failure
     if expected is None or expected is Opaque:
         return response
+    if expected is Reply and (reply := read_reply(response.result.json)) is not None:
+        return Response(response.id, reply)
     try:
         return Response(response.id, CONVERTER.structure(Raw(response.result.json), expected))
     except (BaseValidationError, ValueError) as error:

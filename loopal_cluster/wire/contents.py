@@ -5,11 +5,12 @@ For those at the edges: agents and user interfaces.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import msgspec
 from cattrs import BaseValidationError
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Opaque, UserContent
@@ -17,7 +18,7 @@ from loopal_cluster.payloads import Payload
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault
 
-__all__ = ["DEPTH", "TooDeep", "dump", "dumps", "loads", "parse", "payload", "user_content"]
+__all__ = ["DEPTH", "TooDeep", "content_json", "dump", "dumps", "loads", "parse", "payload", "user_content"]
 
 DEPTH: Final = 100
 """Lists and objects in each other. Python gives up somewhere above 300 of them, depending on where it is called."""
@@ -104,6 +105,20 @@ def dumps(value: Any) -> Opaque:
     return Opaque(dump(CONVERTER.unstructure(value)))
 
 
+class _Text(Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of nearly all messages; ``CONVERTER`` reads it to the same, in three times the time."""
+
+    text: str
+
+
+_read_text: Final = msgspec.json.Decoder(_Text).decode
+
+
+def content_json(content: UserContent) -> bytes:
+    """The content of a message as JSON."""
+    return dump(CONVERTER.unstructure(content) if content.images else {"text": content.text})
+
+
 def user_content(content: UserContent | Opaque) -> UserContent:
     """The content of a message, for the agent it is for.
 
@@ -112,6 +127,8 @@ def user_content(content: UserContent | Opaque) -> UserContent:
     """
     if isinstance(content, UserContent):
         return content
+    with suppress(ValueError):
+        return UserContent(_read_text(content.json).text)
     try:
         return CONVERTER.structure(Raw(content.json), UserContent)
     except (BaseValidationError, ValueError) as error:

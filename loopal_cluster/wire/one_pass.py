@@ -1,4 +1,4 @@
-"""The lines that there are most of, read and written in one pass: messages between agents, and events.
+"""The lines that there are most of, read and written in one pass: messages between agents, replies, events.
 
 ``codec`` can do without this file: its way through ``hooks`` reads the same lines to the same frames and
 writes the same bytes. It takes 14 us instead of 3 to read a message, and 6 instead of 3 for an event, and steps
@@ -33,9 +33,11 @@ from loopal_cluster.messages import (
     Opaque,
     Relayed,
     RelayedAsk,
+    Reply,
     Route,
 )
-from loopal_cluster.wire.contents import dumps
+from loopal_cluster.outcomes import Done
+from loopal_cluster.wire.contents import content_json
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth
 from loopal_cluster.wire.strict import Int64
 
@@ -44,9 +46,11 @@ __all__ = [
     "opened",
     "read_event",
     "read_message",
+    "read_reply",
     "write_envelope",
     "write_event",
     "write_relayed",
+    "write_reply",
 ]
 
 ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
@@ -162,7 +166,7 @@ def write_envelope(envelope: Envelope, source: AgentSource) -> bytes:
     return _dump(
         _Envelope(
             asked_ms=envelope.asked_ms,
-            content=Raw(content.json if isinstance(content, Opaque) else dumps(content).json),
+            content=Raw(content.json if isinstance(content, Opaque) else content_json(content)),
             extend=envelope.extend,
             id=envelope.id,
             origin_hub=envelope.origin_hub,
@@ -219,3 +223,37 @@ def read_event(line: bytes) -> Notification | None:
 def write_event(event: ClusterEvent, payload: Opaque) -> bytes:
     """The params of a numbered event."""
     return _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
+
+
+# Replies: the outcome of an ask, which is nearly always a text.
+
+
+class _Done(Struct, frozen=True, forbid_unknown_fields=True):
+    outcome: Literal["done"]
+    result: str
+
+
+class _Reply(Struct, frozen=True):
+    outcome: _Done
+
+
+_read_reply = msgspec.json.Decoder(_Reply).decode
+
+
+def read_reply(result: bytes) -> Reply | None:
+    """The result of an ask."""
+    try:
+        return Reply(Done(_read_reply(result).outcome.result))
+    except ValueError:
+        return None
+
+
+def write_reply(reply: Reply) -> bytes | None:
+    """The same as JSON."""
+    outcome = reply.outcome
+    if not isinstance(outcome, Done) or type(outcome.result) is not str:
+        return None
+    try:
+        return _dump(_Reply(_Done("done", outcome.result)))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None

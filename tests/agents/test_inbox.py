@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from attrs import define, field
 
 from loopal_cluster import Address, InvalidRequest, Overloaded
-from loopal_cluster.agents.inbox import Inbox, PendingReply, Received, failed, text_of
-from loopal_cluster.messages import AgentSource, Envelope, HumanSource, Opaque, Source, UserContent
-from loopal_cluster.outcomes import Cancelled, Done, Failed
+from loopal_cluster.agents.inbox import Inbox, Received, failed, text_of
+from loopal_cluster.frames import Failure, Response
+from loopal_cluster.messages import (
+    AgentSource,
+    Envelope,
+    HumanSource,
+    Message,
+    Opaque,
+    Progress,
+    Source,
+    UserContent,
+)
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
+from loopal_cluster.records import evolve
+from loopal_cluster.runtime.caller import OpenRequest
 
 
 def envelope(text: str = "hello", source: Source | None = None, content: Any = None) -> Envelope:
@@ -20,19 +32,38 @@ def envelope(text: str = "hello", source: Source | None = None, content: Any = N
     return Envelope("id", source or HumanSource(), Address("worker"), content, "2026-01-01T00:00:00Z")
 
 
-def nothing() -> None:
-    """What most tests do with progress."""
+@define
+class Asker:
+    """Who waits for a reply, on the other end of a caller: what it has heard."""
+
+    request: OpenRequest = field(init=False)
+    outcome: Outcome | None = None
+    progress: list[float] = field(factory=list)
+    """When it was told of some."""
+
+    def __attrs_post_init__(self) -> None:
+        self.request = OpenRequest(1, self)
+
+    def _answer(self, request: OpenRequest, answer: Response | Failure) -> None:
+        request.is_open = False
+        self.outcome = answer.result.outcome
+
+    def notify(self, message: Message[None]) -> None:
+        assert message == Progress(1)
+        self.progress.append(trio.current_time())
+
+    def withdraw(self) -> None:
+        self.request.is_open = False
+        self.request.on_withdrawn()
 
 
-def an_ask(
-    timeout: float = 5.0, *, extend: bool = False, report: Callable[[], None] = nothing
-) -> tuple[Received, PendingReply]:
-    """An ask that an agent has received, and the reply that its sender waits for."""
-    inbox, pending = Inbox(1), PendingReply(report, timeout, extend)
-    inbox.put(envelope(), pending)
+def an_ask(timeout: float = 5.0, *, extend: bool = False) -> tuple[Received, Asker]:
+    """An ask that an agent has received, and who waits for its reply."""
+    inbox, asker = Inbox(1), Asker()
+    inbox.put_ask(evolve(envelope(), timeout_ms=int(timeout * 1000), extend=extend), asker.request)
     received = inbox.get_nowait()
     assert received is not None
-    return received, pending
+    return received, asker
 
 
 # The inbox.
@@ -84,13 +115,12 @@ def test_a_full_inbox_is_overloaded_and_keeps_what_it_has():
     inbox.put(envelope("c"))
 
 
-def test_what_is_removed_is_not_read_and_makes_room():
-    inbox = Inbox(2)
-    first = inbox.put(envelope("a"))
+async def test_an_ask_that_is_withdrawn_is_not_read_and_makes_room():
+    inbox, asker = Inbox(2), Asker()
+    inbox.put_ask(envelope("a"), asker.request)
     inbox.put(envelope("b"))
 
-    inbox.remove(first)
-    inbox.remove(first)
+    asker.withdraw()
 
     inbox.put(envelope("c"))
     assert [inbox.get_nowait().text for _ in range(2)] == ["b", "c"]
@@ -120,19 +150,19 @@ def test_only_an_agent_can_be_answered_by_name(source, sender):
 
 async def test_a_reply_is_text_or_json():
     for result, text in [("yes", "yes"), (None, ""), ({"b": 1, "a": [True]}, '{"a":[true],"b":1}'), (3, "3")]:
-        received, pending = an_ask()
+        received, asker = an_ask()
         received.reply(result)
-        assert pending.outcome == Done(text)
+        assert asker.outcome == Done(text)
 
 
 async def test_only_the_first_reply_counts():
-    received, pending = an_ask()
+    received, asker = an_ask()
 
     received.reply("first")
     received.reply("second")
     received.fail("third")
 
-    assert pending.outcome == Done("first")
+    assert asker.outcome == Done("first")
 
 
 async def test_an_ask_can_fail_with_words_an_exception_or_any_outcome():
@@ -141,9 +171,9 @@ async def test_an_ask_can_fail_with_words_an_exception_or_any_outcome():
         (lambda received: received.fail(ValueError("no")), Failed("ValueError: no", "ValueError: no\n")),
         (lambda received: received.settle(Cancelled("not now")), Cancelled("not now")),
     ]:
-        received, pending = an_ask()
+        received, asker = an_ask()
         act(received)
-        assert pending.outcome == outcome
+        assert asker.outcome == outcome
 
 
 def test_a_plain_message_wants_no_reply():
@@ -164,58 +194,68 @@ def test_a_plain_message_wants_no_reply():
 
 
 async def test_a_reply_that_cannot_be_expressed_is_an_error_of_who_gives_it_and_another_may_follow():
-    received, pending = an_ask()
+    received, asker = an_ask()
 
     with pytest.raises(TypeError, match="object cannot be expressed in JSON"):
         received.reply(object())
 
     received.reply("something else")
-    assert pending.outcome == Done("something else")
+    assert asker.outcome == Done("something else")
 
 
-async def test_a_reply_when_nobody_waits_any_more_is_dropped(autojump_clock):
-    received, pending = an_ask(5.0)
+async def test_a_reply_when_nobody_waits_any_more_is_dropped():
+    received, asker = an_ask()
 
-    await trio.sleep(5.0)
+    asker.withdraw()
     received.reply("late")
 
-    assert pending.outcome is None
-    assert not pending.settled.is_set()
+    assert asker.outcome is None
 
 
 # Work on an ask.
 
 
+async def test_work_ends_when_nobody_waits_any_more(autojump_clock):
+    received, asker = an_ask(5.0)
+
+    with received.scope:
+        asker.withdraw()
+        await trio.sleep_forever()
+
+    assert trio.current_time() == 0.0
+    assert not received.is_open
+
+
 async def test_answer_replies_with_what_is_returned():
-    received, pending = an_ask()
+    received, asker = an_ask()
 
     async def answer(received: Received) -> str:
         return received.text.upper()
 
     await received.answer(answer)
 
-    assert pending.outcome == Done("HELLO")
+    assert asker.outcome == Done("HELLO")
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("no"), SystemExit(3), ExceptionGroup("all", [ValueError("no")])]
 )
 async def test_answer_replies_with_what_is_raised(error):
-    received, pending = an_ask()
+    received, asker = an_ask()
 
     async def answer(received: Received) -> str:
         raise error
 
     await received.answer(answer)
 
-    assert isinstance(pending.outcome, Failed)
-    assert "answer" in pending.outcome.traceback
+    assert isinstance(asker.outcome, Failed)
+    assert "answer" in asker.outcome.traceback
 
 
 async def test_answer_is_cancelled_when_the_time_of_the_ask_is_over_and_leaves_it_to_the_hub_to_say_so(
     autojump_clock,
 ):
-    received, pending = an_ask(5.0)
+    received, asker = an_ask(5.0)
 
     async def answer(received: Received) -> None:
         await trio.sleep_forever()
@@ -223,11 +263,11 @@ async def test_answer_is_cancelled_when_the_time_of_the_ask_is_over_and_leaves_i
     await received.answer(answer)
 
     assert trio.current_time() == pytest.approx(5.0)
-    assert pending.outcome is None
+    assert asker.outcome is None
 
 
 async def test_an_error_while_it_is_cancelled_is_not_the_reply_either(autojump_clock):
-    received, pending = an_ask(5.0)
+    received, asker = an_ask(5.0)
 
     async def answer(received: Received) -> None:
         try:
@@ -237,11 +277,11 @@ async def test_an_error_while_it_is_cancelled_is_not_the_reply_either(autojump_c
 
     await received.answer(answer)
 
-    assert pending.outcome is None
+    assert asker.outcome is None
 
 
 async def test_the_cancellation_of_the_agent_goes_on_its_way(autojump_clock):
-    received, pending = an_ask(5.0)
+    received, asker = an_ask(5.0)
 
     async def answer(received: Received) -> None:
         await trio.sleep_forever()
@@ -250,12 +290,11 @@ async def test_the_cancellation_of_the_agent_goes_on_its_way(autojump_clock):
         await received.answer(answer)
 
     assert scope.cancelled_caught
-    assert pending.outcome is None
+    assert asker.outcome is None
 
 
 async def test_progress_gives_the_work_its_time_anew_and_says_so(autojump_clock):
-    said: list[float] = []
-    received, _ = an_ask(5.0, extend=True, report=lambda: said.append(trio.current_time()))
+    received, asker = an_ask(5.0, extend=True)
 
     with received.scope as scope:
         for _ in range(3):
@@ -264,20 +303,19 @@ async def test_progress_gives_the_work_its_time_anew_and_says_so(autojump_clock)
         await trio.sleep_forever()
 
     assert scope.cancelled_caught
-    assert said == pytest.approx([4.0, 8.0, 12.0])
+    assert asker.progress == pytest.approx([4.0, 8.0, 12.0])
     assert trio.current_time() == pytest.approx(17.0)
 
 
 async def test_progress_that_makes_no_difference_is_not_said(autojump_clock):
-    said: list[None] = []
-    fixed, _ = an_ask(5.0, report=lambda: said.append(None))
-    late, _ = an_ask(5.0, extend=True, report=lambda: said.append(None))
+    fixed, asker = an_ask(5.0)
+    late, late_asker = an_ask(5.0, extend=True)
 
     fixed.progress()
     await trio.sleep(5.0)
     late.progress()
 
-    assert said == []
+    assert asker.progress == late_asker.progress == []
     assert fixed.scope.deadline == pytest.approx(5.0)
 
 

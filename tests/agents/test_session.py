@@ -58,7 +58,7 @@ from loopal_cluster.payloads import (
     Started,
     Stream,
 )
-from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.testing import byte_pair, record_pair
 from loopal_cluster.wire.contents import payload
 
@@ -75,7 +75,7 @@ class Host:
     events: list[Any] = field(factory=list)
     completed: list[Completed] = field(factory=list)
 
-    async def on_request(self, message: Message[Any]) -> Any:
+    def on_request(self, message: Message[Any], request: OpenRequest) -> Any:
         raise MethodNotFound(f"unknown: {message.method}")
 
     def on_notification(self, message: Message[Any]) -> None:

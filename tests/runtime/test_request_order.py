@@ -1,16 +1,17 @@
-"""Requests begin to be handled in the order they were sent, also when they arrive together."""
+"""Requests are handled in the order they were sent, also when they arrive together and are answered later."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import trio
 
 from loopal_cluster.address import Address
-from loopal_cluster.messages import OK, DeliverEnvelope, Envelope, HumanSource, UserContent
-from loopal_cluster.runtime.caller import open_caller
+from loopal_cluster.messages import OK, DeliverEnvelope, Envelope, HumanSource, Message, UserContent
+from loopal_cluster.runtime.caller import OpenRequest, open_caller
 from loopal_cluster.testing import record_pair
 
 COUNT = 20
-"""trio shuffles tasks that become runnable together by reversing them or not."""
 
 
 def message(number: int) -> DeliverEnvelope:
@@ -20,10 +21,14 @@ def message(number: int) -> DeliverEnvelope:
 async def test_messages_that_arrive_together_are_handled_in_order(autojump_clock):
     handled: list[str] = []
 
-    async def on_request(request, request_id):
-        handled.append(request.envelope.id)
+    async def answer() -> Any:
         await trio.sleep(1)  # handling one does not keep the next waiting
         return OK
+
+    def on_request(request: Message[Any], asked: OpenRequest) -> None:
+        assert isinstance(request, DeliverEnvelope)
+        handled.append(request.envelope.id)
+        asked.answer_later(answer)
 
     here, there = record_pair()
     async with (

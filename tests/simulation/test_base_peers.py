@@ -129,9 +129,9 @@ def a_delivery_that_failed_and_counts_as_one_that_went_well(patch):
 def a_sender_that_a_base_meta_hub_has_to_qualify(patch):
     intact = HubRequests._route
 
-    def route(self, origin, envelope, now):
+    def route(self, origin, envelope, source, now):
         cluster, self._uplink.cluster = self._uplink.cluster, "some"
-        intact(self, origin, envelope, now)
+        intact(self, origin, envelope, source, now)
         self._uplink.cluster = cluster
 
     patch.setattr(HubRequests, "_route", route)

@@ -244,7 +244,7 @@ def a_sender_that_is_believed(patch):
     def on_client_request(self, origin, party, message, now):
         envelope = getattr(message, "envelope", None)
         if envelope is not None:
-            self._route(origin, envelope, now)
+            self._route(origin, envelope, envelope.source, now)
         else:
             intact(self, origin, party, message, now)
 

@@ -8,15 +8,18 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 from msgspec.json import encode as json
 
 from loopal_cluster import messages as m
 from loopal_cluster.address import Address
-from loopal_cluster.frames import Letter, Notification, Rejected, Request
-from loopal_cluster.wire import one_pass
-from loopal_cluster.wire.codec import decode, decode_sealed, encode
-from loopal_cluster.wire.contents import dumps
+from loopal_cluster.frames import Letter, Notification, Rejected, Request, Response
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, TimedOut
+from loopal_cluster.wire import codec, one_pass
+from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
+from loopal_cluster.wire.contents import content_json, dumps, user_content
 from loopal_cluster.wire.faults import MAX_DEPTH
+from loopal_cluster.wire.hooks import CONVERTER
 
 PARAMS = {
     "content": {"text": "x"},
@@ -111,6 +114,44 @@ def test_both_ways_write_an_event_alike() -> None:
     event = m.ClusterEvent(3, 1.5, "hub-a", "a", m.Opaque(b'"AgentIdle"'))
 
     assert dumps(event).json in encode(Notification(event))
+
+
+OUTCOMES = [
+    Done("yes"),
+    Done(""),
+    Done("\ud800"),
+    Done(type("Text", (str,), {})("x")),
+    Failed("no", "trace"),
+    Cancelled("stopped"),
+    TimedOut("30 s"),
+    Lost("gone"),
+]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=repr)
+def test_both_ways_write_and_read_a_reply_alike(outcome: Any) -> None:
+    reply = m.Reply(outcome)
+    written = dumps(reply)
+
+    assert written.json in encode(Response(1, reply))
+    read = decode_result(Response(1, written), m.Reply)
+    assert read == Response(1, CONVERTER.structure(Raw(written.json), m.Reply))
+
+
+@given(JSON, JSON, JSON)
+def test_both_ways_agree_on_a_reply_whatever_a_value_is(kind: Any, result: Any, more: Any) -> None:
+    for outcome in ({"outcome": "done", "result": result}, {"outcome": kind, "result": result}, more):
+        text = json({"outcome": outcome})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(codec, "read_reply", lambda json: None)
+            expected = decode_result(Response(1, m.Opaque(text)), m.Reply)
+        assert decode_result(Response(1, m.Opaque(text)), m.Reply) == expected
+
+
+@pytest.mark.parametrize("content", [m.UserContent("x"), m.UserContent("\ud800"), m.UserContent("")])
+def test_both_ways_write_and_read_a_content_alike(content: m.UserContent) -> None:
+    assert content_json(content) == dumps(content).json
+    assert user_content(dumps(content)) == CONVERTER.structure(Raw(dumps(content).json), m.UserContent)
 
 
 def test_the_way_in_one_pass_knows_every_field() -> None:
