@@ -33,11 +33,11 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import OK, AgentEvent, ClusterEvent, Message, Opaque, Reply
+from loopal_cluster.messages import AgentEvent, ClusterEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.wire.codec import decode_result, may_be_disguised
+from loopal_cluster.wire.codec import decode_result, is_plain
 from loopal_cluster.wire.one_pass import opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
@@ -378,11 +378,6 @@ async def open_runtime(
 def expected_by_hub(message: Message[Any]) -> Any:
     """How to read the answer to a hub's or a MetaHub's request. A reply is for whoever asked: it is passed on unread."""
     return None if message.result is Reply else message.result
-
-
-def is_plain(result: Any) -> bool:
-    """Whether an answer may be passed on without another look at it."""
-    return result is OK or (isinstance(result, Opaque) and not may_be_disguised(result))
 
 
 def brief(frame: Frame) -> str:

@@ -41,9 +41,9 @@ from loopal_cluster.messages import (
     Relayed,
     RelayedAsk,
 )
-from loopal_cluster.runtime.runtime import expected_by_hub, is_plain
+from loopal_cluster.runtime.runtime import expected_by_hub
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
+from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode, is_plain
 from loopal_cluster.wire.one_pass import opened
 from tests.core.builders import TOKEN, attach, join, open_meta
 
