@@ -17,7 +17,7 @@ from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
-from loopal_cluster.core.effects import Effect, Send
+from loopal_cluster.core.effects import Effect, Publish, Send
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -184,6 +184,13 @@ class MetaHubCore:
         if self._plain_hub(peer, now) is None:
             return None
         return self.exchange.pass_back(peer, answer, Relayed if answer.result is OK else RelayedAsk)
+
+    def publish(self, peer: Peer, event: AgentEvent, now: float) -> Publish | None:
+        """Pass on what an agent of a hub reports to all who watch. None: as above."""
+        sender = self._plain_hub(peer, now)
+        if sender is None or not self.exchange.knows(peer):
+            return None
+        return self._timeline.number(sender.name, event.agent_name, event.payload, now)
 
     def _plain_hub(self, peer: Peer, now: float) -> HubRecord | None:
         """The hub that says something, if that changes no more than when we last heard of it."""

@@ -88,6 +88,8 @@ def encode(frame: Frame | Rejected) -> bytes:
             return b'{"id":%d,"jsonrpc":"2.0","result":%b}\n' % (frame.id, _encode_result(frame.result))
         case Notification():
             message = frame.message
+            if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
+                return write_event(message, message.payload)
             method, params = _METHOD_JSON[message.method], _encode_params(message)
             return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (method, params)
         case Failure() | Rejected():
@@ -97,8 +99,6 @@ def encode(frame: Frame | Rejected) -> bytes:
 def _encode_params(message: Message[Any]) -> bytes:
     if isinstance(message, Relayed):
         return write_relayed(message)
-    if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
-        return write_event(message, message.payload)
     if isinstance(message, ENVELOPES) and isinstance(source := message.envelope.source, AgentSource):
         return write_envelope(message.envelope, source)
     return dump(CONVERTER.unstructure(message))

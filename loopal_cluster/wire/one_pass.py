@@ -222,8 +222,9 @@ def read_event(line: bytes) -> Notification | None:
 
 
 def write_event(event: ClusterEvent, payload: Opaque) -> bytes:
-    """The params of a numbered event."""
-    return _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
+    """The whole line of a numbered event."""
+    params = _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
+    return b'{"jsonrpc":"2.0","method":"hub/event","params":' + params + b"}\n"
 
 
 # Answers that say yes, of which most are replies.

@@ -2,7 +2,8 @@
 
 Two MetaHubs are told the same: one has every message as a line makes it for everybody (``decode``) and decides
 with ``handle``; the other has it sealed (``decode_sealed``) and decides with ``forward`` and ``pass_back``
-where it can. What both send must be the same, line for line, and so must what they wait for, and until when.
+where it can, and passes events on with ``publish``. What both send must be the same, line for line, and so must
+what they wait for, and until when.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from loopal_cluster.core.events import FrameReceived, Peer
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import AskLetter, Failure, Letter, Request, Response
+from loopal_cluster.frames import AskLetter, Failure, Letter, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
+    AgentEvent,
     AgentSource,
     Announce,
     Announced,
     CancelRequest,
+    ClusterEvent,
     DeliverEnvelope,
     Envelope,
     Found,
@@ -40,6 +43,8 @@ from loopal_cluster.messages import (
     RegisterHub,
     Relayed,
     RelayedAsk,
+    Role,
+    Subscribe,
 )
 from loopal_cluster.runtime.runtime import expected_by_hub
 from loopal_cluster.testing import CoreDriver
@@ -142,6 +147,8 @@ class Pair:
     def __init__(self, limits: Limits | None = None) -> None:
         self.plain, self.sealing = open_meta(limits=limits or Limits()), open_meta(limits=limits or Limits())
         self.peers: dict[str, Peer] = {}
+        for driver in (self.plain, self.sealing):
+            driver.request(watcher(driver), Subscribe())
 
     def both(self, what: Callable[[CoreDriver], list[Effect]]) -> list[tuple[Peer, bytes]]:
         return self._same(what(self.plain), what(self.sealing))
@@ -159,6 +166,15 @@ class Pair:
     def send(self, hub: str, request: Request) -> list[tuple[Peer, bytes]]:
         """Let a hub send a message; what both send for it."""
         return self._same(self.plain.receive(self.peers[hub], request), self._sealed(hub, sealed(request)))
+
+    def report(self, hub: str, event: AgentEvent) -> list[tuple[Peer, bytes]]:
+        """Let an agent of a hub report something; what both send for it."""
+        peer = self.peers[hub]
+        told = core(self.sealing).publish(peer, event, self.sealing.now)
+        sealing = (
+            self.sealing.notify(peer, event) if told is None else [Send(to, told.frame) for to in told.peers]
+        )
+        return self._same(self.plain.notify(peer, event), sealing)
 
     def answer(self, hub: str, answer: Response | Failure) -> list[tuple[Peer, bytes]]:
         """Let a hub answer, as a line; what both send for it."""
@@ -303,6 +319,8 @@ TARGETS = st.sampled_from(["a/x", "b/x", "base/x", "nobody/x", "x", "y"])
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.sampled_from([*HUBS, "base"]), TARGETS),
     st.tuples(st.just("ask"), st.sampled_from(HUBS), TARGETS, st.sampled_from([None, 0, 500, 40_000]), st.booleans()),
+    st.tuples(st.just("report"), st.sampled_from([*HUBS, "base"]), st.none() | TEXTS),
+    st.tuples(st.just("watch"), st.none() | st.integers(0, 40)),
     st.tuples(st.just("announce"), st.sampled_from(HUBS), st.sets(st.sampled_from("xy"))),
     st.tuples(st.just("answer"), st.sampled_from([*HUBS, "base"]), st.integers(0, 3), st.sampled_from([*RESULTS])),
     st.tuples(st.just("progress"), st.sampled_from(HUBS), st.integers(0, 3)),
@@ -330,6 +348,12 @@ def play(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Peer, bytes]]:
                 last = pair.send(hub, route(number, target=target))
             case ("ask", hub, target, timeout_ms, extend) if hub in pair.peers:
                 last = pair.send(hub, ask(number, target=target, timeout_ms=timeout_ms, extend=extend))
+            case ("report", hub, agent) if hub in pair.peers:
+                last = pair.report(hub, AgentEvent(agent, Opaque(b'"Started"')))
+            case ("watch", since):
+                last = pair.both(
+                    lambda driver, since=since: driver.request(watcher(driver), Subscribe(since))
+                )
             case ("announce", hub, names) if hub in pair.peers:
                 agents = tuple(Announced(name, f"{hub}-{name}") for name in sorted(names))
                 request, peer = Request(number, Announce(agents, whole=True)), pair.peers[hub]
@@ -389,6 +413,29 @@ def test_an_ask_ends_as_usual_however_it_ends(steps, sent):
     assert any(sent in line for line in lines) if sent else not lines
 
 
+def test_an_event_takes_one_step_to_all_who_watch():
+    meta = open_meta()
+    a, first, second = join(meta, "a"), watcher(meta), watcher(meta)
+    for peer in (first, second):
+        meta.request(peer, Subscribe())
+
+    told = core(meta).publish(a, AgentEvent("x", Opaque(b'"Started"')), meta.now)
+
+    assert told is not None
+    assert told.peers == (first, second)
+    assert told.frame == Notification(ClusterEvent(2, 0.0, "a", "x", Opaque(b'"Started"')))
+
+
+def test_nobody_hears_of_what_a_stranger_reports_or_a_connection_that_was_given_up():
+    meta = open_meta()
+    stranger, a = meta.connect(), join(meta, "a")
+    join(meta, "a")  # on another connection
+
+    for peer in (stranger, a):
+        assert core(meta).publish(peer, AgentEvent("x", Opaque(b'"Started"')), meta.now) is None
+        assert meta.notify(peer, AgentEvent("x", Opaque(b'"Started"'))) == []
+
+
 SEND = ("send", "a", "x")
 
 
@@ -420,6 +467,10 @@ def test_a_message_for_the_one_agent_of_a_name_that_another_hub_has_announced_ta
 
     assert there is not None
     assert (there.peer, there.frame.message.target) == (b, "worker")
+
+
+def watcher(driver: CoreDriver) -> Peer:
+    return attach(driver, role=Role.OBSERVER)
 
 
 def open_call(driver: CoreDriver, peer: Peer, which: int) -> int:
