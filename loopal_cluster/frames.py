@@ -73,7 +73,6 @@ class Letter:
 
     id: int
     target: Address
-    """With its hub."""
     sender: str
     """The name that the sender gives itself."""
     inside: Any = field(repr=False)

@@ -27,7 +27,7 @@ A core promises:
 * a bad frame from a peer changes nothing but the answer to that peer.
 
 A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass messages on.
-``forward`` and ``pass_back`` take one frame each, decide in one step, and return the one effect. Or None: then
+``forward``, ``pass_back`` and ``publish`` take one frame each, decide in one step, and return the one effect. Or None: then
 nothing was changed but when the peer was last heard of, and the frame is for ``handle``, which would have decided
 the same. There a message is a ``Letter``, of which only the outside is read, and goes on as ``Relayed``, or an ask
 as ``RelayedAsk``; those are the only frames that their receiver reads as others (``DeliverEnvelope``, ``DeliverAsk``).

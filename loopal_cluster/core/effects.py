@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Frame
+from loopal_cluster.frames import Frame, Notification
 from loopal_cluster.records import record
 
-__all__ = ["Disconnect", "Effect", "Joined", "Log", "Send", "StartAgent", "StopAgent"]
+__all__ = ["Disconnect", "Effect", "Joined", "Log", "Publish", "Send", "StartAgent", "StopAgent"]
 
 
 @record
@@ -16,6 +16,14 @@ class Send:
 
     peer: Peer
     frame: Frame
+
+
+@record
+class Publish:
+    """Queue a notification for several peers, of which each that is slow may lose it. Of the hot path only."""
+
+    peers: tuple[Peer, ...]
+    frame: Notification
 
 
 @record

@@ -17,7 +17,7 @@ from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
-from loopal_cluster.core.effects import Effect, Send
+from loopal_cluster.core.effects import Effect, Publish, Send
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -154,15 +154,17 @@ class MetaHubCore:
     # 12, and to leave the letter sealed saves 2 of the 4 to read its line.
 
     def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
-        """Pass a letter on to the hub that is named on it.
+        """Pass a letter on to the hub that is named on it, or that alone has announced an agent of that name.
 
         None: that takes more than a step, and nothing was decided. Open the letter and let ``handle`` see it.
         """
         sender = self._plain_hub(peer, now)
-        receiver = self.hubs.get(letter.target.hub or "")
-        if sender is None or receiver is None or receiver.health is Health.AWAY:
+        if sender is None:
             return None
-        source, target = stamped(letter.sender, sender.name), letter.target.agent
+        source, target, hub = stamped(letter.sender, sender.name), letter.target.agent, letter.target.hub
+        receiver = self.hubs.get(hub or self.directory.only_hub_of(target, sender.name) or "")
+        if receiver is None or receiver.health is Health.AWAY:
+            return None
         message: Relayed
         if not isinstance(letter, AskLetter):
             message = Relayed(source, target, sender.name, letter.inside)
@@ -182,6 +184,13 @@ class MetaHubCore:
         if self._plain_hub(peer, now) is None:
             return None
         return self.exchange.pass_back(peer, answer, Relayed if answer.result is OK else RelayedAsk)
+
+    def publish(self, peer: Peer, event: AgentEvent, now: float) -> Publish | None:
+        """Pass on what an agent of a hub reports to all who watch. None: as above."""
+        sender = self._plain_hub(peer, now)
+        if sender is None or not self.exchange.knows(peer):
+            return None
+        return self._timeline.number(sender.name, event.agent_name, event.payload, now)
 
     def _plain_hub(self, peer: Peer, now: float) -> HubRecord | None:
         """The hub that says something, if that changes no more than when we last heard of it."""

@@ -44,6 +44,14 @@ class Directory:
         """The hubs that run an agent of this name."""
         return list(self._by_name.get(agent, ()))
 
+    def only_hub_of(self, agent: str, asker: str) -> str | None:
+        """The one hub besides ``asker`` that runs an agent of this name; None if there is none, or another one."""
+        hubs = self._by_name.get(agent)
+        if hubs is None or len(hubs) > 2:
+            return None
+        others = [hub for hub in hubs if hub != asker]
+        return others[0] if len(others) == 1 else None
+
     def has(self, agent: str, hub: str, agent_id: str | None = None) -> bool:
         """Whether the hub runs an agent of this name (and identity)."""
         known_id, _ = self._by_name.get(agent, {}).get(hub, (None, 0.0))

@@ -13,8 +13,10 @@ from typing import Any
 
 from attrs import define, field
 
+from loopal_cluster.core.effects import Publish
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.frames import Notification
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
 from loopal_cluster.payloads import payload_bytes
 
@@ -39,21 +41,22 @@ class Timeline:
 
     def publish(self, hub: str | None, agent: str | None, payload: Any, now: float) -> None:
         """Number an event, keep it, and tell the subscribers."""
-        self._seq += 1
-        event = ClusterEvent(self._seq, self._epoch + now, hub, agent, payload)
-        self._keep(event)
-        for peer in self._subscribers:
-            self._exchange.notify(peer, event)
+        told = self.number(hub, agent, payload, now)
+        for peer in told.peers:
+            self._exchange.notify(peer, told.frame.message)
         if hub is not None and hub == self._own_hub:
             self._relay(AgentEvent(agent, payload))
 
-    def _keep(self, event: ClusterEvent) -> None:
-        limits = self._exchange.limits
-        size = payload_bytes(event.payload)
-        self._kept.append((event, size))
+    def number(self, hub: str | None, agent: str | None, payload: Any, now: float) -> Publish:
+        """Number an event, keep it, and return what the subscribers are to be told."""
+        self._seq += 1
+        event = ClusterEvent(self._seq, self._epoch + now, hub, agent, payload)
+        kept, limits, size = self._kept, self._exchange.limits, payload_bytes(payload)
+        kept.append((event, size))
         self._kept_bytes += size
-        while len(self._kept) > limits.timeline or self._kept_bytes > limits.timeline_bytes:
-            self._kept_bytes -= self._kept.popleft()[1]
+        while len(kept) > limits.timeline or self._kept_bytes > limits.timeline_bytes:
+            self._kept_bytes -= kept.popleft()[1]
+        return Publish(tuple(self._subscribers), Notification(event))
 
     def subscribe(self, peer: Peer, since: int | None) -> Subscribed:
         """Add a subscriber and send it what is kept after ``since``."""

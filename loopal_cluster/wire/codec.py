@@ -45,6 +45,7 @@ from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.one_pass import (
     ENVELOPES,
     opened,
+    read_answer,
     read_event,
     read_message,
     read_reply,
@@ -55,7 +56,7 @@ from loopal_cluster.wire.one_pass import (
 )
 from loopal_cluster.wire.strict import Int64, fault, within
 
-__all__ = ["decode", "decode_result", "decode_sealed", "encode", "may_be_disguised"]
+__all__ = ["decode", "decode_result", "decode_sealed", "encode", "is_plain"]
 
 # The numbers of JSON-RPC 2.0, section 5.1. Loopal uses the first for nearly everything, so it is
 # ``error.data.kind`` that tells; where the number tells all, there is no ``data``, as in Loopal.
@@ -68,6 +69,9 @@ _METHOD_JSON: Final = {method: b'"%b"' % method.encode() for method in METHODS}
 _OK_JSON: Final = b'{"ok":true}'
 _OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
 """As ``encode`` writes it. Every second line of a busy MetaHub is one."""
+_OK_BYTES: Final = 64
+"""No such line is longer."""
+_EVENT_START: Final = b'{"jsonrpc":"2.0","method":"agent/event",'
 
 
 # Encoding.
@@ -84,6 +88,8 @@ def encode(frame: Frame | Rejected) -> bytes:
             return b'{"id":%d,"jsonrpc":"2.0","result":%b}\n' % (frame.id, _encode_result(frame.result))
         case Notification():
             message = frame.message
+            if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
+                return write_event(message, message.payload)
             method, params = _METHOD_JSON[message.method], _encode_params(message)
             return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (method, params)
         case Failure() | Rejected():
@@ -93,8 +99,6 @@ def encode(frame: Frame | Rejected) -> bytes:
 def _encode_params(message: Message[Any]) -> bytes:
     if isinstance(message, Relayed):
         return write_relayed(message)
-    if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
-        return write_event(message, message.payload)
     if isinstance(message, ENVELOPES) and isinstance(source := message.envelope.source, AgentSource):
         return write_envelope(message.envelope, source)
     return dump(CONVERTER.unstructure(message))
@@ -173,16 +177,18 @@ def decode(line: bytes) -> Frame | Rejected:
 
 def decode_sealed(line: bytes) -> Frame | Rejected | Letter:
     """The same for a MetaHub: messages that it may be able to pass on unread are ``Letter``."""
-    if line.endswith(b'"result":{"ok":true}}') and (match := _OK_LINE(line)) is not None:
+    if len(line) < _OK_BYTES and (match := _OK_LINE(line)) is not None:
         return Response(int(match[1]), OK)
     try:
         if not line.isascii():
             line.decode()  # msgspec does not look inside the strings that it leaves raw
-        # In what we write, they are never further from the start; whoever writes them elsewhere goes the long way.
+        # That is where we write them; whoever writes them elsewhere goes the long way.
+        if line.startswith(_EVENT_START) and (event := read_event(line)) is not None:
+            return event
         if line.find(b'"content":', 0, 128) > 0 and (message := read_message(line)) is not None:
             return message
-        if line.find(b'"agent/event"', 0, 64) > 0 and (event := read_event(line)) is not None:
-            return event
+        if line.find(b'"result":', 0, 64) > 0 and (answer := read_answer(line)) is not None:
+            return answer
         frame = _classify(_read_line(line))
         check_depth(line)
         return frame
@@ -301,13 +307,15 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
         return Failure(response.id, ErrorCode.PARSE_ERROR, fault(error, "$.result"))
 
 
-def may_be_disguised(result: Opaque) -> bool:
-    """Whether a closer look is needed to tell that a result is not really a failure."""
-    return b'"code"' in result.json and b'"message"' in result.json
+def is_plain(result: Any) -> bool:
+    """Whether a result, as ``decode`` has left it, is certainly no failure in disguise."""
+    if isinstance(result, Opaque):
+        return b'"code"' not in result.json or b'"message"' not in result.json
+    return result is OK
 
 
 def _disguised(id_: int, result: Opaque) -> Failure | None:
-    if not may_be_disguised(result):
+    if is_plain(result):
         return None
     try:
         error = _read_error(result.json)

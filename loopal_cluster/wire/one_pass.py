@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from loopal_cluster.address import MAX_ADDRESS, Address
-from loopal_cluster.frames import AskLetter, Letter, Notification, Request
+from loopal_cluster.frames import AskLetter, Letter, Notification, Request, Response
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -44,6 +44,7 @@ from loopal_cluster.wire.strict import Int64
 __all__ = [
     "ENVELOPES",
     "opened",
+    "read_answer",
     "read_event",
     "read_message",
     "read_reply",
@@ -112,7 +113,7 @@ def read_message(line: bytes) -> Request | Notification | Letter | None:
     if len(params.content) > _FLAT_BYTES:  # all else is flat
         check_depth(line)
     method, id_ = head.method, head.id
-    if id_ is not None and target.hub is not None and params.asked_ms is None:
+    if id_ is not None and params.asked_ms is None:
         if method == "meta/route":
             return Letter(id_, target, params.source.Agent, params)
         if method == "meta/ask":
@@ -221,8 +222,37 @@ def read_event(line: bytes) -> Notification | None:
 
 
 def write_event(event: ClusterEvent, payload: Opaque) -> bytes:
-    """The params of a numbered event."""
-    return _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
+    """The whole line of a numbered event."""
+    params = _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
+    return b'{"jsonrpc":"2.0","method":"hub/event","params":' + params + b"}\n"
+
+
+# Answers that say yes, of which most are replies.
+
+
+class _AnswerLine(Struct, frozen=True):
+    id: Int64
+    result: Raw
+    method: None = None
+    error: None = None
+
+
+_read_answer_line = msgspec.json.Decoder(_AnswerLine).decode
+
+
+def read_answer(line: bytes) -> Response | None:
+    """An answer, its result unread.
+
+    Raises:
+        RecursionError: it is nested too deep.
+    """
+    try:
+        answer = _read_answer_line(line)
+    except ValueError:
+        return None
+    if len(answer.result) > _FLAT_BYTES:
+        check_depth(line)
+    return Response(answer.id, Opaque(bytes(answer.result)))
 
 
 # Replies: the outcome of an ask, which is nearly always a text.

@@ -2,7 +2,8 @@
 
 Two MetaHubs are told the same: one has every message as a line makes it for everybody (``decode``) and decides
 with ``handle``; the other has it sealed (``decode_sealed``) and decides with ``forward`` and ``pass_back``
-where it can. What both send must be the same, line for line, and so must what they wait for, and until when.
+where it can, and passes events on with ``publish``. What both send must be the same, line for line, and so must
+what they wait for, and until when.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from loopal_cluster.core.events import FrameReceived, Peer
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import AskLetter, Failure, Letter, Request, Response
+from loopal_cluster.frames import AskLetter, Failure, Letter, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
+    AgentEvent,
     AgentSource,
+    Announce,
+    Announced,
     CancelRequest,
+    ClusterEvent,
     DeliverEnvelope,
     Envelope,
     Found,
@@ -38,10 +43,12 @@ from loopal_cluster.messages import (
     RegisterHub,
     Relayed,
     RelayedAsk,
+    Role,
+    Subscribe,
 )
-from loopal_cluster.runtime.runtime import expected_by_hub, is_plain
+from loopal_cluster.runtime.runtime import expected_by_hub
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
+from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode, is_plain
 from loopal_cluster.wire.one_pass import opened
 from tests.core.builders import TOKEN, attach, join, open_meta
 
@@ -73,10 +80,11 @@ def sealed(request: Request) -> Letter:
 # Lines.
 
 
-def test_a_message_for_an_agent_on_a_named_hub_is_left_sealed():
-    letter = sealed(route(7, target="b/worker", sender="boss"))
+@pytest.mark.parametrize("target", [Address("worker", "b"), Address("worker")], ids=str)
+def test_a_message_for_an_agent_is_left_sealed(target):
+    letter = sealed(route(7, target=str(target), sender="boss"))
 
-    assert (letter.id, letter.target, letter.sender) == (7, Address("worker", "b"), "boss")
+    assert (letter.id, letter.target, letter.sender) == (7, target, "boss")
     assert not isinstance(letter, AskLetter)
 
 
@@ -91,12 +99,11 @@ def test_an_ask_is_left_sealed_but_for_the_time_that_it_brings():
 @pytest.mark.parametrize(
     "request_",
     [
-        route(target="worker"),
         route(asked_ms=5),
         ask(asked_ms=5),
         Request(1, DeliverEnvelope(route().message.envelope)),
     ],
-    ids=["by a bare name", "a repetition", "an ask's repetition", "not for a MetaHub"],
+    ids=["a repetition", "an ask's repetition", "not for a MetaHub"],
 )
 def test_what_takes_more_than_its_outside_is_read(request_):
     line = encode(request_).strip()
@@ -140,6 +147,8 @@ class Pair:
     def __init__(self, limits: Limits | None = None) -> None:
         self.plain, self.sealing = open_meta(limits=limits or Limits()), open_meta(limits=limits or Limits())
         self.peers: dict[str, Peer] = {}
+        for driver in (self.plain, self.sealing):
+            driver.request(watcher(driver), Subscribe())
 
     def both(self, what: Callable[[CoreDriver], list[Effect]]) -> list[tuple[Peer, bytes]]:
         return self._same(what(self.plain), what(self.sealing))
@@ -157,6 +166,15 @@ class Pair:
     def send(self, hub: str, request: Request) -> list[tuple[Peer, bytes]]:
         """Let a hub send a message; what both send for it."""
         return self._same(self.plain.receive(self.peers[hub], request), self._sealed(hub, sealed(request)))
+
+    def report(self, hub: str, event: AgentEvent) -> list[tuple[Peer, bytes]]:
+        """Let an agent of a hub report something; what both send for it."""
+        peer = self.peers[hub]
+        told = core(self.sealing).publish(peer, event, self.sealing.now)
+        sealing = (
+            self.sealing.notify(peer, event) if told is None else [Send(to, told.frame) for to in told.peers]
+        )
+        return self._same(self.plain.notify(peer, event), sealing)
 
     def answer(self, hub: str, answer: Response | Failure) -> list[tuple[Peer, bytes]]:
         """Let a hub answer, as a line; what both send for it."""
@@ -293,12 +311,17 @@ RESULTS: dict[str, Callable[[int], Response | Failure]] = {
     ),
     "a failure in disguise": lambda id_: Response(id_, Opaque(b'{"code":-32600,"message":"cannot"}')),
     "neither": lambda id_: Response(id_, Opaque(b"[1]")),
+    "found": lambda id_: Response(id_, Found(found=True)),
 }
 """What a hub may answer, whatever it was asked."""
 
+TARGETS = st.sampled_from(["a/x", "b/x", "base/x", "nobody/x", "x", "y"])
 STEPS = st.one_of(
-    st.tuples(st.just("send"), st.sampled_from([*HUBS, "base"]), st.sampled_from(["a", "b", "base", "nobody"])),
-    st.tuples(st.just("ask"), st.sampled_from(HUBS), st.sampled_from(["a", "b", "base", "nobody"]), st.sampled_from([None, 0, 500, 40_000]), st.booleans()),
+    st.tuples(st.just("send"), st.sampled_from([*HUBS, "base"]), TARGETS),
+    st.tuples(st.just("ask"), st.sampled_from(HUBS), TARGETS, st.sampled_from([None, 0, 500, 40_000]), st.booleans()),
+    st.tuples(st.just("report"), st.sampled_from([*HUBS, "base"]), st.none() | TEXTS),
+    st.tuples(st.just("watch"), st.none() | st.integers(0, 40)),
+    st.tuples(st.just("announce"), st.sampled_from(HUBS), st.sets(st.sampled_from("xy"))),
     st.tuples(st.just("answer"), st.sampled_from([*HUBS, "base"]), st.integers(0, 3), st.sampled_from([*RESULTS])),
     st.tuples(st.just("progress"), st.sampled_from(HUBS), st.integers(0, 3)),
     st.tuples(st.just("cancel"), st.sampled_from(HUBS), st.integers(1, 9)),
@@ -322,11 +345,19 @@ def play(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Peer, bytes]]:
     for number, step in enumerate(steps, start=10):
         match step:
             case ("send", hub, target) if hub in pair.peers:
-                last = pair.send(hub, route(number, target=f"{target}/worker"))
+                last = pair.send(hub, route(number, target=target))
             case ("ask", hub, target, timeout_ms, extend) if hub in pair.peers:
-                last = pair.send(
-                    hub, ask(number, target=f"{target}/worker", timeout_ms=timeout_ms, extend=extend)
+                last = pair.send(hub, ask(number, target=target, timeout_ms=timeout_ms, extend=extend))
+            case ("report", hub, agent) if hub in pair.peers:
+                last = pair.report(hub, AgentEvent(agent, Opaque(b'"Started"')))
+            case ("watch", since):
+                last = pair.both(
+                    lambda driver, since=since: driver.request(watcher(driver), Subscribe(since))
                 )
+            case ("announce", hub, names) if hub in pair.peers:
+                agents = tuple(Announced(name, f"{hub}-{name}") for name in sorted(names))
+                request, peer = Request(number, Announce(agents, whole=True)), pair.peers[hub]
+                last = pair.both(lambda driver, peer=peer, request=request: driver.receive(peer, request))
             case ("answer", hub, which, how) if hub in pair.peers:
                 last = pair.answer(hub, RESULTS[how](open_call(pair.plain, pair.peers[hub], which)))
             case ("progress", hub, which) if hub in pair.peers:
@@ -350,7 +381,7 @@ def play(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Peer, bytes]]:
     return last
 
 
-ASK, LONG_ASK = ("ask", "a", "b", 5000, False), ("ask", "a", "b", 5000, True)
+ASK, LONG_ASK = ("ask", "a", "b/x", 5000, False), ("ask", "a", "b/x", 5000, True)
 AWAY = [("wait", 3.0), ("lose", "b"), ("wait", 0.5)]
 
 
@@ -372,7 +403,7 @@ AWAY = [("wait", 3.0), ("lose", "b"), ("wait", 0.5)]
         ([LONG_ASK, *AWAY, ("join", "b")], b'"timeout_ms":5000'),
         ([ASK, *AWAY, ("cancel", "a", 4), ("join", "b")], b'"method":"$/cancelRequest","params":{"id":1}'),
         ([ASK, ("lose", "b"), ("wait", 1.0)], b'"kind":"connection_lost"'),
-        ([("ask", "a", "base", 5000, False)], b"takes messages for its agents, but no asks"),
+        ([("ask", "a", "base/x", 5000, False)], b"takes messages for its agents, but no asks"),
     ],
     ids=str,
 )  # fmt: skip
@@ -380,6 +411,66 @@ def test_an_ask_ends_as_usual_however_it_ends(steps, sent):
     lines = [line for _, line in play(steps)]
 
     assert any(sent in line for line in lines) if sent else not lines
+
+
+def test_an_event_takes_one_step_to_all_who_watch():
+    meta = open_meta()
+    a, first, second = join(meta, "a"), watcher(meta), watcher(meta)
+    for peer in (first, second):
+        meta.request(peer, Subscribe())
+
+    told = core(meta).publish(a, AgentEvent("x", Opaque(b'"Started"')), meta.now)
+
+    assert told is not None
+    assert told.peers == (first, second)
+    assert told.frame == Notification(ClusterEvent(2, 0.0, "a", "x", Opaque(b'"Started"')))
+
+
+def test_nobody_hears_of_what_a_stranger_reports_or_a_connection_that_was_given_up():
+    meta = open_meta()
+    stranger, a = meta.connect(), join(meta, "a")
+    join(meta, "a")  # on another connection
+
+    for peer in (stranger, a):
+        assert core(meta).publish(peer, AgentEvent("x", Opaque(b'"Started"')), meta.now) is None
+        assert meta.notify(peer, AgentEvent("x", Opaque(b'"Started"'))) == []
+
+
+SEND = ("send", "a", "x")
+
+
+@pytest.mark.parametrize(
+    ("steps", "sent"),
+    [
+        ([("announce", "b", "x"), SEND], b'"method":"agent/message","params":{'),
+        ([("announce", "b", "x"), ("ask", "a", "x", 5000, False)], b'"method":"agent/ask","params":{'),
+        ([("announce", "b", "x"), ("announce", "a", "x"), SEND], b'"method":"agent/message","params":{'),
+        ([("announce", "a", "x"), SEND], b'"method":"meta/resolve"'),
+        ([("announce", "b", "x"), ("announce", "c", "x"), SEND], b"is on several hubs: b/x, c/x"),
+        ([("announce", hub, "x") for hub in HUBS] + [SEND], b"is on several hubs: b/x, c/x"),
+        ([("announce", "b", "x"), ("announce", "b", ""), SEND], b'"method":"meta/resolve"'),
+        ([("announce", "b", "x"), ("lose", "b"), SEND, ("join", "b")], b'"method":"agent/message","params":{'),
+        ([SEND, ("answer", "base", 0, "found"), ("announce", "b", "x"), SEND], b'"id":1,"jsonrpc":"2.0","method":"agent/message"'),
+        ([SEND, ("answer", "base", 0, "found"), SEND], b'"id":3,"jsonrpc":"2.0","method":"agent/message"'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_bare_name_is_looked_for_as_usual(steps, sent):
+    assert any(sent in line for _, line in play(steps))
+
+
+def test_a_message_for_the_one_agent_of_a_name_that_another_hub_has_announced_takes_one_step():
+    meta = open_meta()
+    a, b = join(meta, "a", "worker"), join(meta, "b", "worker")
+
+    there = core(meta).forward(a, sealed(route(9, target="worker")), meta.now)
+
+    assert there is not None
+    assert (there.peer, there.frame.message.target) == (b, "worker")
+
+
+def watcher(driver: CoreDriver) -> Peer:
+    return attach(driver, role=Role.OBSERVER)
 
 
 def open_call(driver: CoreDriver, peer: Peer, which: int) -> int:

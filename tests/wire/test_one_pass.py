@@ -13,7 +13,7 @@ from msgspec.json import encode as json
 
 from loopal_cluster import messages as m
 from loopal_cluster.address import Address
-from loopal_cluster.frames import Letter, Notification, Rejected, Request, Response
+from loopal_cluster.frames import Failure, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, TimedOut
 from loopal_cluster.wire import codec, one_pass
 from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
@@ -92,15 +92,27 @@ def test_both_ways_agree_on_an_event(name: Any, payload: Any) -> None:
     assert decode(line) == the_long_way(line)
 
 
+@given(
+    JSON,
+    JSON,
+    st.sampled_from([{}, {"error": None}, {"error": {"code": 1, "message": "x"}}, {"method": "x"}]),
+)
+def test_both_ways_agree_on_an_answer(id_: Any, result: Any, more: dict[str, Any]) -> None:
+    line = json({"id": id_, "jsonrpc": "2.0", "result": result} | more)
+
+    assert decode(line) == the_long_way(line)
+
+
 @pytest.mark.parametrize("deeper", [0, 1])
 def test_both_ways_agree_on_what_is_too_deep(deeper: int) -> None:
     nested = b"[" * (MAX_DEPTH - 2 + deeper) + b"]" * (MAX_DEPTH - 2 + deeper)
     message = request().replace(b'{"text":"x"}', nested)
     event = b'{"jsonrpc":"2.0","method":"agent/event","params":{"agent_name":"a","payload":%b}}' % nested
+    answer = b'{"id":1,"jsonrpc":"2.0","result":[%b]}' % nested
 
-    for line in (message, event):
+    for line in (message, event, answer):
         assert decode(line) == the_long_way(line)
-        assert isinstance(decode(line), Rejected) == bool(deeper)
+        assert isinstance(decode(line), Rejected | Failure) == bool(deeper)
 
 
 @pytest.mark.parametrize("source", [m.AgentSource("a"), m.HumanSource()], ids=str)
