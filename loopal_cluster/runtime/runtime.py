@@ -33,12 +33,12 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import AgentEvent, ClusterEvent, Message, Reply
+from loopal_cluster.messages import AgentEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.wire.codec import decode_result, is_plain
-from loopal_cluster.wire.one_pass import opened
+from loopal_cluster.wire.one_pass import EVENTS, opened
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 
@@ -283,7 +283,7 @@ class Runtime:
                 self._drop(connection)
                 return
             message = frame.message
-            if isinstance(message, ClusterEvent) or isinstance(message, AgentEvent):  # noqa: SIM101, twice as fast
+            if isinstance(message, EVENTS):
                 connection.event_bytes += payload_bytes(message.payload)
         elif not isinstance(frame, Request):
             connection.answers += 1

@@ -30,7 +30,6 @@ from loopal_cluster.messages import (
     METHODS,
     OK,
     AgentSource,
-    ClusterEvent,
     DeliverEnvelope,
     Message,
     Ok,
@@ -44,6 +43,7 @@ from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.one_pass import (
     ENVELOPES,
+    EVENTS,
     opened,
     read_answer,
     read_event,
@@ -88,10 +88,11 @@ def encode(frame: Frame | Rejected) -> bytes:
             return b'{"id":%d,"jsonrpc":"2.0","result":%b}\n' % (frame.id, _encode_result(frame.result))
         case Notification():
             message = frame.message
-            if isinstance(message, ClusterEvent) and isinstance(message.payload, Opaque):
-                return write_event(message, message.payload)
-            method, params = _METHOD_JSON[message.method], _encode_params(message)
-            return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (method, params)
+            if isinstance(message, EVENTS):
+                params = write_event(message) or dump(CONVERTER.unstructure(message))
+            else:
+                params = _encode_params(message)
+            return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (_METHOD_JSON[message.method], params)
         case Failure() | Rejected():
             return _encode_error(frame)
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import attrs
+import msgspec
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from loopal_cluster import messages as m
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
@@ -58,11 +59,19 @@ _OMITTED_WHEN_NONE: Final[Mapping[type, frozenset[str]]] = {
 }
 
 
+class _Text(Struct, frozen=True):
+    """Of a message's content only the text: a hub has no reason to read, or to refuse, the rest."""
+
+    text: str = ""
+
+
+_read_text = msgspec.json.Decoder(_Text).decode
+
+
 def preview(content: str | m.UserContent | m.Opaque) -> str:
     """The start of a text as Loopal shows it: at most 80 bytes, cut back to a whole character."""
     if isinstance(content, m.Opaque):
-        # Only the text: a hub has no reason to read, or to refuse, the rest.
-        text = read_str(read_object(Raw(content.json)).get("text", Raw(b'""')))
+        text = _read_text(content.json).text
     else:
         text = content if isinstance(content, str) else content.text
     return text[:PREVIEW_BYTES].encode()[:PREVIEW_BYTES].decode(errors="ignore")

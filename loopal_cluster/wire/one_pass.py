@@ -37,12 +37,15 @@ from loopal_cluster.messages import (
     Route,
 )
 from loopal_cluster.outcomes import Done
+from loopal_cluster.payloads import MessageRouted
 from loopal_cluster.wire.contents import content_json
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth
+from loopal_cluster.wire.hooks import preview
 from loopal_cluster.wire.strict import Int64
 
 __all__ = [
     "ENVELOPES",
+    "EVENTS",
     "opened",
     "read_answer",
     "read_event",
@@ -56,6 +59,8 @@ __all__ = [
 
 ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
 """The messages that are an envelope, and nothing else."""
+EVENTS: Final = (ClusterEvent, AgentEvent)
+"""The messages that are something that an agent, or a hub, has done."""
 
 _BY_METHOD: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {cls.method: cls for cls in ENVELOPES}
 _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
@@ -203,6 +208,18 @@ class _ClusterEvent(Struct, frozen=True):
     seq: int
 
 
+class _Routed(Struct, frozen=True):
+    """``payloads.MessageRouted``, of which a hub reports one for each message that it has delivered."""
+
+    content_preview: str
+    source: str
+    target: str
+
+
+class _OfRouted(Struct, frozen=True):
+    MessageRouted: _Routed
+
+
 _read_event_line = msgspec.json.Decoder(_EventLine).decode
 
 
@@ -221,10 +238,21 @@ def read_event(line: bytes) -> Notification | None:
     return Notification(AgentEvent(event.agent_name, Opaque(bytes(event.payload))))
 
 
-def write_event(event: ClusterEvent, payload: Opaque) -> bytes:
-    """The whole line of a numbered event."""
-    params = _dump(_ClusterEvent(event.agent, event.at, event.hub, Raw(payload.json), event.seq))
-    return b'{"jsonrpc":"2.0","method":"hub/event","params":' + params + b"}\n"
+def write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
+    """The params of an event."""
+    payload: Any = event.payload
+    try:
+        if isinstance(payload, Opaque):
+            payload = Raw(payload.json)
+        elif isinstance(payload, MessageRouted):
+            payload = _OfRouted(_Routed(preview(payload.content_preview), payload.source, payload.target))
+        else:
+            return None
+        if isinstance(event, ClusterEvent):
+            return _dump(_ClusterEvent(event.agent, event.at, event.hub, payload, event.seq))
+        return _dump(_Event(event.agent_name, payload))
+    except ValueError:  # unreadable content, or half of a surrogate pair
+        return None
 
 
 # Answers that say yes, of which most are replies.

@@ -15,6 +15,7 @@ from loopal_cluster import messages as m
 from loopal_cluster.address import Address
 from loopal_cluster.frames import Failure, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, TimedOut
+from loopal_cluster.payloads import MessageRouted, Stream
 from loopal_cluster.wire import codec, one_pass
 from loopal_cluster.wire.codec import decode, decode_result, decode_sealed, encode
 from loopal_cluster.wire.contents import content_json, dumps, user_content
@@ -122,10 +123,27 @@ def test_both_ways_write_a_message_alike(source: m.Source) -> None:
     assert dumps(envelope).json in encode(Request(1, m.MetaRoute(envelope)))
 
 
-def test_both_ways_write_an_event_alike() -> None:
-    event = m.ClusterEvent(3, 1.5, "hub-a", "a", m.Opaque(b'"AgentIdle"'))
+LABELS = st.text(max_size=5) | st.just("\ud800")
+CONTENTS = st.builds(lambda value: m.Opaque(json(value)), JSON | st.fixed_dictionaries({"text": JSON}))
+ROUTED = st.builds(
+    MessageRouted, LABELS, LABELS, LABELS | CONTENTS | st.builds(m.UserContent, st.text(min_size=70))
+)
 
-    assert dumps(event).json in encode(Notification(event))
+
+@given(st.none() | LABELS, ROUTED | st.builds(Stream, LABELS) | CONTENTS, st.floats(0, 2e9))
+def test_both_ways_write_an_event_alike(agent: str | None, payload: Any, at: float) -> None:
+    for event in (m.AgentEvent(agent, payload), m.ClusterEvent(3, at, "hub-a", agent, payload)):
+        assert encode(Notification(event)).endswith(b',"params":%b}\n' % dumps(event).json)
+
+
+def test_a_delivered_message_is_reported_in_one_pass() -> None:
+    routed = MessageRouted("hub-a/a", "w", m.Opaque(b'{"text":"x"}'))
+
+    params = one_pass.write_event(m.AgentEvent(None, routed))
+
+    assert params == (
+        b'{"agent_name":null,"payload":{"MessageRouted":{"content_preview":"x","source":"hub-a/a","target":"w"}}}'
+    )
 
 
 OUTCOMES = [
@@ -167,5 +185,10 @@ def test_both_ways_write_and_read_a_content_alike(content: m.UserContent) -> Non
 
 
 def test_the_way_in_one_pass_knows_every_field() -> None:
-    for record, struct in ((m.Envelope, one_pass._Envelope), (m.ClusterEvent, one_pass._ClusterEvent)):
+    for record, struct in (
+        (m.Envelope, one_pass._Envelope),
+        (m.ClusterEvent, one_pass._ClusterEvent),
+        (m.AgentEvent, one_pass._Event),
+        (MessageRouted, one_pass._Routed),
+    ):
         assert sorted(field.name for field in attrs.fields(record)) == list(struct.__struct_fields__)
