@@ -45,6 +45,9 @@ __all__ = ["Core", "Runtime", "open_runtime"]
 CLOSE_TIMEOUT = 5.0
 """Seconds a peer that is hung up on has to read what was sent to it."""
 
+FEW_CONNECTIONS = 4
+"""Among so few, hardly ever two have something for a third at the same time, and to gather it would only take time."""
+
 STRANGER_LINE_BYTES = 65536
 """The longest line of a peer that has not registered: without a token nobody makes us keep more than that."""
 
@@ -145,6 +148,8 @@ class Runtime:
             self._alarm.deadline = self._alarm_at = deadline
         if self._watched:
             self._dispatched.unpark_all()
+        if self._dirty:
+            self._flush_soon()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the core decides has come true."""
@@ -316,9 +321,14 @@ class Runtime:
         if not connection.dirty and not connection.congested:
             connection.dirty = True
             self._dirty.append(connection)
-            if self._flusher is not None:
-                trio.lowlevel.reschedule(self._flusher)
-                self._flusher = None
+
+    def _flush_soon(self) -> None:
+        """Write what is queued: among few connections at once, among many when all that are ready have been read."""
+        if len(self._connections) <= FEW_CONNECTIONS:
+            self._flush_all()
+        elif self._flusher is not None:
+            trio.lowlevel.reschedule(self._flusher)
+            self._flusher = None
 
     async def _flush_forever(self) -> None:
         """Once per scheduler tick, write what all the readers of that tick have queued."""
@@ -326,10 +336,13 @@ class Runtime:
             if not self._dirty:
                 self._flusher = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort_flusher)
-            dirty, self._dirty = self._dirty, []
-            for connection in dirty:
-                connection.dirty = False
-                self._flush(connection)
+            self._flush_all()
+
+    def _flush_all(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.dirty = False
+            self._flush(connection)
 
     def _abort_flusher(self, _: object) -> trio.lowlevel.Abort:
         self._flusher = None
@@ -359,6 +372,7 @@ class Runtime:
             return
         connection.congested = False
         self._mark_dirty(connection)
+        self._flush_soon()
 
     async def _ring_forever(self) -> None:
         while True:
