@@ -76,6 +76,7 @@ class _Session:
         self._started = trio.Event()
         self._inbox = Inbox(inbox_limit)
         self._turn = trio.CancelScope()
+        """Of what it does now; before that, of its first turn."""
         self._context: AgentContext | None = None
         self._stopping = False
         self._final: Completed | None = None
@@ -110,7 +111,8 @@ class _Session:
     def on_notification(self, message: Message[Any]) -> None:
         match message:
             case Interrupt():
-                self._turn.cancel()
+                if self._start is not None:
+                    self._turn.cancel()
             case DeliverEnvelope(envelope):
                 try:
                     self._open_inbox().put(envelope)
@@ -168,7 +170,7 @@ class _Session:
         if self._context.persistent:
             completed = await self._run_turns(self._context)
         else:
-            completed = await self._run_turn(self._context, self._context.prompt)
+            completed = await self._run_turn(self._context, self._context.prompt, self._turn)
         self._emit(Finished())
         self.caller.notify(completed)
         await self.caller.flush()
@@ -176,7 +178,7 @@ class _Session:
 
     async def _run_turns(self, context: AgentContext) -> Completed:
         if self._start is not None and self._start.prompt is not None:
-            self._show(await self._run_turn(context, self._start.prompt))
+            self._show(await self._run_turn(context, self._start.prompt, self._turn))
         while self._final is None and not self._stopping:
             self._emit(AwaitingInput())
             received: Received | None = None
@@ -205,11 +207,13 @@ class _Session:
         elif turn.reason == "goal" and turn.result_text and not isinstance(turn.result_text, Streamed):
             self._emit(Stream(text=turn.result_text))
 
-    async def _run_turn(self, context: AgentContext, prompt: str) -> Completed:
+    async def _run_turn(
+        self, context: AgentContext, prompt: str, turn: trio.CancelScope | None = None
+    ) -> Completed:
         """Run the function once; whatever comes of it becomes an outcome."""
         completed = Completed(reason="aborted", result_text="interrupted")
         try:
-            with trio.CancelScope() as self._turn:
+            with turn or trio.CancelScope() as self._turn:
                 if self._stopping:
                     self._turn.cancel()
                 completed = Completed(

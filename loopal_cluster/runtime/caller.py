@@ -28,6 +28,9 @@ R = TypeVar("R")
 OFFERS = 4096
 """Unsent frames above which what is only offered is dropped."""
 
+FEW_REQUESTS = 4
+"""With so few open ones, it is not worth a turn of the scheduler to gather what is to be sent."""
+
 FLUSH_TIMEOUT = 1.0
 """Seconds that the other side has, at the end of the block, to take what is still to be sent."""
 
@@ -111,6 +114,8 @@ class Caller:
         self._pending: dict[int, _Pending] = {}
         self._open: dict[int, OpenRequest] = {}
         self._unsent: list[Frame | Rejected] = []
+        self._congested = False
+        """The transport has enough for now."""
         self._flush_wanted = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
         self._lost: str | None = None
@@ -157,14 +162,23 @@ class Caller:
 
     async def flush(self) -> None:
         """Wait until everything has been handed to the transport, or the connection has ended."""
-        while self._unsent and self._lost is None:
+        while (self._unsent or self._congested) and self._lost is None:
             await self._flushed.park()
 
     def _send(self, frame: Frame | Rejected) -> None:
-        if self._lost is None:
-            self._unsent.append(frame)
-            if len(self._unsent) == 1:
+        """Send at once if little else is going on, and else together with what other tasks send in their turns."""
+        if self._lost is not None:
+            return
+        self._unsent.append(frame)
+        if len(self._unsent) == 1 and not self._congested:
+            if len(self._pending) + len(self._open) <= FEW_REQUESTS:
+                self._flush()
+            if self._unsent or self._congested:
                 self._flush_wanted.unpark()
+
+    def _flush(self) -> None:
+        frames, self._unsent = self._unsent, []
+        self._congested = not self._channel.send_nowait(frames)
 
     async def _run(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         """Read and write until the scope that we start with is cancelled, and by nothing else.
@@ -185,13 +199,14 @@ class Caller:
     async def _flush_forever(self) -> None:
         try:
             while True:
-                if not self._unsent:
+                if self._congested:
+                    await self._channel.drained()
+                    self._congested = False
+                elif self._unsent:
+                    self._flush()
+                else:
                     self._flushed.unpark_all()
                     await self._flush_wanted.park()
-                frames = self._unsent.copy()
-                if not self._channel.send_nowait(frames):
-                    await self._channel.drained()
-                del self._unsent[: len(frames)]
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end("broken connection")
 

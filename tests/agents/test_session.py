@@ -300,6 +300,31 @@ async def test_an_interrupt_ends_an_ephemeral_agent(hosting, autojump_clock):
         assert host.events == [Started(), Interrupted(), Finished()]
 
 
+@pytest.mark.parametrize(
+    "start", [EPHEMERAL, evolve(PERSISTENT, prompt="hi")], ids=["ephemeral", "persistent"]
+)
+async def test_an_interrupt_that_comes_right_behind_the_start_ends_the_first_turn(
+    hosting, start, autojump_clock
+):
+    async with hosting(sleepy, None) as host:
+        await host.caller.call(Initialize())
+        host.caller._channel.send_nowait([Request(99, start), Notification(Interrupt())])
+        await host.caller._channel.drained()
+        await host.settle()
+
+        assert Interrupted() in host.events
+        assert trio.current_time() < 1
+
+
+async def test_an_interrupt_before_the_start_changes_nothing(hosting, autojump_clock):
+    async with hosting(sleepy, None) as host:
+        await host.caller.call(Initialize())
+        host.caller.notify(Interrupt())
+        await host.caller.call(EPHEMERAL)
+
+        assert await host.outcome() == Completed(reason="goal", result_text="slept hi")
+
+
 async def test_a_function_may_finish_its_work_when_interrupted(hosting, autojump_clock):
     async def function(ctx: AgentContext, prompt: str) -> str:
         with trio.move_on_after(100, shield=True):
