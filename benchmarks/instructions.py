@@ -71,9 +71,7 @@ def compare(
         verdict = "more than allowed" if change > TOLERANCE else "ok"
         if change < -TOLERANCE:
             verdict = "ok; --update, to keep it so"
-        lines.append(
-            f"{name}: {count_now:,} instructions a route, {before:,} before, {change:+.1%}: {verdict}"
-        )
+        lines.append(f"{name}: {count_now:,} instructions each, {before:,} before, {change:+.1%}: {verdict}")
         passed = passed and change <= TOLERANCE
     changed = [name for name in PACKAGES if committed[name] != surroundings[name]]
     if changed and not passed:
@@ -82,7 +80,7 @@ def compare(
 
 
 def count() -> dict[str, int]:
-    """Instructions of each kind of work, for each route.
+    """Instructions of each kind of work, for each route, ask or event.
 
     Raises:
         BenchmarkError: callgrind could not count.

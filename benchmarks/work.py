@@ -1,6 +1,7 @@
 """Fixed work, whose instructions ``benchmarks.instructions`` counts.
 
-It is a number of routes: through the codec alone, through the core alone, and through a whole MetaHub.
+It is a number of routes: through the codec alone, through the core alone, and through a whole MetaHub; and as many
+asks and events through a whole MetaHub.
 """
 
 from __future__ import annotations
@@ -41,7 +42,20 @@ ROUTE = (
     b'"timestamp":"2026-04-02T09:42:12.123456+00:00"}}\n'
 )
 YES = b'{"id":%d,"jsonrpc":"2.0","result":{"ok":true}}\n'
+ASK = ROUTE.replace(b"meta/route", b"meta/ask").replace(b',"timestamp"', b',"timeout_ms":60000,"timestamp"')
+REPLY = b'{"id":%d,"jsonrpc":"2.0","result":{"outcome":{"outcome":"done","result":"' + b"y" * 200 + b'"}}}\n'
+EVENT = (
+    b'{"jsonrpc":"2.0","method":"agent/event","params":{"agent_name":"worker","payload":{"Stream":{"text":"%d '
+    + b"z" * 60
+    + b'"}}}}\n'
+)
+WATCHING = [
+    b'{"id":1,"jsonrpc":"2.0","method":"hub/register","params":{"name":"watcher","protocol":{"features":[],"version":1},'
+    b'"role":"observer","token":"token"}}\n',
+    b'{"id":2,"jsonrpc":"2.0","method":"hub/subscribe","params":{}}\n',
+]
 NUMBER = re.compile(rb'^\{"id":(\d+)', re.MULTILINE)
+TEXT = re.compile(rb'"Stream":\{"text":"(\d+)')
 
 
 def codec(routes: int) -> None:
@@ -72,35 +86,58 @@ def core(routes: int) -> None:
 
 def runtime(routes: int) -> None:
     """Send lines through a whole MetaHub, over memory."""
-    trio.run(_runtime, routes)
+    trio.run(_requests, routes, ROUTE, YES)
 
 
-async def _runtime(routes: int) -> None:
+def asks(routes: int) -> None:
+    """The same with asks and replies."""
+    trio.run(_requests, routes, ASK, REPLY)
+
+
+def events(routes: int) -> None:
+    """The same with events, for one who watches."""
+    trio.run(_events, routes)
+
+
+async def _requests(count: int, request: bytes, answer: bytes) -> None:
     async with open_meta_hub(None, token=TOKEN) as meta_hub:
         sender, receiver = await _join(meta_hub, b"hub-a"), await _join(meta_hub, b"hub-b")
-        for first in range(10, 10 + routes, WINDOW):
+        for first in range(10, 10 + count, WINDOW):
             numbers = range(first, first + WINDOW)
-            await sender.send_all(b"".join([ROUTE % (number, number) for number in numbers]))
+            await sender.send_all(b"".join([request % (number, number) for number in numbers]))
             forwarded = await _numbers(receiver, WINDOW)
-            await receiver.send_all(b"".join([YES % number for number in forwarded]))
+            await receiver.send_all(b"".join([answer % number for number in forwarded]))
             assert await _numbers(sender, WINDOW) == [*numbers]
 
 
+async def _events(count: int) -> None:
+    async with open_meta_hub(None, token=TOKEN) as meta_hub:
+        sender, watcher = await _join(meta_hub, b"hub-a"), await _attach(meta_hub, WATCHING)
+        for first in range(0, count, WINDOW):
+            numbers = range(first, first + WINDOW)
+            await sender.send_all(b"".join([EVENT % number for number in numbers]))
+            assert await _numbers(watcher, WINDOW, TEXT) == [*numbers]
+
+
 async def _join(meta_hub: MetaHub, name: bytes) -> trio.abc.Stream:
+    return await _attach(meta_hub, [line % (name, name) for line in JOINING])
+
+
+async def _attach(meta_hub: MetaHub, requests: list[bytes]) -> trio.abc.Stream:
     ours, theirs = trio.testing.memory_stream_pair()
     meta_hub.attach(StreamChannel(theirs, theirs, Limits().line_bytes))
-    for line in JOINING:
-        await ours.send_all(line % (name, name))
+    for line in requests:
+        await ours.send_all(line)
         await _numbers(ours, 1)
     return ours
 
 
-async def _numbers(stream: trio.abc.Stream, count: int) -> list[int]:
-    """The ids of the next so many lines."""
+async def _numbers(stream: trio.abc.Stream, count: int, number: re.Pattern[bytes] = NUMBER) -> list[int]:
+    """The ids of the next so many lines, or other numbers in them."""
     data = b""
     while data.count(b"\n") < count:
         data += await stream.receive_some()
-    return [int(number) for number in NUMBER.findall(data)]
+    return [int(found) for found in number.findall(data)]
 
 
 def _register(name: str) -> RegisterHub:
@@ -120,7 +157,13 @@ def _sent(effects: list[Effect]) -> list[Frame]:
     return [effect.frame for effect in effects if isinstance(effect, Send)]
 
 
-WORK: dict[str, Callable[[int], None]] = {"codec": codec, "core": core, "runtime": runtime}
+WORK: dict[str, Callable[[int], None]] = {
+    "codec": codec,
+    "core": core,
+    "runtime": runtime,
+    "asks": asks,
+    "events": events,
+}
 """By name."""
 
 MARK = os.sched_yield

@@ -26,11 +26,12 @@ A core promises:
   answered, peer lost, or deadline;
 * a bad frame from a peer changes nothing but the answer to that peer.
 
-A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass messages on.
-``forward``, ``pass_back`` and ``publish`` take one frame each, decide in one step, and return the one effect. Or None: then
-nothing was changed but when the peer was last heard of, and the frame is for ``handle``, which would have decided
-the same. There a message is a ``Letter``, of which only the outside is read, and goes on as ``Relayed``, or an ask
-as ``RelayedAsk``; those are the only frames that their receiver reads as others (``DeliverEnvelope``, ``DeliverAsk``).
+A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass things on.
+``forward`` (messages and asks), ``pass_back`` (what comes of them) and ``publish`` (events) take one frame each,
+decide in one step, and return the one effect. Or None: then nothing was changed but when the peer was last heard
+of, and the frame is for ``handle``, which would have decided the same. There a message is a ``Letter``, of which
+only the outside is read, and goes on as ``Relayed``, an ask as ``RelayedAsk``; those are the only frames that their
+receiver reads as others (``DeliverEnvelope``, ``DeliverAsk``).
 
 What a core wants to do when an answer comes is a record, not a closure, so it prints, compares and
 can be purged. Records inside a core may be mutable; nobody changes those that cross any boundary

@@ -92,7 +92,6 @@ __all__ = ["REPEATABLE", "MetaRequests"]
 
 REPEATABLE = (
     Relayed,
-    RelayedAsk,
     DeliverEnvelope,
     DeliverAsk,
     SpawnAgent,

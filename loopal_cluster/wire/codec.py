@@ -72,6 +72,7 @@ _OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","resul
 _OK_BYTES: Final = 64
 """No such line is longer."""
 _EVENT_START: Final = b'{"jsonrpc":"2.0","method":"agent/event",'
+"""As Loopal and we write it."""
 
 
 # Encoding.
@@ -310,9 +311,9 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
 
 def is_plain(result: Any) -> bool:
     """Whether a result, as ``decode`` has left it, is certainly no failure in disguise."""
-    if isinstance(result, Opaque):
-        return b'"code"' not in result.json or b'"message"' not in result.json
-    return result is OK
+    if result is OK:
+        return True
+    return isinstance(result, Opaque) and (b'"code"' not in result.json or b'"message"' not in result.json)
 
 
 def _disguised(id_: int, result: Opaque) -> Failure | None:

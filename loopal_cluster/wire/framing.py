@@ -16,6 +16,11 @@ __all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized"]
 PREFIX_BYTES: Final = 256
 """Enough of an over-long line to read the request's id in it, where ids come early."""
 
+_LONG: Final = 512
+"""Bytes of a line from which on it is quicker to look for its end than to split: both take 3,000 instructions."""
+_WINDOW: Final = 8192
+"""Bytes that are split at a time: many short lines, and not too much of a long one behind them."""
+
 
 @frozen
 class Oversized:
@@ -43,7 +48,7 @@ class LineBuffer:
 
         A line that grew too long appears as ``Oversized`` as soon as it has, not at its end.
         """
-        pieces = data.split(b"\n")
+        pieces = _cut(data)
         rest = pieces.pop()
         found: list[bytes | Oversized] = []
         if pieces and (self._open or self._skipping):
@@ -85,3 +90,24 @@ class LineBuffer:
             self._open = bytearray()
         self._skipping = False
         return [line] if line else []
+
+
+def _cut(data: bytes) -> list[bytes]:
+    """``data.split(b"\\n")``, which looks at every byte, and takes 99,000 instructions for a line of 16 KiB.
+
+    ``find`` jumps to the end of one, in 2,000, but for short lines it takes three times as long. So they are
+    looked for, and those are split, a window at a time.
+    """
+    if len(data) <= _WINDOW:
+        return data.split(b"\n")
+    pieces: list[bytes] = []
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        if end - start >= _LONG:
+            pieces.append(data[start:end])
+        else:
+            end = data.rfind(b"\n", start, start + _WINDOW)
+            pieces += data[start:end].split(b"\n")
+        start = end + 1
+    pieces.append(data[start:])
+    return pieces

@@ -38,6 +38,16 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(text: str, cuts: list[int],
     assert read(data, cuts, max_bytes) == expected
 
 
+LENGTHS = st.sampled_from([0, 1, 100, 511, 512, 513, 8190, 8191, 8192, 8193, 20_000])
+
+
+@given(st.lists(LENGTHS, max_size=20), st.lists(st.integers(0, 200_000), max_size=3))
+def test_lines_of_any_lengths_are_cut_where_they_end(lengths: list[int], cuts: list[int]) -> None:
+    lines = [bytes([97 + number]) * length for number, length in enumerate(lengths)]
+
+    assert read(b"\n".join(lines), cuts, MIB) == [line for line in lines if line]
+
+
 def test_lines_are_stripped_and_blank_ones_skipped() -> None:
     assert LineBuffer(100).feed(b' {"a":1}\r\n\r\n \t\n{"b":2}\n') == [b'{"a":1}', b'{"b":2}']
 
