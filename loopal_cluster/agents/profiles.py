@@ -23,7 +23,6 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 from msgspec import Raw
 
-from loopal_cluster.acp.agent import AcpAgent
 from loopal_cluster.address import check_name
 from loopal_cluster.agents.child import load_function
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
@@ -39,7 +38,7 @@ from loopal_cluster.wire.strict import (
     within,
 )
 
-__all__ = ["HubTable", "Profile", "load_profile", "read_token"]
+__all__ = ["HubTable", "Profile", "load_profile"]
 
 
 def _valid_name(_: Any, __: Any, name: str | None) -> None:
@@ -97,21 +96,6 @@ def load_profile(path: Path) -> Profile:
         known = ", ".join(file.agents) or "none"
         raise ConfigError(f"{path}: hub.default_agent: no agent type {default!r} (there are: {known})")
     return Profile(_relative_to(directory, file.hub), _agents(path, directory, file.agents))
-
-
-def read_token(path: str | Path) -> str:
-    """The token in a file, without the white space around it.
-
-    Raises:
-        ConfigError: the file cannot be read, or is empty.
-    """
-    try:
-        token = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {path}: {_why(error)}") from error
-    if not token:
-        raise ConfigError(f"the token file {path} is empty")
-    return token
 
 
 # Agent types.
@@ -188,6 +172,8 @@ class _Acp:
         self.agent(Path())  # what the type itself refuses is a fault of the table
 
     def agent(self, directory: Path) -> AgentType:
+        from loopal_cluster.acp.agent import AcpAgent  # not at the top: most hubs have none
+
         return AcpAgent(
             _argv(directory, self.command) if self.command else (),
             preset=self.preset,
