@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
 from loopal_cluster.messages import AgentSource, Envelope, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
+from loopal_cluster.records import define, record
 from loopal_cluster.wire.contents import dumps, user_content
 
 __all__ = ["Answerer", "Inbox", "PendingReply", "Received", "failed", "text_of"]
@@ -54,7 +55,7 @@ class PendingReply:
             self.report_progress()
 
 
-@frozen
+@record
 class Received:
     """A message from the inbox; an ask, if ``wants_reply``."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 import msgspec
-from attrs import Factory, evolve, field, frozen, validators
+from attrs import Factory, evolve, field, validators
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 from msgspec import Raw
@@ -28,6 +28,7 @@ from loopal_cluster.agents.child import load_function
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
 from loopal_cluster.config import Policy
 from loopal_cluster.errors import ClusterError, ConfigError
+from loopal_cluster.records import record
 from loopal_cluster.wire.strict import (
     Hook,
     fault,
@@ -46,7 +47,7 @@ def _valid_name(_: Any, __: Any, name: str | None) -> None:
         check_name(name, "hub name")
 
 
-@frozen
+@record
 class HubTable:
     """The table ``[hub]``; what it does not say is None, or empty."""
 
@@ -67,7 +68,7 @@ class HubTable:
     """Seconds for an operator to decide."""
 
 
-@frozen
+@record
 class Profile:
     """What a config file says."""
 
@@ -101,7 +102,7 @@ def load_profile(path: Path) -> Profile:
 # Agent types.
 
 
-@frozen
+@record
 class _Program:
     """A command line, of an agent whose protocol is ``command`` or ``process``."""
 
@@ -114,19 +115,19 @@ class _Program:
             raise ValueError("command is empty")
 
 
-@frozen
+@record
 class _Command(_Program):
     def agent(self, directory: Path) -> AgentType:
         return CommandAgent(_argv(directory, self.command), self.env, _path(directory, self.cwd))
 
 
-@frozen
+@record
 class _Process(_Program):
     def agent(self, directory: Path) -> AgentType:
         return ProcessAgent(_argv(directory, self.command), self.env, _path(directory, self.cwd))
 
 
-@frozen
+@record
 class _Python:
     target: str
     """``module:name``."""
@@ -154,7 +155,7 @@ class _Isolation(enum.Enum):
     WORKTREE = "worktree"
 
 
-@frozen
+@record
 class _Acp:
     command: tuple[str, ...] = ()
     preset: str | None = None
@@ -198,7 +199,7 @@ _PROTOCOLS: dict[str, type[_Agent]] = {
 }
 
 
-@frozen
+@record
 class _File:
     hub: HubTable = HubTable()
     agents: Mapping[str, _Agent] = Factory(dict)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.cli import show
@@ -34,6 +34,7 @@ from loopal_cluster.cli.look import EventPrinter
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConfigError, NoOperator
 from loopal_cluster.messages import Answers, Decided, Decision, Permission, Question, Role
+from loopal_cluster.records import define
 
 __all__ = ["register"]
 

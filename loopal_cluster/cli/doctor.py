@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from attrs import asdict, frozen
+from attrs import asdict
 
 from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.cli import show
@@ -27,6 +27,7 @@ from loopal_cluster.cli.connect import AsJson, TokenFile, open_session
 from loopal_cluster.cli.run import DONE, FAILED, async_command, exit_status
 from loopal_cluster.errors import ClusterError, ConfigError
 from loopal_cluster.messages import Role
+from loopal_cluster.records import record
 
 __all__ = ["register"]
 
@@ -40,7 +41,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)+\S*")
 _AT_LEAST = re.compile(r">=\s*v?(\d+)")
 
 
-@frozen
+@record
 class Finding:
     """What became of one check."""
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import trio
 import typer
-from attrs import evolve, frozen
+from attrs import evolve
 
 from loopal_cluster.address import check_name, sanitize_name
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile
@@ -30,6 +30,7 @@ from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
 from loopal_cluster.outcomes import Outcome
+from loopal_cluster.records import record
 from loopal_cluster.runtime.hub import Hub, open_hub
 
 __all__ = ["register"]
@@ -94,7 +95,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-@frozen
+@record
 class Plan:
     """What is asked for: the config file and the options, put together and checked."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.cli.asking import Asker
 from loopal_cluster.cli.lines import LineReader
@@ -31,6 +31,7 @@ from loopal_cluster.payloads import (
     TokenUsage,
     ToolProgress,
 )
+from loopal_cluster.records import define, record
 from loopal_cluster.runtime.client import AgentHandle, Client, EventStream
 from loopal_cluster.runtime.hub import Hub
 
@@ -54,7 +55,7 @@ _NOT_SHOWN = (
 )
 
 
-@frozen
+@record
 class Root:
     """The root agent that a hub is to have."""
 

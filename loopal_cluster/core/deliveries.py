@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, Lifecycle
@@ -32,14 +32,14 @@ from loopal_cluster.messages import (
     SystemSource,
 )
 from loopal_cluster.payloads import MessageRouted
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve, record
 
 __all__ = ["Deliveries"]
 
 Delivered = DeliverEnvelope | DeliverAsk
 
 
-@frozen
+@record
 class _Waiting:
     """One that waits for its agent to come up."""
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits
@@ -67,7 +67,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Outcome, unwrap
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, open_caller

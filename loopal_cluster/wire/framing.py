@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
+from loopal_cluster.records import record
 
 __all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized"]
 
@@ -17,7 +17,7 @@ PREFIX_BYTES: Final = 256
 """Enough of an over-long line to read the request's id in it, where ids come early."""
 
 
-@frozen
+@record
 class Oversized:
     """A line that was too long to keep."""
 
