@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        """Show events as they happen, and answer permissions and questions.
+        """Show events as they happen; answer permissions and questions.
 
         Permissions take y or n, and a reason after it if you like; questions the number of an option, or
         words. The end of input detaches.

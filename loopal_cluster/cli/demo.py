@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--verbose", "-v", help="Show what the processes log.")
         ] = False,
     ) -> int:
-        """Start a MetaHub and three hubs, let their agents work together, and show it as it happens.
+        """Run a MetaHub and three hubs, whose agents work together.
 
         An agent on the hub 'laptop' finds the others, spawns agents on them, waits for their results, and
         asks a permission, which an operator at the MetaHub grants. Everything runs on this machine and is

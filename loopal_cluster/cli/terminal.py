@@ -120,6 +120,8 @@ class _Conversation:
                 await self._begin(self._root.prompt)
             if self._root.persistent:
                 await self._read_lines()
+                if self._agent is not None and not sys.stdin.isatty():
+                    note("The input has ended, and with it the agent; --ephemeral waits for its result.")
                 outcome = None
             else:
                 nursery.start_soon(self._read_lines)
