@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -14,6 +15,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line. An interrupt ends it in silence: also while it is imported, and also a second one."""
     try:
+        gc.disable()  # what is imported stays; ``cli.app`` enables it when that is done
         from loopal_cluster.cli.app import main as run
 
         run()

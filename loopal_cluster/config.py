@@ -9,7 +9,9 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import Factory, field, frozen, validators
+from attrs import Factory, field, validators
+
+from loopal_cluster.records import record
 
 __all__ = ["HubSettings", "Limits", "MetaHubSettings", "Policy", "Timeouts"]
 
@@ -27,7 +29,7 @@ class Policy(enum.Enum):
     """Deny everything."""
 
 
-@frozen
+@record
 class Timeouts:
     """How long each thing may take."""
 
@@ -100,7 +102,7 @@ class Timeouts:
             raise ValueError("2 * redial_delay < rejoin_timeout must hold")
 
 
-@frozen
+@record
 class Limits:
     """How much of each thing there may be."""
 
@@ -143,7 +145,7 @@ class Limits:
             raise ValueError("outbox_frames >= high_water + calls_per_peer + requests_per_peer must hold")
 
 
-@frozen
+@record
 class HubSettings:
     """One hub, as far as its core needs to know."""
 
@@ -167,7 +169,7 @@ class HubSettings:
     limits: Limits = Limits()
 
 
-@frozen
+@record
 class MetaHubSettings:
     """A MetaHub, as far as its core needs to know."""
 

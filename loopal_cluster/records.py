@@ -1,12 +1,18 @@
-"""``record``: what crosses a boundary, as a value that nobody changes.
+"""``record``: what crosses a boundary, as a value that nobody changes; ``define``: state with one owner.
 
-To a type checker it is ``attrs.frozen``, and mypy refuses every assignment to a field, here and in programs
-that use us. At run time two things are cheaper:
+To a type checker they are ``attrs.frozen``, of which mypy refuses every assignment to a field, here and in
+programs that use us, and ``attrs.define``. At run time three things are cheaper:
 
-* Nothing stands guard. attrs does that with a call for each field of each new record, which makes one of four
-  fields 3 times as dear (1.1 us instead of 0.4), and a message that a MetaHub passes on is a dozen records.
-* Records are compared, hashed and shown by the three functions below. attrs would write and compile three
-  for each class, which is much of the time in which a hub starts, and nothing that is done often needs them.
+* Nothing stands guard over a record. attrs does that with a call for each field of each new record, which
+  makes one of four fields 3 times as dear (1.1 us instead of 0.4), and a message that a MetaHub passes on is a
+  dozen records.
+* All are compared, hashed and shown by the three functions below. attrs would write and compile three
+  for each class, and nothing that is done often needs them.
+* attrs finishes a class when its first object is made, or somebody asks for its fields. We have 300, a process
+  uses some dozens, and each takes attrs a million instructions, most of them to write an ``__init__`` and
+  to compile it. What is written at a class and wrong is found then; a test finishes all of them.
+
+What attrs would mend in a class that it makes anew, it cannot mend here: their methods do not say ``super()``.
 """
 
 from __future__ import annotations
@@ -16,25 +22,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-__all__ = ["evolve", "field_names", "record"]
+__all__ = ["define", "evolve", "field_names", "record"]
 
 R = TypeVar("R")
 
 if TYPE_CHECKING:
+    from attrs import define as define
     from attrs import evolve as evolve
     from attrs import frozen as record
 else:
 
     def record(cls: type | None = None, **options: Any) -> Any:
         """Make a class one of records."""
-        if cls is None:
-            return partial(record, **options)
         if "order" in options:  # which attrs does not write alone
             return attrs.define(cls, unsafe_hash=True, **options)
-        for name, method in (("__eq__", _equals), ("__hash__", _hash), ("__repr__", _show)):
-            if name not in vars(cls):
-                setattr(cls, name, method)
-        return attrs.define(cls, eq=False, repr=False, on_setattr=attrs.setters.NO_OP, **options)
+        return define(cls, unsafe_hash=True, on_setattr=attrs.setters.NO_OP, **options)
+
+    def define(cls: type | None = None, **options: Any) -> Any:
+        """Do what ``attrs.define`` does, later."""
+        return partial(define, **options) if cls is None else _unfinished(cls, options)
 
     def evolve(record: R, **changes: Any) -> R:
         """Make a record that differs in some fields, as ``attrs.evolve`` does, in half of its time."""
@@ -43,17 +49,67 @@ else:
         return cls(**(values | changes))
 
 
+def _unfinished(cls: type, options: dict[str, Any]) -> type:
+    """The class with slots for its fields, for attrs to finish."""
+    hashing: Any = _hash if "unsafe_hash" in options else None
+    names = [name for name, type_ in cls.__annotations__.items() if not str(type_).startswith("ClassVar")]
+    body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    defaults = {name: body.pop(name, attrs.NOTHING) for name in names}
+    body.setdefault("__repr__", _show)
+    if options.get("eq", True):
+        body.setdefault("__eq__", _equals)
+        body.setdefault("__hash__", hashing)
+    slots = [*names, *({"__weakref__"} & {*vars(cls)})]
+    body |= {"__slots__": slots, "__init__": _first, "__attrs_attrs__": _Fields(defaults, options)}
+    return type(cls)(cls.__name__, cls.__bases__, body)
+
+
+def _field(default: Any) -> Any:
+    return default if isinstance(default, _FIELD) else attrs.field(default=default)
+
+
+_FIELD = type(attrs.field())
+
+
+class _Fields:
+    """Where attrs keeps the fields of a class: whoever looks for them, or makes a record, has attrs finish the class."""
+
+    def __init__(self, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+        self._defaults = defaults
+        self._options = options
+
+    def __set_name__(self, cls: type, name: str) -> None:
+        self._cls = cls
+
+    def __get__(self, _: object, __: type) -> Any:
+        these = {name: _field(default) for name, default in self._defaults.items()}
+        # The class has its slots and three methods already; an ``__init__`` only until now.
+        written = {"init": True, "slots": False, "eq": False, "unsafe_hash": None, "repr": False}
+        attrs.define(self._cls, these=these, **(self._options | written))
+        return attrs.fields(self._cls)
+
+
+def _first(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Stand for the ``__init__`` that attrs will write in its place."""
+    attrs.fields(type(self))
+    self.__init__(*args, **kwargs)
+
+
 def _equals(self: Any, other: object) -> Any:
-    cls: Any = type(self)
-    names = field_names(cls)
     if type(other) is not type(self):
         return NotImplemented
-    return all(getattr(self, name) == getattr(other, name) for name in names)
+    cls: Any = type(self)
+    return all(getattr(self, name) == getattr(other, name) for name in _compared(cls))
 
 
 def _hash(self: Any) -> int:
     cls: Any = type(self)
-    return hash((cls, *(getattr(self, name) for name in field_names(cls))))
+    return hash((cls, *(getattr(self, name) for name in _compared(cls))))
+
+
+@cache
+def _compared(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls) if field.eq)
 
 
 def _show(self: Any) -> str:

@@ -16,8 +16,10 @@ LIMIT = 60.0
 
 
 # How long an example takes says more about the neighbours than about us.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("everyday", deadline=None, max_examples=20)
+# .ci/run adds these: -m hypothesis --hypothesis-profile=thorough
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile("everyday")
 
 # The hundreds of programs that tests start would otherwise compile all of our modules, each for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

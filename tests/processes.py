@@ -29,7 +29,7 @@ def is_alive(pid: int) -> bool:
 
 
 def children_of_ours() -> set[int]:
-    """Children of this process, zombies included, the guards of its hubs not."""
+    """Children of this process, zombies included, the guards of its hubs and who forks (``warm``) not."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):  # a thread that has just ended
@@ -39,9 +39,10 @@ def children_of_ours() -> set[int]:
 
 def _is_guard(pid: int) -> bool:
     try:
-        return b"agents/guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+    return b"agents/guard.py" in command or b"tests/warm.py" in command
 
 
 def open_fds() -> set[int]:

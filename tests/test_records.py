@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import inspect
+import pickle
+import pkgutil
+from typing import ClassVar
+
+import attrs
+import pytest
 from attrs import field
 
+import loopal_cluster
 from loopal_cluster.messages import RegisterHub
-from loopal_cluster.records import evolve, record
+from loopal_cluster.records import define, evolve, record
 
 
 @record
@@ -58,3 +68,95 @@ def test_a_record_that_differs_in_a_field_is_another():
 
     assert evolve(point, y=3) == Point(1, 3)
     assert point == Point(1, 2)
+
+
+def classes_of_the_package() -> list[type]:
+    """Every class that attrs finishes."""
+    found = []
+    for module in pkgutil.walk_packages(loopal_cluster.__path__, "loopal_cluster."):
+        if not module.name.endswith("__main__"):
+            classes = [
+                cls for cls in vars(importlib.import_module(module.name)).values() if isinstance(cls, type)
+            ]
+            found += [
+                cls for cls in classes if cls.__module__ == module.name and "__attrs_attrs__" in vars(cls)
+            ]
+    return found
+
+
+def test_attrs_can_finish_every_class_of_the_package():
+    """It does that when the first one is made, and nobody should be surprised then."""
+    found = classes_of_the_package()
+
+    assert len(found) > 250
+    for cls in found:
+        given = [field.alias for field in attrs.fields(cls) if field.init]
+        assert given == list(inspect.signature(cls).parameters)
+
+
+def test_a_record_is_finished_when_it_is_first_made_and_then_for_good():
+    @record
+    class Late:
+        x: int
+        y: list[int] = field(factory=list)
+        z: ClassVar[int] = 3
+
+    class Own(Late):
+        pass
+
+    assert Own(1) == Own(1, []) != Late(1)
+    assert [each.name for each in attrs.fields(Late)] == ["x", "y"]
+    assert Late.__init__ is Own.__init__
+    assert Late(1).y is not Late(1).y
+
+
+def test_a_record_of_a_record_has_the_fields_of_both():
+    @record
+    class Base:
+        x: int
+
+    @record
+    class Derived(Base):
+        y: int = 2
+
+    assert Derived(1) == Derived(1, 2)
+    assert repr(Derived(1)).endswith("Derived(x=1, y=2)")
+    assert not hasattr(Derived(1), "__dict__")
+
+
+def test_a_record_has_the_right_number_of_fields_or_is_refused():
+    @record
+    class Late:
+        x: int
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        Late()
+
+
+def test_state_is_equal_by_its_fields_or_by_identity_and_no_key():
+    @define
+    class State:
+        x: int
+        seen: bool = field(default=False, eq=False)
+
+    @define(eq=False)
+    class Owner:
+        x: int
+
+    state, owner = State(1), Owner(1)
+    state.x = 2
+
+    assert state == State(2, True) != State(1)
+    assert owner == owner != Owner(1)
+    assert owner in {owner}
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(state)
+
+
+def test_records_are_copied_and_matched():
+    match copy.copy(Point(1, 2)):
+        case Point(x, y):
+            assert (x, y) == (1, 2)
+        case other:
+            raise AssertionError(other)
+    assert pickle.loads(pickle.dumps(Point(1, 2))) == Point(1, 2)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import trio
-from attrs import field, frozen
+from attrs import field
 
 from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session, TurnEnd
 from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
@@ -30,6 +30,7 @@ from loopal_cluster.agents.types import Place, RunningAgent
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.outcomes import Cancelled, Failed
 from loopal_cluster.payloads import Error
+from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import record_pair
 
@@ -55,7 +56,7 @@ def _known_preset(_: object, __: object, name: str | None) -> None:
         raise ValueError(f"no preset {name!r} (there are: {', '.join(PRESETS)})")
 
 
-@frozen
+@record
 class AcpAgent:
     """A program that speaks ACP on its standard input and output: ``AcpAgent(preset="claude")``."""
 

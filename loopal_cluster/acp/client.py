@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.acp.rpc import Answer, PeerGone, Refused, RpcPeer, open_peer
 from loopal_cluster.acp.schema import (
@@ -31,6 +31,7 @@ from loopal_cluster.acp.schema import (
     read_update,
 )
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.records import define, record
 from loopal_cluster.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND
 
 __all__ = ["AcpError", "Client", "LoginNeeded", "PeerGone", "Session", "TurnEnd", "open_client"]
@@ -55,7 +56,7 @@ class LoginNeeded(AcpError):
     """It wants somebody to log in first."""
 
 
-@frozen
+@record
 class TurnEnd:
     """How a turn has ended."""
 

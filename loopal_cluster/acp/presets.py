@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import Factory, frozen
+from attrs import Factory
+
+from loopal_cluster.records import record
 
 __all__ = ["PRESETS", "Preset"]
 
 
-@frozen
+@record
 class Preset:
     """A program that speaks ACP, and what there is to know of it."""
 

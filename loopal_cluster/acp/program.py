@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
-from attrs import frozen
 
 from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, open_client
 from loopal_cluster.agents.children import Child, ChildNotStarted, open_child
 from loopal_cluster.agents.guard import Guard
+from loopal_cluster.records import record
 
 __all__ = ["Command", "Program"]
 
@@ -26,7 +26,7 @@ CLIENT_NAME, CLIENT_VERSION = "loopal-cluster", "1"
 """The version is that of this client: no program shall behave differently with a new release of ours."""
 
 
-@frozen
+@record
 class Command:
     """How a program is started."""
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
-from attrs import define
 
 from loopal_cluster.acp.schema import Chunk, ModeUpdate, Plan, Update, UsageUpdate, text_of_block
 from loopal_cluster.acp.schema import ToolCall as AcpToolCall
@@ -25,6 +24,7 @@ from loopal_cluster.payloads import (
     ToolProgress,
     ToolResult,
 )
+from loopal_cluster.records import define
 from loopal_cluster.wire.contents import dumps
 
 __all__ = ["ANSWER_CHARACTERS", "Transcript"]

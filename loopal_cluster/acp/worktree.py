@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
-from attrs import frozen
 
 from loopal_cluster.agents.command import CommandFailed, run_command
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.records import record
 
 __all__ = ["Worktree", "open_worktree"]
 
@@ -27,7 +27,7 @@ _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "G
 log = logging.getLogger(__name__)
 
 
-@frozen
+@record
 class Worktree:
     """A checkout of its own, for one agent."""
 

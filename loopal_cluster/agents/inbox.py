@@ -9,11 +9,12 @@ from functools import partial
 from itertools import count
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
 from loopal_cluster.messages import AgentSource, Envelope, Reply, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
+from loopal_cluster.records import define, record
 from loopal_cluster.runtime.caller import OpenRequest
 from loopal_cluster.wire.contents import dumps, user_content
 
@@ -57,7 +58,7 @@ class _PendingReply:
             self._request.progress()
 
 
-@frozen
+@record
 class Received:
     """A message from the inbox; an ask, if ``wants_reply``."""
 

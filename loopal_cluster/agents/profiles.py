@@ -18,17 +18,17 @@ from typing import Any
 
 import attrs
 import msgspec
-from attrs import Factory, evolve, field, frozen, validators
+from attrs import Factory, evolve, field, validators
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 from msgspec import Raw
 
-from loopal_cluster.acp.agent import AcpAgent
 from loopal_cluster.address import check_name
 from loopal_cluster.agents.child import load_function
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
 from loopal_cluster.config import Policy
 from loopal_cluster.errors import ClusterError, ConfigError
+from loopal_cluster.records import record
 from loopal_cluster.wire.strict import (
     Hook,
     fault,
@@ -39,7 +39,7 @@ from loopal_cluster.wire.strict import (
     within,
 )
 
-__all__ = ["HubTable", "Profile", "load_profile", "read_token"]
+__all__ = ["HubTable", "Profile", "load_profile"]
 
 
 def _valid_name(_: Any, __: Any, name: str | None) -> None:
@@ -47,7 +47,7 @@ def _valid_name(_: Any, __: Any, name: str | None) -> None:
         check_name(name, "hub name")
 
 
-@frozen
+@record
 class HubTable:
     """The table ``[hub]``; what it does not say is None, or empty."""
 
@@ -68,7 +68,7 @@ class HubTable:
     """Seconds for an operator to decide."""
 
 
-@frozen
+@record
 class Profile:
     """What a config file says."""
 
@@ -99,25 +99,10 @@ def load_profile(path: Path) -> Profile:
     return Profile(_relative_to(directory, file.hub), _agents(path, directory, file.agents))
 
 
-def read_token(path: str | Path) -> str:
-    """The token in a file, without the white space around it.
-
-    Raises:
-        ConfigError: the file cannot be read, or is empty.
-    """
-    try:
-        token = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token file {path}: {_why(error)}") from error
-    if not token:
-        raise ConfigError(f"the token file {path} is empty")
-    return token
-
-
 # Agent types.
 
 
-@frozen
+@record
 class _Program:
     """A command line, of an agent whose protocol is ``command`` or ``process``."""
 
@@ -130,19 +115,19 @@ class _Program:
             raise ValueError("command is empty")
 
 
-@frozen
+@record
 class _Command(_Program):
     def agent(self, directory: Path) -> AgentType:
         return CommandAgent(_argv(directory, self.command), self.env, _path(directory, self.cwd))
 
 
-@frozen
+@record
 class _Process(_Program):
     def agent(self, directory: Path) -> AgentType:
         return ProcessAgent(_argv(directory, self.command), self.env, _path(directory, self.cwd))
 
 
-@frozen
+@record
 class _Python:
     target: str
     """``module:name``."""
@@ -170,7 +155,7 @@ class _Isolation(enum.Enum):
     WORKTREE = "worktree"
 
 
-@frozen
+@record
 class _Acp:
     command: tuple[str, ...] = ()
     preset: str | None = None
@@ -188,6 +173,8 @@ class _Acp:
         self.agent(Path())  # what the type itself refuses is a fault of the table
 
     def agent(self, directory: Path) -> AgentType:
+        from loopal_cluster.acp.agent import AcpAgent  # not at the top: most hubs have none
+
         return AcpAgent(
             _argv(directory, self.command) if self.command else (),
             preset=self.preset,
@@ -212,7 +199,7 @@ _PROTOCOLS: dict[str, type[_Agent]] = {
 }
 
 
-@frozen
+@record
 class _File:
     hub: HubTable = HubTable()
     agents: Mapping[str, _Agent] = Factory(dict)

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import Protocol
 
 import trio
-from attrs import field, frozen
+from attrs import field
 
 from loopal_cluster.agents.children import Child, open_child
 from loopal_cluster.agents.command import run_command
@@ -21,6 +21,7 @@ from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
+from loopal_cluster.records import record
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
@@ -54,7 +55,7 @@ class McpDoor(Protocol):
         """
 
 
-@frozen
+@record
 class Place:
     """Where an agent is started: what its hub gives to every agent."""
 
@@ -112,7 +113,7 @@ class _Task:
         return "its function did not end when cancelled"
 
 
-@frozen
+@record
 class FunctionAgent:
     """An async function in the hub's own process.
 
@@ -150,7 +151,7 @@ class _Process:
         return await self._child.stop()
 
 
-@frozen
+@record
 class ProcessAgent:
     """Any program that speaks the agent protocol on its standard input and output."""
 
@@ -171,7 +172,7 @@ class ProcessAgent:
             yield _Process(child, place.limits)
 
 
-@frozen
+@record
 class CommandAgent:
     """Any program: the prompt on standard input (or for ``{prompt}``), its output is the result."""
 

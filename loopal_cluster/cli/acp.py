@@ -44,9 +44,10 @@ async def acp(
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Be a coding agent for an editor: each of its sessions is an agent of the cluster.
+    """Be a coding agent for an editor, run by agents of the cluster.
 
-    For Zed, JetBrains, Neovim and others that speak the Agent Client Protocol. The human is asked in the editor
+    Each session of the editor is such an agent. For Zed, JetBrains, Neovim and others that speak the Agent
+    Client Protocol. The human is asked in the editor
     for what the agent may do.
     """
     if hub is not None:

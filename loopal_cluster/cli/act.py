@@ -16,6 +16,7 @@ from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.errors import (
     AgentError,
+    AgentNotFound,
     ConfigError,
 )
 from loopal_cluster.messages import Role
@@ -67,7 +68,10 @@ def register(app: typer.Typer) -> None:
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> int:
-        """Send a message to an agent and show its reply; if interrupted, it need not go on with that."""
+        """Send a message to an agent and show its reply.
+
+        If this command is interrupted, the agent need not go on with it.
+        """
         async with open_session(connect, token_file, Role.CLIENT) as client:
             outcome = await _reply_of(client, target, text, timeout)
         address = Address.parse(target)
@@ -153,7 +157,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Stop an agent: ask it, then end its processes. Return when it is gone."""
         async with open_session(connect, token_file, Role.CLIENT) as client:
-            await client.shutdown(agent)
+            try:
+                await client.shutdown(agent)
+            except AgentNotFound:
+                await client.wait(agent)  # raises that, too, but if the agent has ended
         _report(as_json, {"stopped": True, "agent": agent}, f"stopped {agent}")
 
     @async_command(app, "cancel")

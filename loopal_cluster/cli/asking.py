@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import trio
-from attrs import frozen
 
 from loopal_cluster.cli.show import note, one_line, shortened
 from loopal_cluster.errors import NoOperator, ProtocolError
 from loopal_cluster.messages import Answers, Decided, Decision, Opaque, Permission, Question
+from loopal_cluster.records import record
 from loopal_cluster.wire.contents import loads
 
 __all__ = [
@@ -109,7 +109,7 @@ class Asker:
 # What is asked, and how it is read.
 
 
-@frozen
+@record
 class Asked:
     """One question to a human."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.cli import show
@@ -34,6 +34,7 @@ from loopal_cluster.cli.look import EventPrinter
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConfigError, NoOperator
 from loopal_cluster.messages import Answers, Decided, Decision, Permission, Question, Role
+from loopal_cluster.records import define
 
 __all__ = ["register"]
 
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        """Show events as they happen, and answer permissions and questions.
+        """Show events as they happen; answer permissions and questions.
 
         Permissions take y or n, and a reason after it if you like; questions the number of an option, or
         words. The end of input detaches.

@@ -12,15 +12,13 @@ from typing import Annotated
 import typer
 
 from loopal_cluster.address import sanitize_name
-from loopal_cluster.agents.profiles import read_token
 from loopal_cluster.cli.discovery import find_hub, known_token
+from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, read_token
 from loopal_cluster.errors import ConfigError, Unauthorized
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.client import Adviser, Client, Judge, connect
 
 __all__ = [
-    "NO_TOKEN",
-    "TOKEN_VARIABLE",
     "AsJson",
     "Connect",
     "TokenFile",
@@ -29,11 +27,6 @@ __all__ = [
     "hub_of",
     "open_session",
 ]
-
-TOKEN_VARIABLE = "LOOPAL_META_HUB_TOKEN"
-
-NO_TOKEN = f"no token was given: set {TOKEN_VARIABLE}, or use --token-file"
-"""What to do about a refusal."""
 
 Connect = Annotated[
     str | None,

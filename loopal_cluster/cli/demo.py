@@ -14,7 +14,7 @@ from typing import Annotated
 
 import trio
 import typer
-from attrs import define, field
+from attrs import field
 
 import loopal_cluster
 from loopal_cluster.agents.children import Child, open_child
@@ -25,6 +25,7 @@ from loopal_cluster.errors import ClusterError, ConfigError
 from loopal_cluster.messages import ClusterEvent, Decision, Permission, Role
 from loopal_cluster.outcomes import Outcome, reason_of
 from loopal_cluster.payloads import Ended, HubJoined, MessageRouted, Stream, SubAgentSpawned
+from loopal_cluster.records import define
 from loopal_cluster.runtime.client import Client, EventStream, connect
 from loopal_cluster.wire.contents import loads
 
@@ -73,7 +74,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--verbose", "-v", help="Show what the processes log.")
         ] = False,
     ) -> int:
-        """Start a MetaHub and three hubs, let their agents work together, and show it as it happens.
+        """Run a MetaHub and three hubs, whose agents work together.
 
         An agent on the hub 'laptop' finds the others, spawns agents on them, waits for their results, and
         asks a permission, which an operator at the MetaHub grants. Everything runs on this machine and is

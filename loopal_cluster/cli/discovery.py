@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.errors import ConfigError, ConnectionLost, NameTaken
+from loopal_cluster.records import define, record
 
 __all__ = [
     "Claim",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-@frozen
+@record
 class LocalHub:
     """A hub that runs on this machine, for this user."""
 

@@ -19,14 +19,15 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from attrs import asdict, frozen
+from attrs import asdict
 
 from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.cli import show
 from loopal_cluster.cli.connect import AsJson, TokenFile, open_session
 from loopal_cluster.cli.run import DONE, FAILED, async_command, exit_status
-from loopal_cluster.errors import ClusterError, ConfigError
+from loopal_cluster.errors import ClusterError, ConfigError, RemoteError
 from loopal_cluster.messages import Role
+from loopal_cluster.records import record
 
 __all__ = ["register"]
 
@@ -40,7 +41,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)+\S*")
 _AT_LEAST = re.compile(r">=\s*v?(\d+)")
 
 
-@frozen
+@record
 class Finding:
     """What became of one check."""
 
@@ -52,6 +53,8 @@ class Finding:
     """What to do about it."""
     status: int = DONE
     """The exit status that it asks for."""
+    fault: str = "missing"
+    """What it is called if it is not ok."""
 
 
 def register(app: typer.Typer) -> None:
@@ -89,11 +92,11 @@ async def doctor(
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    return {key: value for key, value in asdict(finding).items() if key != "status"}
+    return {key: value for key, value in asdict(finding).items() if key not in ("status", "fault")}
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    return finding.check, "ok" if finding.ok else "missing", finding.detail
+    return finding.check, "ok" if finding.ok else finding.fault, finding.detail
 
 
 # What we run on.
@@ -124,7 +127,8 @@ async def _meta_hub(address: str, token_file: Path | None) -> Finding:
                 hubs = await client.list_hubs()
     except (ClusterError, trio.TooSlowError) as error:
         detail = str(error) or f"no answer within {JOIN_TIMEOUT:g} s"
-        return Finding("metahub", False, detail, status=exit_status(error))
+        fault = "refused" if isinstance(error, RemoteError) else "unreachable"
+        return Finding("metahub", False, detail, status=exit_status(error), fault=fault)
     return Finding("metahub", True, f"{address}, {len(hubs)} hubs")
 
 

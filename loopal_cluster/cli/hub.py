@@ -15,22 +15,22 @@ from typing import Annotated
 
 import trio
 import typer
-from attrs import evolve, frozen
+from attrs import evolve
 
 from loopal_cluster.address import check_name, sanitize_name
-from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
+from loopal_cluster.agents.profiles import HubTable, Profile, load_profile
 from loopal_cluster.agents.types import AgentType
-from loopal_cluster.cli.connect import NO_TOKEN, TOKEN_VARIABLE
 from loopal_cluster.cli.discovery import claim_name, file_of
 from loopal_cluster.cli.logs import Verbose, show_logs
-from loopal_cluster.cli.metahub import given_token
 from loopal_cluster.cli.run import DONE, INTERRUPTED, async_command, exit_status
 from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.cli.terminal import Root, converse, show_outcome
+from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
 from loopal_cluster.outcomes import Outcome
+from loopal_cluster.records import record
 from loopal_cluster.runtime.hub import Hub, open_hub
 
 __all__ = ["register"]
@@ -95,7 +95,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-@frozen
+@record
 class Plan:
     """What is asked for: the config file and the options, put together and checked."""
 
@@ -124,9 +124,8 @@ def make_plan(
         raise ConfigError(f"no agent for the prompt: name one with --agent (there are: {known})")
     if server and ephemeral and prompt is None:
         raise ConfigError("--server --ephemeral needs a PROMPT: there is nobody to type one")
-    token = read_token(table.token_file) if table.token_file else given_token(None)
     root = Root(agent_type, prompt, persistent=not ephemeral)
-    return Plan(table, profile.agents, token or "", server, root)
+    return Plan(table, profile.agents, given_token(table.token_file) or "", server, root)
 
 
 _OVERRIDABLE = ("name", "join", "listen", "default_agent", "token_file")

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.cli import show
 from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConnectionLost, NotInCluster
 from loopal_cluster.messages import AgentNode, ClusterEvent, HubInfo, HubTopology, Role, TopologyOf
+from loopal_cluster.records import define
 from loopal_cluster.runtime.client import Client, EventStream
 from loopal_cluster.tools.placement import lone_hub
 

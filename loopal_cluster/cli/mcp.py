@@ -41,9 +41,9 @@ async def mcp(
     ] = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Be an MCP server on stdin and stdout, which makes its client a member of the cluster.
+    """Be an MCP server on stdin and stdout, with the cluster's tools.
 
-    A client starts it: 'claude mcp add loopal -- loopal-cluster mcp'. What the client's model has started in
+    It makes its client a member of the cluster. A client starts it: 'claude mcp add loopal -- loopal-cluster mcp'. What the client's model has started in
     the cluster ends with it, unless it is detached.
     """
     if name is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from pathlib import Path
@@ -11,27 +10,17 @@ from typing import Annotated
 import trio
 import typer
 
-from loopal_cluster.agents.profiles import read_token
-from loopal_cluster.cli.connect import TOKEN_VARIABLE
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.cli.signals import open_stopper, settle_down
+from loopal_cluster.cli.tokens import TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 
-__all__ = ["given_token", "register"]
+__all__ = ["register"]
 
 DEFAULTS = Timeouts()
-
-
-def given_token(token_file: Path | None) -> str | None:
-    """The cluster's token, as the user gave it: in a file, or in the environment.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
-    return read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
 
 
 def register(app: typer.Typer) -> None:

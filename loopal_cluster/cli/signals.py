@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
-from attrs import define
+
+from loopal_cluster.records import define
 
 __all__ = ["Stopper", "open_stopper", "settle_down"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.cli.asking import Asker
 from loopal_cluster.cli.lines import LineReader
@@ -31,6 +31,7 @@ from loopal_cluster.payloads import (
     TokenUsage,
     ToolProgress,
 )
+from loopal_cluster.records import define, record
 from loopal_cluster.runtime.client import Client, EventStream
 from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.runtime.hub import Hub
@@ -55,7 +56,7 @@ _NOT_SHOWN = (
 )
 
 
-@frozen
+@record
 class Root:
     """The root agent that a hub is to have."""
 
@@ -120,6 +121,8 @@ class _Conversation:
                 await self._begin(self._root.prompt)
             if self._root.persistent:
                 await self._read_lines()
+                if self._agent is not None and not sys.stdin.isatty():
+                    note("The input has ended, and with it the agent; --ephemeral waits for its result.")
                 outcome = None
             else:
                 nursery.start_soon(self._read_lines)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.core.calls import Origin
@@ -19,6 +19,7 @@ from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentNode, SpawnSpec
 from loopal_cluster.outcomes import Cancelled, TimedOut
+from loopal_cluster.records import define
 
 __all__ = ["AgentRecord", "AgentTree", "Lifecycle"]
 

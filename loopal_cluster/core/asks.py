@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.events import Peer
@@ -19,7 +19,7 @@ from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import Answers, CancelRequest, Decided, Decision, Permission, Question
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["POLICY", "Ask", "Asks"]
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
-from attrs import Factory, define, field
+from attrs import Factory, field
 
 from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import Message
-from loopal_cluster.records import record
+from loopal_cluster.records import define, record
 
 __all__ = ["Call", "CallTable", "Origin"]
 

@@ -7,7 +7,9 @@ import itertools
 from collections.abc import Hashable
 from typing import Any, Final, Generic, TypeVar
 
-from attrs import Factory, define
+from attrs import Factory
+
+from loopal_cluster.records import define
 
 __all__ = ["DeadlineQueue"]
 

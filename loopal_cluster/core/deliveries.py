@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, Lifecycle
@@ -32,7 +32,7 @@ from loopal_cluster.messages import (
     SystemSource,
 )
 from loopal_cluster.payloads import MessageRouted
-from loopal_cluster.records import evolve, record
+from loopal_cluster.records import define, evolve, record
 
 __all__ = ["Deliveries"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from attrs import Factory, define, field
+from attrs import Factory, field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.core.calls import Call, CallTable, Origin
@@ -27,7 +27,7 @@ from loopal_cluster.messages import (
     RelayedAsk,
     WaitAgent,
 )
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
 

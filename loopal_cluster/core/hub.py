@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import HubSettings
@@ -102,6 +102,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, TimedOut
+from loopal_cluster.records import define
 
 __all__ = ["HubCore"]
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
-
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
 from loopal_cluster.config import HubSettings, Policy, Timeouts
@@ -78,7 +76,7 @@ from loopal_cluster.messages import (
     UserContent,
     WaitAgent,
 )
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["HubRequests"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import HubInfo, Protocol
+from loopal_cluster.records import define
 
 __all__ = ["Health", "HubRecord", "Membership"]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
@@ -79,7 +79,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Lost
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["MetaHubCore"]
 

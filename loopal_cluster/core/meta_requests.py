@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.config import MetaHubSettings
@@ -86,7 +86,7 @@ from loopal_cluster.messages import (
     TopologyOf,
     WaitAgent,
 )
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["REPEATABLE", "MetaRequests"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.exchange import Refused
@@ -24,6 +24,7 @@ from loopal_cluster.messages import (
     Topology,
     WaitAgent,
 )
+from loopal_cluster.records import define
 
 __all__ = [
     "PROTOCOL",

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
+from loopal_cluster.records import define
 
 __all__ = ["UNCERTAIN", "Receipts"]
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from attrs import define
-
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree, Lifecycle
 from loopal_cluster.core.exchange import Refused
@@ -22,6 +20,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import HubReconcile, MetaReconcile, Reconciled
 from loopal_cluster.outcomes import Lost
+from loopal_cluster.records import define
 
 __all__ = ["Reconciler"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import wrap_result
@@ -31,7 +31,7 @@ from loopal_cluster.messages import (
     UserContent,
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut, reason_of
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["Reports", "base_outcome", "completion_envelope"]
 

@@ -6,16 +6,17 @@ never returns an older run's result to somebody who knows which run they mean.
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Failed, Outcome, reason_of
+from loopal_cluster.records import define, record
 
 __all__ = ["FinishedAgent", "Results"]
 
 
-@frozen
+@record
 class FinishedAgent:
     """An agent that has ended."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.messages import Announce
+from loopal_cluster.records import define
 
 __all__ = ["Directory", "RouteCache"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import Address, check_name
 from loopal_cluster.completions import completed_outcome
@@ -61,7 +61,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome, TimedOut, reason_of
 from loopal_cluster.payloads import Ended, SubAgentSpawned
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["Supervisor"]
 

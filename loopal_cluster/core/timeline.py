@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.effects import Publish
 from loopal_cluster.core.events import Peer
@@ -19,6 +19,7 @@ from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Notification
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
 from loopal_cluster.payloads import payload_bytes
+from loopal_cluster.records import define
 
 __all__ = ["Timeline"]
 

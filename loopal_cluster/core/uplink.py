@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
@@ -58,7 +58,7 @@ from loopal_cluster.messages import (
     UplinkInfo,
     WaitAgent,
 )
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 
 __all__ = ["Uplink"]
 

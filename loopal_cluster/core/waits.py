@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.calls import Origin
@@ -11,6 +11,7 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.steps import HubThen, Timer, WaitDue
 from loopal_cluster.messages import Waited
+from loopal_cluster.records import define
 
 __all__ = ["Waits"]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.acp.rpc import Refused
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import Decision, Opaque, Permission
 from loopal_cluster.payloads import ThinkingStream, TokenUsage, ToolCall, ToolProgress, ToolResult
+from loopal_cluster.records import define
 from loopal_cluster.wire.contents import loads
 from loopal_cluster.wire.jsonrpc import INVALID_PARAMS
 

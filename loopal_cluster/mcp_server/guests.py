@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Final
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.mcp_server.session import Session, ToolServer
+from loopal_cluster.records import define
 
 __all__ = ["VISITS", "Guest"]
 

@@ -18,10 +18,10 @@ from typing import Final
 
 import h11
 import trio
-from attrs import frozen
 
 from loopal_cluster.mcp_server.guests import Guest
 from loopal_cluster.mcp_server.session import VERSIONS, Answer, Call, Session, failure
+from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import dump
 
@@ -46,7 +46,7 @@ FindGuest = Callable[[str], Guest | None]
 """Who has this token."""
 
 
-@frozen
+@record
 class _Reply:
     status: int
     body: bytes = b""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster import __version__
 from loopal_cluster.errors import ProtocolError
+from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult

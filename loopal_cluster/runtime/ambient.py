@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
-from attrs import frozen
+from loopal_cluster.records import record
 
 __all__ = ["Ambient"]
 
@@ -23,7 +23,7 @@ def _new_uuid() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
-@frozen
+@record
 class Ambient:
     """By default, the world as it is."""
 

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
-from attrs import define
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.messages import CancelRequest, Message, Progress
+from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.wire.codec import decode_result

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import MethodNotFound
@@ -30,7 +30,7 @@ from loopal_cluster.messages import (
     Subscribe,
     Welcome,
 )
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.errors import (
@@ -52,6 +52,7 @@ from loopal_cluster.messages import (
     Waited,
 )
 from loopal_cluster.outcomes import Outcome, unwrap
+from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery

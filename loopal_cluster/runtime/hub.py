@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.agents.context import AgentFunction
@@ -27,7 +27,7 @@ from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
 from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.messages import Decided, Role
-from loopal_cluster.records import evolve
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair

@@ -8,13 +8,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.config import Limits, MetaHubSettings, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect
 from loopal_cluster.core.events import Link
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.messages import Role
+from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Disconnect, Effect, Log, Publish, Send
@@ -35,6 +35,7 @@ from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
 from loopal_cluster.messages import AgentEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
+from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.wire.codec import decode_result, is_plain

@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import trio
-from attrs import frozen
 
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Done, Failed, Outcome, reason_of
+from loopal_cluster.records import record
 from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.tools.arguments import argument, blame
 from loopal_cluster.tools.placement import choose_hub
@@ -24,7 +24,7 @@ ANSWER_TIME = 1.0
 """Seconds before the end of a bounded call at which a wait ends, so that the answer is there in time."""
 
 
-@frozen
+@record
 class Agent(Tool):
     """Start an agent, or ask about one."""
 
@@ -108,7 +108,7 @@ class Agent(Tool):
         )
 
 
-@frozen
+@record
 class WaitAgent(Tool):
     """Wait for an agent, but not for ever."""
 
@@ -132,7 +132,7 @@ class WaitAgent(Tool):
         return await _wait(context, self.name, self.timeout)
 
 
-@frozen
+@record
 class CancelAgent(Tool):
     """Stop an agent."""
 

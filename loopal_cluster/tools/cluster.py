@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from loopal_cluster.errors import HubNotConnected, NotInCluster
 from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
+from loopal_cluster.records import record
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.placement import lone_hub
@@ -16,7 +17,7 @@ from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolRe
 __all__ = ["ListAgents", "ListHubs"]
 
 
-@frozen
+@record
 class ListHubs(Tool):
     """Which machines there are."""
 
@@ -82,7 +83,7 @@ def _hub_data(hub: HubInfo) -> dict[str, Any]:
     }
 
 
-@frozen
+@record
 class ListAgents(Tool):
     """Which agents there are."""
 

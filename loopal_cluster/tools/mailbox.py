@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from loopal_cluster.agents.inbox import Inbox, Received
 from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.messages import AgentSource, ChannelSource, HumanSource, SystemSource
+from loopal_cluster.records import define, record
 
 __all__ = ["Letter", "Mailbox", "NotWaiting"]
 
@@ -28,7 +29,7 @@ class NotWaiting(ClusterError):
     """There is nobody, or nobody any more, who waits for this reply."""
 
 
-@frozen
+@record
 class Letter:
     """A message that has been read."""
 

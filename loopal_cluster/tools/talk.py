@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attrs import frozen
-
+from loopal_cluster.records import record
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.mailbox import Letter, NotWaiting
 from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult
@@ -13,7 +12,7 @@ from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolC
 __all__ = ["Inbox", "SendMessage"]
 
 
-@frozen
+@record
 class SendMessage(Tool):
     """Talk to an agent."""
 
@@ -53,7 +52,7 @@ class SendMessage(Tool):
         return ToolResult(f"Reply given to '{to}'{about}", {"to": to, "reply_to": self.reply_to})
 
 
-@frozen
+@record
 class Inbox(Tool):
     """Read what others have sent."""
 

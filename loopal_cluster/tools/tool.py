@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import trio
-from attrs import Factory, frozen
+from attrs import Factory
 
+from loopal_cluster.records import record
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 
@@ -32,7 +33,7 @@ class PermissionLevel(enum.Enum):
     """Asked, if the agent runs in a supervised mode."""
 
 
-@frozen
+@record
 class ToolResult:
     """What came of a call."""
 
@@ -48,7 +49,7 @@ class ToolResult:
         return cls(f"Tool error: {text}", data or {}, is_error=True)
 
 
-@frozen
+@record
 class ToolContext:
     """Who uses a tool, and until when."""
 
@@ -72,7 +73,7 @@ class ToolContext:
         return self.deadline < math.inf
 
 
-@frozen
+@record
 class Tool:
     """One call of a tool."""
 

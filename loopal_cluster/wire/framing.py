@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
+from loopal_cluster.records import record
 
 __all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized"]
 
@@ -22,7 +22,7 @@ _WINDOW: Final = 8192
 """Bytes that are split at a time: many short lines, and not too much of a long one behind them."""
 
 
-@frozen
+@record
 class Oversized:
     """A line that was too long to keep."""
 

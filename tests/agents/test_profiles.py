@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from loopal_cluster import AcpAgent, CommandAgent, ConfigError, FunctionAgent, Policy, ProcessAgent, open_hub
-from loopal_cluster.agents.profiles import HubTable, Profile, load_profile, read_token
+from loopal_cluster.agents.profiles import HubTable, Profile, load_profile
 
 MODULE = """
 import os
@@ -192,18 +192,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, fault):
     if content is not None:
         path.write_bytes(content)
 
-    for read, what in ((load_profile, "config"), (read_token, "token")):
-        with pytest.raises(ConfigError, match=f"cannot read the {what} file {path}: .*{fault}"):
-            read(path)
-
-
-def test_a_token_is_read_without_the_white_space_around_it(tmp_path):
-    (tmp_path / "token").write_text(" secret\n")
-    (tmp_path / "empty").write_text(" \n")
-
-    assert read_token(tmp_path / "token") == "secret"
-    with pytest.raises(ConfigError, match="is empty"):
-        read_token(tmp_path / "empty")
+    with pytest.raises(ConfigError, match=f"cannot read the config file {path}: .*{fault}"):
+        load_profile(path)
 
 
 def test_a_coding_agent_is_a_preset_or_a_command_with_settings(load, tmp_path):

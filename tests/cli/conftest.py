@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from attrs import define, field
 
-PROGRAM = (sys.executable, "-m", "loopal_cluster")
+from ..warm import WarmProcess, open_program
 
 
 @define(eq=False)
 class Running:
     """A program that runs: what it has said so far, and what it ended with."""
 
-    process: trio.Process
+    process: WarmProcess
     out: str = ""
     err: str = ""
     _heard: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -66,28 +65,17 @@ class Program:
 
     async def run(self, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        done = await trio.run_process(
-            [*PROGRAM, *arguments],
-            stdin=stdin.encode(),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=self.environment | env,
-        )
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        async with self.start(*arguments, **env) as running:
+            with suppress(trio.BrokenResourceError):  # it has ended without reading all
+                await running.types(stdin)
+            await running.ends_input()
+            status = await running.ends()
+        return subprocess.CompletedProcess(arguments, status, running.out, running.err)
 
     @asynccontextmanager
     async def start(self, *arguments: str, **env: str) -> AsyncIterator[Running]:
         """Run it beside the block; it is killed if it has not ended then."""
-        process = await trio.lowlevel.open_process(
-            [*PROGRAM, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment | env,
-        )
+        process = open_program(*arguments, env=self.environment | env)
         running = Running(process)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(running.listen, "out", process.stdout)

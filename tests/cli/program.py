@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,6 +15,8 @@ from attrs import define, field, frozen
 from loopal_cluster import AgentContext, Hub, MetaHub, Policy, open_hub, open_meta_hub
 from loopal_cluster.cli.discovery import claim_name
 from loopal_cluster.payloads import Started, Stream
+
+from ..warm import WarmProcess, open_program
 
 META_TOKEN = "token-of-the-meta-hub"
 HUB_TOKEN = "token-of-hub-a"
@@ -156,19 +156,32 @@ async def open_site(
 
 async def run(*args: str, env: dict[str, str], stdin: bytes = b"") -> Ran:
     """Run the program to its end."""
-    done = await trio.run_process(
-        [sys.executable, "-m", "loopal_cluster", *args],
-        env=env, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False,
-    )  # fmt: skip
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    process = open_program(*args, env=env)
+    said: dict[Any, bytes] = {}
+
+    async def read(stream: trio.abc.ReceiveStream) -> None:
+        said[stream] = b"".join([chunk async for chunk in stream])
+
+    try:
+        async with process.stdout, process.stderr, trio.open_nursery() as nursery:
+            nursery.start_soon(read, process.stdout)
+            nursery.start_soon(read, process.stderr)
+            async with process.stdin:
+                with suppress(trio.BrokenResourceError):  # it has ended without reading all
+                    await process.stdin.send_all(stdin)
+            await process.wait()
+    finally:
+        process.kill()
+    out, err = said[process.stdout].decode(), said[process.stderr].decode()
+    assert "Traceback" not in err, err
+    return Ran(process.returncode, out, err)
 
 
 @define(eq=False)
 class Running:
     """A run that is still going on, and what it has printed: both streams, as they came."""
 
-    process: trio.Process
+    process: WarmProcess
     text: str = ""
     changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
@@ -193,12 +206,7 @@ class Running:
 @asynccontextmanager
 async def start(*args: str, env: dict[str, str]) -> AsyncIterator[Running]:
     """Run the program beside the block, and kill it at the end if it still runs."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "loopal_cluster", *args],
-        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
+    process = open_program(*args, env=env, merged=True)
     running = Running(process)
     async with process.stdin, process.stdout, trio.open_nursery() as nursery:
         nursery.start_soon(running.read, process.stdout)

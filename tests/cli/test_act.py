@@ -150,6 +150,11 @@ async def test_an_agent_is_stopped(command, place, site):
         assert json.loads(ran.out)["agent"] in ("sleeper", "hub-b/sleeper")
         assert (await client.wait("sleeper")).kind == "cancelled"
 
+        again = await site.run(command, *site.places[place], "hub-b/sleeper", "--json")
+        assert again.status == 0
+        nobody = await site.run(command, *site.places[place], "hub-b/nobody")
+        assert (nobody.status, nobody.out) == (1, "")
+
 
 @pytest.mark.parametrize("place", ["hub", "meta hub"])
 async def test_an_interrupt_ends_the_agents_turn(place, site):

@@ -143,7 +143,7 @@ async def test_an_ask_that_nobody_answers_in_time_is_told_to_who_saw_it(tmp_path
 
 
 async def test_a_script_answers_in_turn_and_detaches_at_the_end_of_its_input(site):
-    async with trio.open_nursery() as nursery, site.a.open_client() as client:
+    async with site.a.open_client() as client, trio.open_nursery() as nursery:
         results: list[str] = []
 
         async def work(number: int) -> None:

@@ -186,6 +186,14 @@ async def test_an_ephemeral_agent_does_not_end_with_the_input(program, config):
     assert (done.returncode, done.stdout) == (0, "2\n")
 
 
+async def test_a_persistent_agent_ends_with_the_input_and_that_is_said(program, config):
+    done = await program.run("hub", *config, "--agent", "talk", "hello", stdin="")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    said = "The input has ended, and with it the agent; --ephemeral waits for its result."
+    assert done.stderr.splitlines()[-1] == said
+
+
 # Outcomes.
 
 

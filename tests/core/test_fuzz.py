@@ -280,7 +280,7 @@ def check_exchange(driver: CoreDriver) -> None:
     assert exchange.calls._deadlines._calls == {}
 
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(suppress_health_check=list(HealthCheck))
 LIMITS = st.sampled_from([Limits(), TIGHT])
 
 

@@ -331,7 +331,7 @@ STEPS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=40))
 def test_whatever_happens_both_ways_send_the_same(steps):
     play(steps)

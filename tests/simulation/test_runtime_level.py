@@ -27,6 +27,8 @@ from loopal_cluster.testing.simulation.network import RESET, Connection, Line, P
 from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.testing.simulation.script import generate
 
+from .seeds import seed_that_catches
+
 SEEDS = range(4)
 
 
@@ -372,11 +374,11 @@ def a_task_that_raises(patch):
 def test_a_defect_of_the_runtime_is_found(defect, checker, monkeypatch):
     defect(monkeypatch)
 
-    assert any(
-        deviation.checker == checker
-        for seed in range(60)
-        for deviation in Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run().deviations
-    )
+    def catches(seed: int) -> bool:
+        report = Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run()
+        return any(deviation.checker == checker for deviation in report.deviations)
+
+    assert seed_that_catches(defect.__name__, range(60), catches) is not None
 
 
 def test_an_error_of_the_simulation_itself_comes_out(monkeypatch):

@@ -134,3 +134,11 @@ def test_the_command_speaks_json(capsys):
 @pytest.mark.parametrize("weather", Weather)
 def test_thousands_of_seeds_keep_every_promise(weather):
     assert findings(weather, range(1000, 6000)) == []
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "x", "1.5"])
+def test_the_number_of_seeds_is_a_positive_one(seeds, capsys):
+    with pytest.raises(SystemExit):
+        main([f"--seeds={seeds}"])
+
+    assert f"argument --seeds: '{seeds}' is not a positive number" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import pytest
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loopal_cluster.tools import (
@@ -190,7 +190,6 @@ names = (
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-@settings(max_examples=100, deadline=None)
 @given(arguments=st.dictionaries(names, json_values, max_size=5) | st.text())
 def test_any_arguments_are_read_or_refused(tool, arguments):
     with suppress(InvalidArguments):

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loopal_cluster import messages as m
@@ -76,7 +76,6 @@ def not_opened(message: Any) -> bool:
 
 
 @pytest.mark.parametrize("cls", m.METHODS.values(), ids=lambda cls: cls.__name__)
-@settings(max_examples=20)
 @given(data=st.data())
 def test_a_message_survives_the_wire(cls: type[m.Message[Any]], data: st.DataObject) -> None:
     message = data.draw(records(cls).filter(not_opened))
@@ -94,7 +93,6 @@ def test_a_message_survives_the_wire(cls: type[m.Message[Any]], data: st.DataObj
     sorted({cls.result for cls in m.METHODS.values() if cls.result}, key=lambda cls: cls.__name__),
     ids=lambda cls: cls.__name__,
 )
-@settings(max_examples=20)
 @given(data=st.data())
 def test_a_result_survives_the_wire(cls: Any, data: st.DataObject) -> None:
     response = Response(5, data.draw(records(cls)))
@@ -106,7 +104,6 @@ def test_a_result_survives_the_wire(cls: Any, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("cls", PAYLOADS.values(), ids=lambda cls: cls.__name__)
-@settings(max_examples=20)
 @given(data=st.data())
 def test_a_payload_survives_the_wire(cls: Any, data: st.DataObject) -> None:
     record = data.draw(records(cls))

@@ -531,7 +531,7 @@ class HumansAreAsked:
         decided = [at for at, _, call, _ in history.decisions if call == call_id(op)]
         ends = (op.ended_at, op.life.said_at, op.life.ended_at, op.life.stop_wanted_at)
         latest = op.at + TIMEOUTS.permission_timeout / DRIFT
-        return min(latest, *decided, *(at for at in ends if at is not None))
+        return min([latest, *decided, *(at for at in ends if at is not None)])
 
 
 class CutsAreSurvived:
