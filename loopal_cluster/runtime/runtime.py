@@ -237,7 +237,10 @@ class Runtime:
                     passed_on = relay.pass_back(peer, frame, now)
                 elif isinstance(frame, Notification) and isinstance(frame.message, AgentEvent):
                     passed_on = relay.publish(peer, frame.message, now)
-            if passed_on is not None:
+            if isinstance(passed_on, Send):
+                if (receiver := self._connections.get(passed_on.peer)) is not None:
+                    self._queue(receiver, passed_on.frame)
+            elif passed_on is not None:
                 self._perform(passed_on)
             else:
                 self._on_frame(connection, frame, now)
