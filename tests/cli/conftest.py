@@ -35,12 +35,10 @@ class Running:
 
     async def types(self, text: str) -> None:
         """Write to its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.send_all(text.encode())
 
     async def ends_input(self) -> None:
         """Close its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.aclose()
 
     async def ends(self) -> int:

@@ -176,7 +176,6 @@ class Running:
 
     async def type(self, text: str) -> None:
         """Write to its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.send_all(text.encode())
 
     async def read(self, stream: trio.abc.ReceiveStream) -> None:
