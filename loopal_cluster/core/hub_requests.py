@@ -458,11 +458,6 @@ def sent_by(source: Source, envelope: Envelope, target: Address, timeout_ms: int
     )
 
 
-def from_client(envelope: Envelope) -> Envelope:
-    """A message of a client, with the source that it really has."""
-    return evolve(envelope, source=source_of_client(envelope))
-
-
 def source_of_client(envelope: Envelope) -> Source:
     """Whom a client speaks for: a human, unless it says that it brings something else."""
     source = envelope.source
