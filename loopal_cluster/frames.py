@@ -73,6 +73,7 @@ class Letter:
 
     id: int
     target: Address
+    """As its sender wrote it: with a hub, or a bare name."""
     sender: str
     """The name that the sender gives itself."""
     inside: Any = field(repr=False)
@@ -84,7 +85,9 @@ class AskLetter(Letter):
     """The same of an ask, which tells on its outside how long its answer may take."""
 
     timeout_ms: int | None
+    """Milliseconds; None: as long as the MetaHub allows."""
     extend: bool
+    """Whether progress gives it that time anew."""
 
 
 Frame = Request | Notification | Response | Failure

@@ -859,7 +859,7 @@ class MetaRoute(Message[Ok]):
 class Relayed(Message[Any]):
     """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came.
 
-    It is only ever sent: on the wire it is a ``DeliverEnvelope``, and that is how it is read.
+    It is only ever sent: on the wire it is a ``DeliverEnvelope``, and that is what it is read as.
     """
 
     method: ClassVar = "agent/message"
@@ -881,6 +881,7 @@ class RelayedAsk(Relayed):
     method: ClassVar = "agent/ask"
     result: ClassVar = Reply
     timeout_ms: int | None
+    """``AskLetter.timeout_ms``; less in a repetition."""
     extend: bool
 
 

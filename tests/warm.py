@@ -1,9 +1,9 @@
 """The program, started warm: as a process of its own that somebody has forked who had imported it already.
 
 All of it is real but the half second in which Python imports it: arguments, environment, descriptors, signals,
-exit status. ``open_program`` is for tests of what the program does; those of how it starts, ends during its
-start, or talks to a terminal start it cold (``test_imports``, ``cli/test_interrupt``, ``cli/test_hub_terminal``,
-``end_to_end/test_demo``).
+exit status. ``open_program`` and ``run_program`` are for tests of what the program does; those of how it starts,
+ends during its start, or talks to a terminal start it cold (``test_imports``, ``cli/test_interrupt``,
+``cli/test_hub_terminal``, ``end_to_end/test_demo``).
 
 Run as a program, this file is who forks. A keeper stands between it and each program, and says how that ended.
 """
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -87,6 +88,28 @@ def open_program(*arguments: str, env: Mapping[str, str], merged: bool = False) 
     for fd in {*theirs}:
         os.close(fd)
     return WarmProcess(pid, stdin[1], stdout[0], stderr[0], status[0])
+
+
+async def run_program(*arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
+    """Run it to its end, with this input: its exit status, what it has printed, and what it has said on stderr."""
+    process = open_program(*arguments, env=env)
+    assert process.stderr is not None
+    said: list[bytes] = [b"", b""]
+
+    async def read(number: int, stream: trio.abc.ReceiveStream) -> None:
+        said[number] = b"".join([chunk async for chunk in stream])
+
+    try:
+        async with process.stdout, process.stderr, trio.open_nursery() as nursery:
+            nursery.start_soon(read, 0, process.stdout)
+            nursery.start_soon(read, 1, process.stderr)
+            async with process.stdin:
+                with suppress(trio.BrokenResourceError):  # it has ended without reading all
+                    await process.stdin.send_all(stdin)
+            status = await process.wait()
+    finally:
+        process.kill()
+    return status, said[0].decode(), said[1].decode()
 
 
 @cache

@@ -38,8 +38,8 @@ class AgentContext(ClusterClient):
         self._inbox = inbox
         self._asks = 0
         self.name = start.name or "agent"
-        self._source = AgentSource(self.name)
         """This agent's name on its hub."""
+        self._source = AgentSource(self.name)
         self.hub = start.hub or "hub"
         """The hub's name; ``hub/name`` is this agent's address in the cluster."""
         self.parent = start.parent

@@ -23,7 +23,7 @@ __all__ = ["Answerer", "Inbox", "Received", "failed", "text_of"]
 
 @define(eq=False)
 class _PendingReply:
-    """The reply to an ask, until it is there."""
+    """The reply to an ask, until it is there, and the time in which it is worked on."""
 
     _request: OpenRequest
     _timeout: float
@@ -143,9 +143,10 @@ class Inbox:
         self._put(envelope, None)
 
     def put_ask(self, envelope: Envelope, request: OpenRequest) -> None:
-        """Add an ask, which whoever takes it answers. Until then, it can be withdrawn.
+        """Add an ask, which whoever takes it answers. If it is withdrawn before that, it is not taken.
 
-        Raises: as ``put``.
+        Raises:
+            Overloaded, InvalidRequest: as ``put``.
         """
         pending = _PendingReply.to(envelope, request)
         number = self._put(envelope, pending)

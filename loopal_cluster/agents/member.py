@@ -14,6 +14,7 @@ from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.errors import ErrorCode, MethodNotFound, RemoteError
 from loopal_cluster.messages import (
     OK,
+    AgentSource,
     Control,
     DeliverAsk,
     DeliverEnvelope,
@@ -39,6 +40,7 @@ class Member(ClusterClient):
     def __init__(self, caller: Caller, welcome: Welcome, name: str, mailbox: Mailbox) -> None:
         super().__init__(caller)
         self.name = welcome.name or name
+        self._source = AgentSource(self.name)
         self.hub = welcome.hub or "hub"
         self.closed = caller.closed
         """Set when the connection has ended; an agent that is stopped loses it, too."""

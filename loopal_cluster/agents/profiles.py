@@ -248,7 +248,8 @@ def _read(path: Path) -> Raw:
     try:
         table = tomllib.loads(path.read_text(), parse_float=_finite)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {_why(error)}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read the config file {path}: {why}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return Raw(msgspec.json.encode(table))
@@ -259,10 +260,6 @@ def _finite(text: str) -> float:
     if math.isfinite(number := float(text)):
         return number
     raise ValueError(f"{text} is not a number to count with")
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _table(cls: type, converter: Converter) -> Hook:

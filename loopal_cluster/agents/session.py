@@ -210,7 +210,10 @@ class _Session:
     async def _run_turn(
         self, context: AgentContext, prompt: str, turn: trio.CancelScope | None = None
     ) -> Completed:
-        """Run the function once; whatever comes of it becomes an outcome."""
+        """Run the function once; whatever comes of it becomes an outcome.
+
+        The first ``turn`` is a scope that was there before it: an interrupt may have cancelled it already.
+        """
         completed = Completed(reason="aborted", result_text="interrupted")
         try:
             with turn or trio.CancelScope() as self._turn:

@@ -47,8 +47,7 @@ async def acp(
     """Be a coding agent for an editor, run by agents of the cluster.
 
     Each session of the editor is such an agent. For Zed, JetBrains, Neovim and others that speak the Agent
-    Client Protocol. The human is asked in the editor
-    for what the agent may do.
+    Client Protocol. The human is asked in the editor for what the agent may do.
     """
     if hub is not None:
         check_name(hub, "hub name")

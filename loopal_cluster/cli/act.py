@@ -160,7 +160,9 @@ def register(app: typer.Typer) -> None:
             try:
                 await client.shutdown(agent)
             except AgentNotFound:
-                await client.wait(agent)  # raises that, too, but if the agent has ended
+                await client.wait(
+                    agent
+                )  # one that has ended is stopped; one that never was is not found again
         _report(as_json, {"stopped": True, "agent": agent}, f"stopped {agent}")
 
     @async_command(app, "cancel")

@@ -43,8 +43,8 @@ async def mcp(
 ) -> None:
     """Be an MCP server on stdin and stdout, with the cluster's tools.
 
-    It makes its client a member of the cluster. A client starts it: 'claude mcp add loopal -- loopal-cluster mcp'. What the client's model has started in
-    the cluster ends with it, unless it is detached.
+    It makes its client a member of the cluster. A client starts it: 'claude mcp add loopal -- loopal-cluster
+    mcp'. What the client's model has started in the cluster ends with it, unless it is detached.
     """
     if name is not None:
         check_name(name)

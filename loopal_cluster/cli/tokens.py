@@ -33,7 +33,7 @@ def read_token(path: str | Path) -> str:
     try:
         token = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or error
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read the token file {path}: {why}") from error
     if not token:
         raise ConfigError(f"the token file {path} is empty")

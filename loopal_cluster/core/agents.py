@@ -98,7 +98,7 @@ class AgentTree:
 
     _by_id: dict[str, AgentRecord] = field(factory=dict, init=False)
     _by_address: dict[tuple[str, str | None], AgentRecord] = field(factory=dict, init=False)
-    """By name and hub: not by ``Address``, whose hash is dear, and one is looked for with every message."""
+    """By name and hub. Not by ``Address``: its hash is dear, and every message has one that is looked for."""
     _shadows: dict[str, dict[str, AgentRecord]] = field(factory=dict, init=False)
     """Agent name -> hub -> shadow, to find a bare name among shadows."""
 
@@ -108,13 +108,13 @@ class AgentTree:
         Raises:
             Refused: its name is taken on the hub it runs on.
         """
-        address = record.address
-        if _key(address) in self._by_address:
-            raise Refused(ErrorCode.NAME_TAKEN, f"agent name '{address}' is taken")
+        key = _key(record.address)
+        if key in self._by_address:
+            raise Refused(ErrorCode.NAME_TAKEN, f"agent name '{record.address}' is taken")
         if record.id in self._by_id:
             raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{record.id}' is taken")
         self._by_id[record.id] = record
-        self._by_address[_key(address)] = record
+        self._by_address[key] = record
         if record.hub is not None:
             self._shadows.setdefault(record.name, {})[record.hub] = record
         if record.parent is not None and (parent := self._by_address.get(_key(record.parent))) is not None:

@@ -20,7 +20,10 @@ class Send:
 
 @record
 class Publish:
-    """Queue a notification for several peers, of which each that is slow may lose it. Of the hot path only."""
+    """Queue a notification for several peers, of which each that is slow may lose it.
+
+    It comes only from ``MetaHubCore.publish``: ``handle`` has a ``Send`` for each peer.
+    """
 
     peers: tuple[Peer, ...]
     frame: Notification

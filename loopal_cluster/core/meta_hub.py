@@ -1,7 +1,8 @@
 """Decides what a MetaHub does.
 
 A MetaHub makes hubs one cluster. This file is its switchboard: who is connected, who is alive, and
-what an answer or a timer is for. What is asked of it is decided in ``MetaRequests``.
+what an answer or a timer is for. What is asked of it is decided in ``MetaRequests``; but what it does most, to pass
+messages, asks, replies and events on, has a way of its own here (``forward``, ``pass_back``, ``publish``).
 """
 
 from __future__ import annotations
@@ -161,8 +162,9 @@ class MetaHubCore:
         sender = self._plain_hub(peer, now)
         if sender is None:
             return None
-        source, target, hub = stamped(letter.sender, sender.name), letter.target.agent, letter.target.hub
-        receiver = self.hubs.get(hub or self.directory.only_hub_of(target, sender.name) or "")
+        source, target = stamped(letter.sender, sender.name), letter.target.agent
+        hub = letter.target.hub or self.directory.only_hub_of(target, sender.name)
+        receiver = self.hubs.get(hub or "")
         if receiver is None or receiver.health is Health.AWAY:
             return None
         message: Relayed

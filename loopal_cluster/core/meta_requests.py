@@ -22,7 +22,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.hub_requests import asked_timeout, from_client, unknown
+from loopal_cluster.core.hub_requests import asked_timeout, source_of_client, unknown
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, check_may
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -188,13 +188,13 @@ class MetaRequests:
         match message:
             case Route(envelope) | MetaRoute(envelope):
                 address = envelope.target
-                envelope = forwarded(from_client(envelope), None)
+                envelope = forwarded(envelope, None)
                 self._pass_on(origin, address, DeliverEnvelope(envelope), None, now)
             case Ask(envelope) | MetaAsk(envelope):
                 address, timeout = envelope.target, envelope.timeout_ms
                 if timeout is None:
                     timeout = int(self._settings.timeouts.ask_timeout * 1000)
-                envelope = evolve(forwarded(from_client(envelope), None), timeout_ms=timeout)
+                envelope = evolve(forwarded(envelope, None), timeout_ms=timeout)
                 self._pass_on(origin, address, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
@@ -570,7 +570,9 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     a name on the receiving hub.
     """
     source = envelope.source
-    if hub is not None and isinstance(source, AgentSource):
+    if hub is None:
+        source = source_of_client(envelope)
+    elif isinstance(source, AgentSource):
         source = AgentSource(stamped(source.name, hub))
     # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
     return Envelope(

@@ -46,7 +46,7 @@ class Directory:
         return list(self._by_name.get(agent, ()))
 
     def only_hub_of(self, agent: str, asker: str) -> str | None:
-        """The one hub besides ``asker`` that runs an agent of this name; None if there is none, or another one."""
+        """The one hub besides ``asker`` that runs an agent of this name; None if there is none, or more than one."""
         hubs = self._by_name.get(agent)
         if hubs is None or len(hubs) > 2:
             return None

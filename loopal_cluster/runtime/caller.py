@@ -1,8 +1,9 @@
 """One party's end of a connection: it asks and is asked.
 
 ``HubCore`` and ``MetaHubCore`` decide between many parties; a client and an agent are only one, and
-plain ``await`` reads straighter for that. ``Caller`` matches answers to questions, answers what it is
-asked by a handler, and writes once per wake-up.
+plain ``await`` reads straighter for that. ``Caller`` matches answers to questions and lets a handler answer
+what it is asked, at once or later (``OpenRequest``). It writes at once if little goes on, and else once for all
+that tasks send in their turns.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ class OpenRequest:
     """A request of the other side, until it is answered, or nobody waits for that any more."""
 
     id: int
+    """The one that the other side has given it."""
     _caller: Caller
     on_withdrawn: Callable[[], None] = lambda: None
     """Called if nobody waits any more: it was withdrawn, or the connection has ended."""
     is_open: bool = True
+    """Whether it has not been answered, and somebody still waits for that."""
 
     def answer(self, result: Any) -> None:
         """Answer yes. Only the first answer counts, and only while somebody waits."""
@@ -59,12 +62,19 @@ class OpenRequest:
         """Answer with what an async function returns, which is cancelled if nobody waits any more."""
         scope = trio.CancelScope()
         self.on_withdrawn = scope.cancel
-        self._caller._nursery.start_soon(_answer_with, self, work, scope)
+        self._caller._nursery.start_soon(self._answer_with, work, scope)
 
     def progress(self) -> None:
         """Say that it is being worked on."""
         if self.is_open:
             self._caller.notify(Progress(self.id))
+
+    async def _answer_with(self, work: Callable[[], Awaitable[Any]], scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                self.answer(await work())
+        except RemoteError as error:
+            self.refuse(error)
 
 
 OnRequest = Callable[[Message[Any], OpenRequest], Any]
@@ -74,7 +84,10 @@ OnNotification = Callable[[Message[Any]], None]
 
 @define(eq=False)
 class _Pending:
-    """A request of ours, and the task that waits for its answer: without an event, of which each call would need one."""
+    """A request of ours, and the task that waits for its answer.
+
+    Not a ``trio.Event``, which every call would have to make: one task waits, and it is woken once.
+    """
 
     message: Message[Any]
     on_progress: Callable[[], None]
@@ -166,7 +179,7 @@ class Caller:
             await self._flushed.park()
 
     def _send(self, frame: Frame | Rejected) -> None:
-        """Send at once if little else is going on, and else together with what other tasks send in their turns."""
+        """Write it at once if little else goes on, and else together with what other tasks send in their turns."""
         if self._lost is not None:
             return
         self._unsent.append(frame)
@@ -282,16 +295,6 @@ class Caller:
     def _withdraw(self, request: OpenRequest) -> None:
         request.refuse(RemoteError("cancelled by its caller", ErrorCode.CANCELLED))
         request.on_withdrawn()
-
-
-async def _answer_with(
-    request: OpenRequest, work: Callable[[], Awaitable[Any]], scope: trio.CancelScope
-) -> None:
-    try:
-        with scope:
-            request.answer(await work())
-    except RemoteError as error:
-        request.refuse(error)
 
 
 @asynccontextmanager

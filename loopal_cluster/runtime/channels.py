@@ -3,7 +3,8 @@
 A ``FrameChannel`` hides what carries the bytes, or whether there are bytes at all:
 
 * ``SocketChannel``: a TCP or unix socket, read and written without a task or a lock in between;
-* ``StreamChannel``: any trio stream (pipes, TLS, memory), through the ordinary stream methods;
+* ``StreamChannel``: any trio stream (pipes, TLS, memory), through the ordinary stream methods, but that a pipe
+  takes at once what it can;
 * ``record_pair()``: two ends in one process, without bytes.
 
 Receiving gives all frames of one wake-up at once, and sending takes many at once: one system call per

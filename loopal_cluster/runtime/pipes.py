@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import termios
-from contextlib import suppress
 
 import trio
 
@@ -27,10 +26,10 @@ class ReadPipe(trio.abc.ReceiveStream):
     def __init__(self, pipe: trio.lowlevel.FdStream) -> None:
         self._pipe = pipe
         self._left = math.inf
-        """So many bytes are still to come."""
+        """No more bytes than this are still to come."""
 
     def end(self) -> None:
-        """Nobody who counts writes any more: what is in the pipe is all, though others may hold it open."""
+        """Whoever wrote has ended: what is in the pipe is all, though others may hold it open."""
         if (fd := self._pipe.fileno()) >= 0:
             self._left = _readable_bytes(fd)
             if not self._left:
@@ -43,19 +42,15 @@ class ReadPipe(trio.abc.ReceiveStream):
             if self._left <= 0:
                 await trio.lowlevel.checkpoint()
                 return b""
-            with suppress(trio.ClosedResourceError, BlockingIOError):  # ``end`` or ``close`` has woken us
+            try:
                 await trio.lowlevel.wait_readable(fd)
-                data = self._read(fd, max_bytes or CHUNK)
-                self._left -= len(data)
-                return data
-
-    def _read(self, fd: int, max_bytes: int) -> bytes:
-        try:
-            return os.read(fd, int(min(max_bytes, self._left)))
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise trio.BrokenResourceError(str(error)) from error
+                data = os.read(fd, int(min(max_bytes or CHUNK, self._left)))
+            except (trio.ClosedResourceError, BlockingIOError):
+                continue  # ``end`` or ``close`` has woken us
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            self._left -= len(data)
+            return data
 
     def close(self) -> None:
         """Close it; whoever waits for more gets ``ClosedResourceError``."""

@@ -1,4 +1,4 @@
-"""Drives one core: a reader per connection, one flusher, one alarm.
+"""Drives one core: a reader per connection, one flusher for when there are many, one alarm.
 
 ``dispatch`` is the door: an event goes in, effects come out and are carried out before anybody else
 runs. It is synchronous on purpose: with no checkpoint between deciding and queueing, no other task can

@@ -1,7 +1,7 @@
-"""An agent's inbox as a model reads it: letters, some of which want a reply.
+"""An agent's inbox as a model reads it: mails, some of which want a reply.
 
 A model cannot wait for a message as a function does, nor hold a ``Received`` in its hands: it reads what is
-there, and answers an ask by the id that its letter has.
+there, and answers an ask by the id that its mail has.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from loopal_cluster.errors import ClusterError
 from loopal_cluster.messages import AgentSource, ChannelSource, HumanSource, SystemSource
 from loopal_cluster.records import define, record
 
-__all__ = ["Letter", "Mailbox", "NotWaiting"]
+__all__ = ["Mail", "Mailbox", "NotWaiting"]
 
-LETTERS: Final = 50
+MAILS: Final = 50
 """So many are read at once."""
-LETTERS_LENGTH: Final = 60_000
-"""Characters. Above so many no further letter is read: some clients cut a tool's result at 25,000 tokens."""
+MAILS_LENGTH: Final = 60_000
+"""Characters. Above so many no further mail is read: some clients cut a tool's result at 25,000 tokens."""
 
 
 class NotWaiting(ClusterError):
@@ -30,7 +30,7 @@ class NotWaiting(ClusterError):
 
 
 @record
-class Letter:
+class Mail:
     """A message that has been read."""
 
     sender: str
@@ -54,15 +54,15 @@ class Mailbox:
         """How many messages have not been read."""
         return len(self._inbox)
 
-    async def read(self, seconds: float = 0.0) -> list[Letter]:
+    async def read(self, seconds: float = 0.0) -> list[Mail]:
         """What is there, oldest first; if there is nothing, what comes within so many seconds."""
-        letters = self._read_now()
-        if not letters:
+        mails = self._read_now()
+        if not mails:
             with trio.move_on_after(seconds):
                 # One task of several that wait may find that another has taken all.
                 first = await self._inbox.get()
-                letters = [self._letter(first), *self._read_now(len(first.text))]
-        return letters
+                mails = [self._mail(first), *self._read_now(len(first.text))]
+        return mails
 
     def reply(self, ask_id: str, text: str) -> str:
         """Answer an ask; return who had asked.
@@ -87,25 +87,25 @@ class Mailbox:
             )
         )
 
-    def _read_now(self, length: int = 0) -> list[Letter]:
-        letters: list[Letter] = []
-        while len(letters) < LETTERS and length < LETTERS_LENGTH:
+    def _read_now(self, length: int = 0) -> list[Mail]:
+        mails: list[Mail] = []
+        while len(mails) < MAILS and length < MAILS_LENGTH:
             if (received := self._inbox.get_nowait()) is None:
                 break
-            letters.append(self._letter(received))
+            mails.append(self._mail(received))
             length += len(received.text)
-        return letters
+        return mails
 
-    def _letter(self, received: Received) -> Letter:
+    def _mail(self, received: Received) -> Mail:
         if received.source == AGENT_COMPLETED and (report := unwrap_result(received.text)) is not None:
-            return Letter("hub", report[1], ended=report[0])
+            return Mail("hub", report[1], ended=report[0])
         if not received.wants_reply:
-            return Letter(_sender(received), received.text)
+            return Mail(_sender(received), received.text)
         self._asks = {key: ask for key, ask in self._asks.items() if ask.is_open}
         self._last_ask += 1
         ask_id = f"ask-{self._last_ask}"
         self._asks[ask_id] = received
-        return Letter(_sender(received), received.text, ask_id=ask_id)
+        return Mail(_sender(received), received.text, ask_id=ask_id)
 
 
 def _sender(received: Received) -> str:

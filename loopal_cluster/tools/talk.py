@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from loopal_cluster.records import record
 from loopal_cluster.tools.arguments import argument
-from loopal_cluster.tools.mailbox import Letter, NotWaiting
+from loopal_cluster.tools.mailbox import Mail, NotWaiting
 from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult
 
 __all__ = ["Inbox", "SendMessage"]
@@ -75,30 +75,30 @@ class Inbox(Tool):
 
     async def run(self, context: ToolContext) -> ToolResult:
         assert context.mailbox is not None, "the toolbox does not offer it otherwise"
-        letters = await context.mailbox.read(min(self.wait, context.time_left))
+        mails = await context.mailbox.read(min(self.wait, context.time_left))
         left = len(context.mailbox)
-        data = {"messages": [_letter_data(letter) for letter in letters], "unread": left}
-        if not letters:
+        data = {"messages": [_mail_data(mail) for mail in mails], "unread": left}
+        if not mails:
             return ToolResult("No messages.", data)
-        lines = [_letter_text(letter) for letter in letters]
+        lines = [_mail_text(mail) for mail in mails]
         if left:
             lines.append(f"({left} more: call Inbox again.)")
         return ToolResult("\n\n".join(lines), data)
 
 
-def _letter_data(letter: Letter) -> dict[str, Any]:
-    data: dict[str, Any] = {"from": letter.sender, "text": letter.text}
-    if letter.ended is not None:
-        data["ended"] = letter.ended
-    if letter.ask_id is not None:
-        data["ask_id"] = letter.ask_id
+def _mail_data(mail: Mail) -> dict[str, Any]:
+    data: dict[str, Any] = {"from": mail.sender, "text": mail.text}
+    if mail.ended is not None:
+        data["ended"] = mail.ended
+    if mail.ask_id is not None:
+        data["ask_id"] = mail.ask_id
     return data
 
 
-def _letter_text(letter: Letter) -> str:
-    if letter.ended is not None:
-        return f"Agent '{letter.ended}' has ended:\n{letter.text}"
-    if letter.ask_id is not None:
-        how = f"SendMessage with reply_to '{letter.ask_id}'"
-        return f"From {letter.sender}, who waits for a reply ({how}):\n{letter.text}"
-    return f"From {letter.sender}:\n{letter.text}"
+def _mail_text(mail: Mail) -> str:
+    if mail.ended is not None:
+        return f"Agent '{mail.ended}' has ended:\n{mail.text}"
+    if mail.ask_id is not None:
+        how = f"SendMessage with reply_to '{mail.ask_id}'"
+        return f"From {mail.sender}, who waits for a reply ({how}):\n{mail.text}"
+    return f"From {mail.sender}:\n{mail.text}"

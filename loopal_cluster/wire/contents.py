@@ -105,17 +105,17 @@ def dumps(value: Any) -> Opaque:
     return Opaque(dump(CONVERTER.unstructure(value)))
 
 
-class _Text(Struct, frozen=True, forbid_unknown_fields=True):
+class _PlainContent(Struct, frozen=True, forbid_unknown_fields=True):
     """The content of nearly all messages; ``CONVERTER`` reads it to the same, in three times the time."""
 
     text: str
 
 
-_read_text: Final = msgspec.json.Decoder(_Text).decode
+_read_plain: Final = msgspec.json.Decoder(_PlainContent).decode
 
 
 def content_json(content: UserContent) -> bytes:
-    """The content of a message as JSON."""
+    """The content of a message as JSON: what ``dumps`` makes of it, sooner."""
     return dump(CONVERTER.unstructure(content) if content.images else {"text": content.text})
 
 
@@ -128,7 +128,7 @@ def user_content(content: UserContent | Opaque) -> UserContent:
     if isinstance(content, UserContent):
         return content
     with suppress(ValueError):
-        return UserContent(_read_text(content.json).text)
+        return UserContent(_read_plain(content.json).text)
     try:
         return CONVERTER.structure(Raw(content.json), UserContent)
     except (BaseValidationError, ValueError) as error:

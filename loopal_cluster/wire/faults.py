@@ -69,7 +69,8 @@ def check_depth(line: bytes) -> None:
     Raises:
         RecursionError: it is; msgspec says the same of a line nested deeper than Python's stack.
     """
-    # Cheap reasons why it cannot be: a level takes two bytes, one of them an opening bracket.
+    # Cheap reasons why it cannot be: a level takes two bytes, one of them an opening bracket, and so many of
+    # those do not fit before the last one.
     if len(line) <= 2 * MAX_DEPTH or max(line.rfind(b"{"), line.rfind(b"[")) < MAX_DEPTH:
         return
     if not _has_brackets(line, MAX_DEPTH + 1):

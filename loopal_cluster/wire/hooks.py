@@ -59,17 +59,21 @@ _OMITTED_WHEN_NONE: Final[Mapping[type, frozenset[str]]] = {
 }
 
 
-class _Text(Struct, frozen=True):
+class _TextOf(Struct, frozen=True):
     """Of a message's content only the text: a hub has no reason to read, or to refuse, the rest."""
 
     text: str = ""
 
 
-_read_text = msgspec.json.Decoder(_Text).decode
+_read_text: Final = msgspec.json.Decoder(_TextOf).decode
 
 
 def preview(content: str | m.UserContent | m.Opaque) -> str:
-    """The start of a text as Loopal shows it: at most 80 bytes, cut back to a whole character."""
+    """The start of a text as Loopal shows it: at most 80 bytes, cut back to a whole character.
+
+    Raises:
+        ValueError: an unread content has no readable text.
+    """
     if isinstance(content, m.Opaque):
         text = _read_text(content.json).text
     else:

@@ -3,7 +3,7 @@
 ``codec`` can do without this file: its way through ``hooks`` reads the same lines to the same frames and
 writes the same bytes. It takes 14 us instead of 3 to read a message, and 6 instead of 3 for an event, and steps
 over a large body three times instead of once. So whatever is unusual about a line, or wrong with it, is no
-business of ours: it is ``None`` here, and goes that way.
+business of ours: reading or writing it gives ``None`` here, and it goes that way.
 
 What only its reader will look at stays the bytes it came as; of a ``Letter``, that is nearly all of it.
 """
@@ -60,7 +60,7 @@ __all__ = [
 ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
 """The messages that are an envelope, and nothing else."""
 EVENTS: Final = (ClusterEvent, AgentEvent)
-"""The messages that are something that an agent, or a hub, has done."""
+"""The messages that say what an agent, or a hub, has done."""
 
 _BY_METHOD: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {cls.method: cls for cls in ENVELOPES}
 _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
@@ -239,7 +239,7 @@ def read_event(line: bytes) -> Notification | None:
 
 
 def write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
-    """The params of an event."""
+    """The params of an event, if its payload is passed on unread, or reports a message."""
     payload: Any = event.payload
     try:
         if isinstance(payload, Opaque):
@@ -255,7 +255,7 @@ def write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
         return None
 
 
-# Answers that say yes, of which most are replies.
+# Answers that say yes: but for ``{"ok":true}``, which ``codec`` knows by sight, most are replies.
 
 
 class _AnswerLine(Struct, frozen=True):
@@ -269,7 +269,7 @@ _read_answer_line = msgspec.json.Decoder(_AnswerLine).decode
 
 
 def read_answer(line: bytes) -> Response | None:
-    """An answer, its result unread.
+    """An answer that says yes, its result unread.
 
     Raises:
         RecursionError: it is nested too deep.
@@ -299,7 +299,7 @@ _read_reply = msgspec.json.Decoder(_Reply).decode
 
 
 def read_reply(result: bytes) -> Reply | None:
-    """The result of an ask."""
+    """The result of an ask, if it is a text."""
     try:
         return Reply(Done(_read_reply(result).outcome.result))
     except ValueError:
@@ -307,7 +307,7 @@ def read_reply(result: bytes) -> Reply | None:
 
 
 def write_reply(reply: Reply) -> bytes | None:
-    """The same as JSON."""
+    """The same as JSON, if it is a text."""
     outcome = reply.outcome
     if not isinstance(outcome, Done) or type(outcome.result) is not str:
         return None

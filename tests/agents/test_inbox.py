@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,20 +13,20 @@ from attrs import define, field
 
 from loopal_cluster import Address, InvalidRequest, Overloaded
 from loopal_cluster.agents.inbox import Inbox, Received, failed, text_of
-from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
     AgentSource,
+    DeliverAsk,
     Envelope,
     HumanSource,
     Message,
     Opaque,
-    Progress,
     Source,
     UserContent,
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 from loopal_cluster.records import evolve
-from loopal_cluster.runtime.caller import OpenRequest
+from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.testing import record_pair
 
 
 def envelope(text: str = "hello", source: Source | None = None, content: Any = None) -> Envelope:
@@ -32,38 +34,64 @@ def envelope(text: str = "hello", source: Source | None = None, content: Any = N
     return Envelope("id", source or HumanSource(), Address("worker"), content, "2026-01-01T00:00:00Z")
 
 
-@define
+@define(eq=False)
 class Asker:
-    """Who waits for a reply, on the other end of a caller: what it has heard."""
+    """Who waits for a reply, at the other end of a connection: what it has heard."""
 
-    request: OpenRequest = field(init=False)
+    caller: Caller
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
     outcome: Outcome | None = None
     progress: list[float] = field(factory=list)
     """When it was told of some."""
 
-    def __attrs_post_init__(self) -> None:
-        self.request = OpenRequest(1, self)
+    async def ask(self, envelope: Envelope) -> None:
+        with self.scope:
+            reply = await self.caller.call(DeliverAsk(envelope), self.on_progress)
+            self.outcome = reply.outcome
 
-    def _answer(self, request: OpenRequest, answer: Response | Failure) -> None:
-        request.is_open = False
-        self.outcome = answer.result.outcome
-
-    def notify(self, message: Message[None]) -> None:
-        assert message == Progress(1)
+    def on_progress(self) -> None:
         self.progress.append(trio.current_time())
 
-    def withdraw(self) -> None:
-        self.request.is_open = False
-        self.request.on_withdrawn()
+    async def heard(self) -> Outcome | None:
+        """The reply that it has by now."""
+        await trio.testing.wait_all_tasks_blocked()
+        return self.outcome
+
+    async def withdraw(self) -> None:
+        self.scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
 
 
-def an_ask(timeout: float = 5.0, *, extend: bool = False) -> tuple[Received, Asker]:
+@asynccontextmanager
+async def open_asker(inbox: Inbox, ask: Envelope) -> AsyncIterator[Asker]:
+    """Let somebody ask, and wait until that is in the inbox."""
+
+    def on_request(message: Message[Any], request: OpenRequest) -> None:
+        assert isinstance(message, DeliverAsk)
+        inbox.put_ask(message.envelope, request)
+
+    here, there = record_pair()
+    async with (
+        open_caller(there, on_request, print),
+        open_caller(here, on_request, print) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        asker = Asker(caller)
+        nursery.start_soon(asker.ask, ask)
+        await trio.testing.wait_all_tasks_blocked()
+        yield asker
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_ask(timeout: float = 5.0, *, extend: bool = False) -> AsyncIterator[tuple[Received, Asker]]:
     """An ask that an agent has received, and who waits for its reply."""
-    inbox, asker = Inbox(1), Asker()
-    inbox.put_ask(evolve(envelope(), timeout_ms=int(timeout * 1000), extend=extend), asker.request)
-    received = inbox.get_nowait()
-    assert received is not None
-    return received, asker
+    inbox = Inbox(1)
+    ask = evolve(envelope(), timeout_ms=int(timeout * 1000), extend=extend)
+    async with open_asker(inbox, ask) as asker:
+        received = inbox.get_nowait()
+        assert received is not None
+        yield received, asker
 
 
 # The inbox.
@@ -116,14 +144,14 @@ def test_a_full_inbox_is_overloaded_and_keeps_what_it_has():
 
 
 async def test_an_ask_that_is_withdrawn_is_not_read_and_makes_room():
-    inbox, asker = Inbox(2), Asker()
-    inbox.put_ask(envelope("a"), asker.request)
-    inbox.put(envelope("b"))
+    inbox = Inbox(2)
+    async with open_asker(inbox, envelope("a")) as asker:
+        inbox.put(envelope("b"))
 
-    asker.withdraw()
+        await asker.withdraw()
 
-    inbox.put(envelope("c"))
-    assert [inbox.get_nowait().text for _ in range(2)] == ["b", "c"]
+        inbox.put(envelope("c"))
+        assert [inbox.get_nowait().text for _ in range(2)] == ["b", "c"]
 
 
 def test_what_cannot_be_read_is_not_taken():
@@ -150,19 +178,18 @@ def test_only_an_agent_can_be_answered_by_name(source, sender):
 
 async def test_a_reply_is_text_or_json():
     for result, text in [("yes", "yes"), (None, ""), ({"b": 1, "a": [True]}, '{"a":[true],"b":1}'), (3, "3")]:
-        received, asker = an_ask()
-        received.reply(result)
-        assert asker.outcome == Done(text)
+        async with open_ask() as (received, asker):
+            received.reply(result)
+            assert await asker.heard() == Done(text)
 
 
 async def test_only_the_first_reply_counts():
-    received, asker = an_ask()
+    async with open_ask() as (received, asker):
+        received.reply("first")
+        received.reply("second")
+        received.fail("third")
 
-    received.reply("first")
-    received.reply("second")
-    received.fail("third")
-
-    assert asker.outcome == Done("first")
+        assert await asker.heard() == Done("first")
 
 
 async def test_an_ask_can_fail_with_words_an_exception_or_any_outcome():
@@ -171,9 +198,9 @@ async def test_an_ask_can_fail_with_words_an_exception_or_any_outcome():
         (lambda received: received.fail(ValueError("no")), Failed("ValueError: no", "ValueError: no\n")),
         (lambda received: received.settle(Cancelled("not now")), Cancelled("not now")),
     ]:
-        received, asker = an_ask()
-        act(received)
-        assert asker.outcome == outcome
+        async with open_ask() as (received, asker):
+            act(received)
+            assert await asker.heard() == outcome
 
 
 def test_a_plain_message_wants_no_reply():
@@ -194,129 +221,124 @@ def test_a_plain_message_wants_no_reply():
 
 
 async def test_a_reply_that_cannot_be_expressed_is_an_error_of_who_gives_it_and_another_may_follow():
-    received, asker = an_ask()
+    async with open_ask() as (received, asker):
+        with pytest.raises(TypeError, match="object cannot be expressed in JSON"):
+            received.reply(object())
 
-    with pytest.raises(TypeError, match="object cannot be expressed in JSON"):
-        received.reply(object())
-
-    received.reply("something else")
-    assert asker.outcome == Done("something else")
+        received.reply("something else")
+        assert await asker.heard() == Done("something else")
 
 
 async def test_a_reply_when_nobody_waits_any_more_is_dropped():
-    received, asker = an_ask()
+    async with open_ask() as (received, asker):
+        await asker.withdraw()
+        received.reply("late")
 
-    asker.withdraw()
-    received.reply("late")
-
-    assert asker.outcome is None
+        assert await asker.heard() is None
 
 
 # Work on an ask.
 
 
 async def test_work_ends_when_nobody_waits_any_more(autojump_clock):
-    received, asker = an_ask(5.0)
+    async with open_ask(5.0) as (received, asker):
+        with received.scope:
+            await asker.withdraw()
+            await trio.sleep_forever()
 
-    with received.scope:
-        asker.withdraw()
-        await trio.sleep_forever()
-
-    assert trio.current_time() == 0.0
-    assert not received.is_open
+        assert trio.current_time() == 0.0
+        assert not received.is_open
 
 
 async def test_answer_replies_with_what_is_returned():
-    received, asker = an_ask()
+    async with open_ask() as (received, asker):
 
-    async def answer(received: Received) -> str:
-        return received.text.upper()
+        async def answer(received: Received) -> str:
+            return received.text.upper()
 
-    await received.answer(answer)
+        await received.answer(answer)
 
-    assert asker.outcome == Done("HELLO")
+        assert await asker.heard() == Done("HELLO")
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("no"), SystemExit(3), ExceptionGroup("all", [ValueError("no")])]
 )
 async def test_answer_replies_with_what_is_raised(error):
-    received, asker = an_ask()
+    async with open_ask() as (received, asker):
 
-    async def answer(received: Received) -> str:
-        raise error
+        async def answer(received: Received) -> str:
+            raise error
 
-    await received.answer(answer)
+        await received.answer(answer)
 
-    assert isinstance(asker.outcome, Failed)
-    assert "answer" in asker.outcome.traceback
+        outcome = await asker.heard()
+        assert isinstance(outcome, Failed)
+        assert "answer" in outcome.traceback
 
 
 async def test_answer_is_cancelled_when_the_time_of_the_ask_is_over_and_leaves_it_to_the_hub_to_say_so(
     autojump_clock,
 ):
-    received, asker = an_ask(5.0)
+    async with open_ask(5.0) as (received, asker):
 
-    async def answer(received: Received) -> None:
-        await trio.sleep_forever()
+        async def answer(received: Received) -> None:
+            await trio.sleep_forever()
 
-    await received.answer(answer)
+        await received.answer(answer)
 
-    assert trio.current_time() == pytest.approx(5.0)
-    assert asker.outcome is None
+        assert trio.current_time() == pytest.approx(5.0)
+        assert await asker.heard() is None
 
 
 async def test_an_error_while_it_is_cancelled_is_not_the_reply_either(autojump_clock):
-    received, asker = an_ask(5.0)
+    async with open_ask(5.0) as (received, asker):
 
-    async def answer(received: Received) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise ValueError("in the cleanup")
+        async def answer(received: Received) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("in the cleanup")
 
-    await received.answer(answer)
+        await received.answer(answer)
 
-    assert asker.outcome is None
+        assert await asker.heard() is None
 
 
 async def test_the_cancellation_of_the_agent_goes_on_its_way(autojump_clock):
-    received, asker = an_ask(5.0)
+    async with open_ask(5.0) as (received, asker):
 
-    async def answer(received: Received) -> None:
-        await trio.sleep_forever()
+        async def answer(received: Received) -> None:
+            await trio.sleep_forever()
 
-    with trio.move_on_after(1.0) as scope:
-        await received.answer(answer)
+        with trio.move_on_after(1.0) as scope:
+            await received.answer(answer)
 
-    assert scope.cancelled_caught
-    assert asker.outcome is None
+        assert scope.cancelled_caught
+        assert await asker.heard() is None
 
 
 async def test_progress_gives_the_work_its_time_anew_and_says_so(autojump_clock):
-    received, asker = an_ask(5.0, extend=True)
+    async with open_ask(5.0, extend=True) as (received, asker):
+        with received.scope as scope:
+            for _ in range(3):
+                await trio.sleep(4.0)
+                received.progress()
+            await trio.sleep_forever()
 
-    with received.scope as scope:
-        for _ in range(3):
-            await trio.sleep(4.0)
-            received.progress()
-        await trio.sleep_forever()
-
-    assert scope.cancelled_caught
-    assert asker.progress == pytest.approx([4.0, 8.0, 12.0])
-    assert trio.current_time() == pytest.approx(17.0)
+        assert scope.cancelled_caught
+        assert asker.progress == pytest.approx([4.0, 8.0, 12.0])
+        assert trio.current_time() == pytest.approx(17.0)
 
 
 async def test_progress_that_makes_no_difference_is_not_said(autojump_clock):
-    fixed, asker = an_ask(5.0)
-    late, late_asker = an_ask(5.0, extend=True)
+    async with open_ask(5.0) as (fixed, asker), open_ask(5.0, extend=True) as (late, late_asker):
+        fixed.progress()
+        await trio.sleep(5.0)
+        late.progress()
 
-    fixed.progress()
-    await trio.sleep(5.0)
-    late.progress()
-
-    assert asker.progress == late_asker.progress == []
-    assert fixed.scope.deadline == pytest.approx(5.0)
+        assert asker.progress == late_asker.progress == []
+        assert fixed.scope.deadline == pytest.approx(5.0)
 
 
 # What becomes text.

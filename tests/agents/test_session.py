@@ -59,6 +59,7 @@ from loopal_cluster.payloads import (
     Stream,
 )
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.testing import byte_pair, record_pair
 from loopal_cluster.wire.contents import payload
 
@@ -71,6 +72,8 @@ INBOX = 10
 class Host:
     """A hub of one agent: what it has heard."""
 
+    channel: FrameChannel
+    """To the agent, for what must arrive together."""
     caller: Caller = field(init=False)
     events: list[Any] = field(factory=list)
     completed: list[Completed] = field(factory=list)
@@ -109,7 +112,8 @@ def hosting(request: pytest.FixtureRequest) -> Hosting:
 
     @asynccontextmanager
     async def host(function: AgentFunction, start: AgentStart | None = EPHEMERAL) -> AsyncIterator[Host]:
-        host, (hub_end, agent_end) = Host(), request.param()
+        hub_end, agent_end = request.param()
+        host = Host(hub_end)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(serve_session, limits=Limits(inbox=INBOX)), agent_end, function)
             async with open_caller(hub_end, host.on_request, host.on_notification) as host.caller:
@@ -308,8 +312,8 @@ async def test_an_interrupt_that_comes_right_behind_the_start_ends_the_first_tur
 ):
     async with hosting(sleepy, None) as host:
         await host.caller.call(Initialize())
-        host.caller._channel.send_nowait([Request(99, start), Notification(Interrupt())])
-        await host.caller._channel.drained()
+        host.channel.send_nowait([Request(99, start), Notification(Interrupt())])
+        await host.channel.drained()
         await host.settle()
 
         assert Interrupted() in host.events

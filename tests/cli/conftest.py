@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from attrs import define, field
 
-from ..warm import WarmProcess, open_program
+from ..warm import WarmProcess, open_program, run_program
 
 
 @define(eq=False)
@@ -35,12 +35,10 @@ class Running:
 
     async def types(self, text: str) -> None:
         """Write to its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.send_all(text.encode())
 
     async def ends_input(self) -> None:
         """Close its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.aclose()
 
     async def ends(self) -> int:
@@ -65,12 +63,8 @@ class Program:
 
     async def run(self, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        async with self.start(*arguments, **env) as running:
-            with suppress(trio.BrokenResourceError):  # it has ended without reading all
-                await running.types(stdin)
-            await running.ends_input()
-            status = await running.ends()
-        return subprocess.CompletedProcess(arguments, status, running.out, running.err)
+        ran = await run_program(*arguments, env=self.environment | env, stdin=stdin.encode())
+        return subprocess.CompletedProcess(arguments, *ran)
 
     @asynccontextmanager
     async def start(self, *arguments: str, **env: str) -> AsyncIterator[Running]:

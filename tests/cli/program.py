@@ -16,7 +16,7 @@ from loopal_cluster import AgentContext, Hub, MetaHub, Policy, open_hub, open_me
 from loopal_cluster.cli.discovery import claim_name
 from loopal_cluster.payloads import Started, Stream
 
-from ..warm import WarmProcess, open_program
+from ..warm import WarmProcess, open_program, run_program
 
 META_TOKEN = "token-of-the-meta-hub"
 HUB_TOKEN = "token-of-hub-a"
@@ -156,25 +156,9 @@ async def open_site(
 
 async def run(*args: str, env: dict[str, str], stdin: bytes = b"") -> Ran:
     """Run the program to its end."""
-    process = open_program(*args, env=env)
-    said: dict[Any, bytes] = {}
-
-    async def read(stream: trio.abc.ReceiveStream) -> None:
-        said[stream] = b"".join([chunk async for chunk in stream])
-
-    try:
-        async with process.stdout, process.stderr, trio.open_nursery() as nursery:
-            nursery.start_soon(read, process.stdout)
-            nursery.start_soon(read, process.stderr)
-            async with process.stdin:
-                with suppress(trio.BrokenResourceError):  # it has ended without reading all
-                    await process.stdin.send_all(stdin)
-            await process.wait()
-    finally:
-        process.kill()
-    out, err = said[process.stdout].decode(), said[process.stderr].decode()
-    assert "Traceback" not in err, err
-    return Ran(process.returncode, out, err)
+    ran = Ran(*await run_program(*args, env=env, stdin=stdin))
+    assert "Traceback" not in ran.err, ran.err
+    return ran
 
 
 @define(eq=False)
@@ -192,7 +176,6 @@ class Running:
 
     async def type(self, text: str) -> None:
         """Write to its standard input."""
-        assert self.process.stdin is not None
         await self.process.stdin.send_all(text.encode())
 
     async def read(self, stream: trio.abc.ReceiveStream) -> None:

@@ -150,10 +150,17 @@ async def test_an_agent_is_stopped(command, place, site):
         assert json.loads(ran.out)["agent"] in ("sleeper", "hub-b/sleeper")
         assert (await client.wait("sleeper")).kind == "cancelled"
 
-        again = await site.run(command, *site.places[place], "hub-b/sleeper", "--json")
-        assert again.status == 0
-        nobody = await site.run(command, *site.places[place], "hub-b/nobody")
-        assert (nobody.status, nobody.out) == (1, "")
+
+@pytest.mark.parametrize("command", ["cancel", "shutdown"])
+async def test_an_agent_that_has_ended_counts_as_stopped_and_one_that_never_was_is_not_found(command, site):
+    async with site.b.open_client() as client:
+        await (await client.spawn("nap", name="sleeper")).cancel()
+
+        ended = await site.run(command, *site.places["hub"], "hub-b/sleeper")
+        nobody = await site.run(command, *site.places["hub"], "hub-b/nobody")
+
+    assert ended.status == 0
+    assert (nobody.status, nobody.out) == (1, "")
 
 
 @pytest.mark.parametrize("place", ["hub", "meta hub"])

@@ -11,7 +11,7 @@ import trio.testing
 from loopal_cluster import AgentContext, Client, open_hub
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import Toolbox, ToolResult
-from loopal_cluster.tools.mailbox import LETTERS, LETTERS_LENGTH
+from loopal_cluster.tools.mailbox import MAILS, MAILS_LENGTH
 
 from .agents import fail, linger, shout
 
@@ -75,14 +75,14 @@ async def test_a_reader_may_wait_for_a_message_and_no_longer_than_a_call_may_las
 async def test_many_or_long_messages_are_read_in_parts(autojump_clock):
     async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
         await begin(client, model)
-        for number in range(LETTERS + 1):
+        for number in range(MAILS + 1):
             await client.send("model", str(number))
         for _ in range(3):
-            await client.send("model", "x" * LETTERS_LENGTH)
+            await client.send("model", "x" * MAILS_LENGTH)
 
         parts = [await model.use("Inbox") for _ in range(4)]
 
-        assert [len(part.data["messages"]) for part in parts] == [LETTERS, 2, 1, 1]
+        assert [len(part.data["messages"]) for part in parts] == [MAILS, 2, 1, 1]
         assert [part.data["unread"] for part in parts] == [4, 2, 1, 0]
         assert parts[0].text.endswith("(4 more: call Inbox again.)")
 
