@@ -44,25 +44,22 @@ from loopal_cluster.wire.hooks import preview
 from loopal_cluster.wire.strict import Int64
 
 __all__ = [
-    "ENVELOPES",
     "EVENTS",
     "opened",
     "read_answer",
     "read_event",
     "read_message",
     "read_reply",
-    "write_envelope",
-    "write_event",
-    "write_relayed",
+    "write_params",
     "write_reply",
 ]
 
-ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
+_ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk)
 """The messages that are an envelope, and nothing else."""
 EVENTS: Final = (ClusterEvent, AgentEvent)
 """The messages that say what an agent, or a hub, has done."""
 
-_BY_METHOD: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {cls.method: cls for cls in ENVELOPES}
+_BY_METHOD: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {cls.method: cls for cls in _ENVELOPES}
 _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
 """The longest body that cannot be too deep: a level takes two bytes, and it is two levels down in its line."""
 
@@ -148,7 +145,7 @@ def _envelope(params: _Envelope, target: Address) -> Envelope:
     )
 
 
-def write_relayed(message: Relayed) -> bytes:
+def _write_relayed(message: Relayed) -> bytes:
     """The params of a letter that is passed on: what was on its outside anew, the rest as it came."""
     inside: _Envelope = message.inside
     return _dump(
@@ -166,9 +163,11 @@ def write_relayed(message: Relayed) -> bytes:
     )
 
 
-def write_envelope(envelope: Envelope, source: AgentSource) -> bytes:
-    """The params of a message from an agent."""
-    content = envelope.content
+def _write_message(message: Route | MetaRoute | DeliverEnvelope | Ask | MetaAsk | DeliverAsk) -> bytes | None:
+    envelope = message.envelope
+    source, content = envelope.source, envelope.content
+    if not isinstance(source, AgentSource):
+        return None
     return _dump(
         _Envelope(
             asked_ms=envelope.asked_ms,
@@ -238,8 +237,8 @@ def read_event(line: bytes) -> Notification | None:
     return Notification(AgentEvent(event.agent_name, Opaque(bytes(event.payload))))
 
 
-def write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
-    """The params of an event, if its payload is passed on unread, or reports a message."""
+def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
+    """None if its payload is neither passed on unread nor reports a message."""
     payload: Any = event.payload
     try:
         if isinstance(payload, Opaque):
@@ -252,6 +251,25 @@ def write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
             return _dump(_ClusterEvent(event.agent, event.at, event.hub, payload, event.seq))
         return _dump(_Event(event.agent_name, payload))
     except ValueError:  # unreadable content, or half of a surrogate pair
+        return None
+
+
+# All that is written.
+
+_WRITERS: Final[dict[type, Callable[[Any], bytes | None]]] = {
+    Relayed: _write_relayed,
+    RelayedAsk: _write_relayed,
+    **dict.fromkeys(_ENVELOPES, _write_message),
+    **dict.fromkeys(EVENTS, _write_event),
+}
+
+
+def write_params(message: Message[Any]) -> bytes | None:
+    """The params of a message; None if they are written the long way."""
+    write = _WRITERS.get(type(message))
+    try:
+        return None if write is None else write(message)
+    except UnicodeEncodeError:  # half of a surrogate pair
         return None
 
 

@@ -139,7 +139,7 @@ def test_both_ways_write_an_event_alike(agent: str | None, payload: Any, at: flo
 def test_a_delivered_message_is_reported_in_one_pass() -> None:
     routed = MessageRouted("hub-a/a", "w", m.Opaque(b'{"text":"x"}'))
 
-    params = one_pass.write_event(m.AgentEvent(None, routed))
+    params = one_pass.write_params(m.AgentEvent(None, routed))
 
     assert params == (
         b'{"agent_name":null,"payload":{"MessageRouted":{"content_preview":"x","source":"hub-a/a","target":"w"}}}'
