@@ -388,6 +388,25 @@ async def test_somebody_who_asks_and_never_reads_costs_bounded_memory_and_slows_
         assert resident_bytes() - before < 64 * 2**20
 
 
+async def test_somebody_who_talks_rubbish_and_does_not_read_meanwhile_is_heard_to_the_end():
+    limits = Limits(high_water=100, requests_per_peer=100, calls_per_peer=100, outbox_frames=4000)
+    async with open_target("hub", limits=limits) as (address, _), enemy_of(address) as enemy:
+        enemy.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await enemy.ask(registration("hub/register", role="client"))
+
+        with trio.fail_after(8):  # for 10 MB, which no buffer of the system holds
+            for _ in range(100):
+                await enemy.stream.send_all(b"rubbish\n" * 200 + b"x" * 100_000 + b"\n")
+        with trio.move_on_after(0.1):
+            await enemy.say({"id": 2, "method": "hub/status"})
+        heard = await enemy.hear()
+        while heard["id"] is None:
+            assert "not JSON" in heard["error"]["message"]
+            heard = await enemy.hear()
+
+        assert heard["id"] == 2 and "result" in heard
+
+
 async def test_a_watcher_who_never_reads_loses_events_and_slows_nobody(autojump_clock):
     limits = Limits(high_water=50)
     async with open_hub("hub-a", agents=AGENTS, limits=limits) as hub:
