@@ -404,7 +404,8 @@ async def test_somebody_who_talks_rubbish_and_does_not_read_meanwhile_is_heard_t
             assert "not JSON" in heard["error"]["message"]
             heard = await enemy.hear()
 
-        assert heard["id"] == 2 and "result" in heard
+        assert heard["id"] == 2
+        assert "result" in heard
 
 
 async def test_a_watcher_who_never_reads_loses_events_and_slows_nobody(autojump_clock):
