@@ -8,8 +8,8 @@ programs that use us, and ``attrs.define``. At run time three things are cheaper
   dozen records.
 * All are compared, hashed and shown by the three functions below. attrs would write and compile three
   for each class, and nothing that is done often needs them.
-* attrs finishes a class when its first object is made, or somebody asks for its fields. We have 300, a process
-  uses some dozens, and each takes attrs a million instructions, most of them to write an ``__init__`` and
+* attrs finishes a class when its first object is made, or somebody asks for its fields or its arguments. We
+  have 300, a process uses some dozens, and each takes attrs a million instructions, most of them to write an ``__init__`` and
   to compile it. What is written at a class and wrong is found then; a test finishes all of them.
 
 What attrs would mend in a class that it makes anew, it cannot mend here: their methods do not say ``super()``.
@@ -18,6 +18,8 @@ What attrs would mend in a class that it makes anew, it cannot mend here: their 
 from __future__ import annotations
 
 from functools import cache, partial
+from inspect import isfunction
+from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -60,7 +62,8 @@ def _unfinished(cls: type, options: dict[str, Any]) -> type:
         body.setdefault("__eq__", _equals)
         body.setdefault("__hash__", hashing)
     slots = [*names, *({"__weakref__"} & {*vars(cls)})]
-    body |= {"__slots__": slots, "__init__": _first, "__attrs_attrs__": _Fields(defaults, options)}
+    body |= {"__qualname__": cls.__qualname__, "__slots__": slots}
+    body |= {name: _Later(defaults, options) for name in ("__attrs_attrs__", "__init__", "__match_args__")}
     return type(cls)(cls.__name__, cls.__bases__, body)
 
 
@@ -71,8 +74,8 @@ def _field(default: Any) -> Any:
 _FIELD = type(attrs.field())
 
 
-class _Fields:
-    """Where attrs keeps the fields of a class: whoever looks for them, or makes a record, has attrs finish the class."""
+class _Later:
+    """What attrs is to write into a class: whoever looks for it, or makes a record, has attrs finish the class."""
 
     def __init__(self, defaults: dict[str, Any], options: dict[str, Any]) -> None:
         self._defaults = defaults
@@ -80,19 +83,35 @@ class _Fields:
 
     def __set_name__(self, cls: type, name: str) -> None:
         self._cls = cls
+        self._name = name
 
-    def __get__(self, _: object, __: type) -> Any:
+    def __get__(self, instance: object, owner: type) -> Any:
+        written = vars(self._cls)
+        with _one_at_a_time:
+            if written[self._name] is self:
+                self._finish(self._cls)
+        value = written[self._name]
+        return value.__get__(instance, owner) if isfunction(value) else value
+
+    def _finish(self, cls: Any) -> None:
         these = {name: _field(default) for name, default in self._defaults.items()}
-        # The class has its slots and three methods already; an ``__init__`` only until now.
-        written = {"init": True, "slots": False, "eq": False, "unsafe_hash": None, "repr": False}
-        attrs.define(self._cls, these=these, **(self._options | written))
-        return attrs.fields(self._cls)
+        # The class has its slots and three methods already.
+        ours = {
+            "init": True,
+            "slots": False,
+            "eq": False,
+            "unsafe_hash": None,
+            "repr": False,
+            "match_args": False,
+        }
+        attrs.define(cls, these=these, **(self._options | ours))
+        fields = attrs.fields(cls)
+        matched = tuple(field.name for field in fields if field.init and not field.kw_only)
+        type.__setattr__(cls, "__match_args__", matched)
 
 
-def _first(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Stand for the ``__init__`` that attrs will write in its place."""
-    attrs.fields(type(self))
-    self.__init__(*args, **kwargs)
+_one_at_a_time = RLock()
+"""For threads that make their first records of a class, and of those it is made of, at the same time."""
 
 
 def _equals(self: Any, other: object) -> Any:

@@ -126,7 +126,8 @@ def test_a_file_imports_only_what_its_layer_may(name):
 def test_a_core_and_what_it_stands_on_know_no_clock_no_chance_and_no_world(name):
     known = {module.partition(".")[0] for module in imports(BY_NAME[name])}
 
-    assert known & IMPURE == set()
+    # A class is shared by all threads of a program, ours or not.
+    assert known & IMPURE == ({"threading"} if name == "records.py" else set())
 
 
 @pytest.mark.parametrize("layer", ["testing", "cli", "demo"])

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import pydoc
+import threading
 from typing import ClassVar
 
 import attrs
@@ -108,6 +110,70 @@ def test_a_record_is_finished_when_it_is_first_made_and_then_for_good():
     assert [each.name for each in attrs.fields(Late)] == ["x", "y"]
     assert Late.__init__ is Own.__init__
     assert Late(1).y is not Late(1).y
+
+
+def test_a_class_of_its_own_may_make_the_first_record():
+    @record
+    class Late:
+        x: str
+
+    class Own(Late):
+        def __init__(self, x: str) -> None:
+            super().__init__(f"{x}!")
+
+    assert Own("a").x == "a!"
+    assert Own("a").x == "a!"
+
+
+def test_a_record_is_described_before_the_first_is_made():
+    @record
+    class Late:
+        x: int
+        y: int = 0
+        z: int = field(default=0, kw_only=True)
+
+    assert "Late(x: 'int', y: 'int' = 0, *, z: 'int' = 0)" in pydoc.plain(pydoc.render_doc(Late))
+
+    @record
+    class Later:
+        x: int
+        y: int = field(default=0, kw_only=True)
+
+    unpickled: object = object.__new__(Later)  # as ``pickle`` makes one
+    object.__setattr__(unpickled, "x", 3)
+
+    match unpickled:
+        case Later(3):
+            assert Later.__match_args__ == ("x",)
+        case _:
+            raise AssertionError("it is one")
+    assert Later.__qualname__.endswith("<locals>.Later")
+
+
+def test_threads_that_make_the_first_record_at_the_same_time_finish_its_class_once():
+    finished = []
+    second = threading.Event()
+
+    def looked_at(cls: type, fields: list[attrs.Attribute[object]]) -> list[attrs.Attribute[object]]:
+        finished.append(cls)
+        if len(finished) > 1:
+            second.set()
+        second.wait(0.05)
+        return fields
+
+    @define(field_transformer=looked_at)
+    class Late:
+        x: int = field(converter=int)
+
+    made: list[Late] = []
+    threads = [threading.Thread(target=lambda: made.append(Late("1"))) for _ in range(2)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert made == [Late(1), Late(1)]
+    assert finished == [Late]
 
 
 def test_a_record_of_a_record_has_the_fields_of_both():

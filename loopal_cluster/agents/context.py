@@ -23,7 +23,7 @@ from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
-from loopal_cluster.wire.contents import dumps
+from loopal_cluster.wire.contents import check_texts, dumps, no_text
 
 __all__ = ["AgentContext", "AgentFunction", "Streamed", "TurnEnds"]
 
@@ -73,11 +73,14 @@ class AgentContext(ClusterClient):
 
     def emit(self, payload: Payload) -> None:
         """Report something to whoever watches. It may be dropped under load."""
+        dumps(payload)  # what cannot be written is our error, and not the hub's
         self._caller.offer(AgentEvent(None, payload))
 
     def stream(self, text: str) -> None:
         """Report a piece of text as it is made."""
-        self.emit(Stream(text))
+        if not isinstance(text, str):
+            raise no_text("text", text)
+        self._caller.offer(AgentEvent(None, Stream(text)))
 
     async def receive(self) -> Received:
         """The next message of the inbox; waits for one."""
@@ -106,6 +109,7 @@ class AgentContext(ClusterClient):
         self, tool_name: str, tool_input: Any = None, *, tool_call_id: str | None = None
     ) -> Decision:
         """Ask a human, or the hub's policy, whether a tool may be used. ``allow`` is the answer."""
+        check_texts(tool_name=tool_name, tool_call_id=tool_call_id)
         self._asks += 1
         return await self._caller.call(
             Permission(

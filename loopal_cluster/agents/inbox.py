@@ -90,6 +90,8 @@ class Received:
 
     def settle(self, outcome: Outcome) -> None:
         """Answer an ask with any outcome."""
+        if not isinstance(outcome, Done) or not isinstance(outcome.result, str):
+            dumps(outcome)  # what cannot be written is our error, and not the hub's
         self._ask().settle(outcome)
 
     def progress(self) -> None:

@@ -56,7 +56,7 @@ from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
-from loopal_cluster.wire.contents import dumps
+from loopal_cluster.wire.contents import check_texts, dumps, no_text
 
 __all__ = ["AgentHandle", "ClusterClient"]
 
@@ -187,6 +187,8 @@ class ClusterClient:
         Raises:
             UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
         """
+        check_texts(agent_type=agent_type, prompt=prompt, hub=hub, name=name, model=model, cwd=cwd)
+        check_texts(permission_mode=permission_mode)
         spec = SpawnSpec(
             name=name or f"{agent_type or 'agent'}-{self._ambient.new_id()[:8]}",
             prompt=None if persistent and not prompt else prompt,  # a turn of nothing would only cost
@@ -196,8 +198,8 @@ class ClusterClient:
             target_hub=hub,
             agent_type=agent_type,
             lifecycle="persistent" if persistent else "ephemeral",
-            detached=detached,
-            notify_parent=notify_parent,
+            detached=bool(detached),
+            notify_parent=bool(notify_parent),
             spawn_id=self._ambient.new_id(),
             timeout_ms=_milliseconds(time_limit),
             idle_timeout_ms=_milliseconds(idle_limit),
@@ -216,6 +218,8 @@ class ClusterClient:
         self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
     ) -> Envelope:
         """A message, which ``timeout_ms`` and ``extend`` make an ask."""
+        if not isinstance(text, str):
+            raise no_text("text", text)
         return Envelope(
             id=self._ambient.new_id(),
             source=self._source,
@@ -223,7 +227,7 @@ class ClusterClient:
             content=UserContent(text),
             timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
             timeout_ms=timeout_ms,
-            extend=extend,
+            extend=bool(extend),
         )
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
@@ -254,6 +258,7 @@ class ClusterClient:
 
     async def wait_once(self, agent: str, *, agent_id: str | None = None, seconds: float) -> Waited:
         """Wait for at most so many seconds; ``timed_out`` is set if the agent goes on."""
+        check_texts(agent_id=agent_id)
         message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=int(seconds * 1000))
         return await self._caller.call(message)
 
@@ -264,6 +269,7 @@ class ClusterClient:
 
         None: it was told, and was not gone when its hub gave up waiting.
         """
+        check_texts(reason=reason, agent_id=agent_id)
         message = CancelAgent(Address.parse(agent), agent_id=agent_id, reason=reason)
         return (await self._caller.call(message)).outcome
 

@@ -294,7 +294,7 @@ class Runtime:
             message = frame.message
             if isinstance(message, EVENTS):
                 connection.event_bytes += payload_bytes(message.payload)
-        elif not isinstance(frame, Request):
+        elif frame.id is not None and not isinstance(frame, Request):
             connection.answers += 1
             if connection.stranger and isinstance(frame, Response):
                 connection.stranger = False
@@ -307,12 +307,14 @@ class Runtime:
 
     def _refused(self, connection: Connection, frame: Frame | Rejected) -> bool:
         """Whether one more frame is too much for the outbox of a slow peer."""
-        if isinstance(frame, Notification):
+        # Nobody waits for either. Who prints much else than messages would otherwise not be read from any more,
+        # and write for ever.
+        if isinstance(frame, Notification) or frame.id is None:
             self._drop(connection)
             return True
         if len(connection.outbox) < self._limits.outbox_frames:
             return False
-        # Limits proves that answers and calls fit; only lines that we had to reject could get here.
+        # Limits proves that answers and calls fit; only requests that we had to reject could get here.
         connection.scope.cancel()
         connection.hang_up_reason = "its outbox is full"
         return True

@@ -18,7 +18,19 @@ from loopal_cluster.payloads import Payload
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault
 
-__all__ = ["DEPTH", "TooDeep", "content_json", "dump", "dumps", "loads", "parse", "payload", "user_content"]
+__all__ = [
+    "DEPTH",
+    "TooDeep",
+    "check_texts",
+    "content_json",
+    "dump",
+    "dumps",
+    "loads",
+    "no_text",
+    "parse",
+    "payload",
+    "user_content",
+]
 
 DEPTH: Final = 100
 """Lists and objects in each other. Python gives up somewhere above 300 of them, depending on where it is called."""
@@ -103,6 +115,24 @@ def _depth(value: Any) -> int:
 def dumps(value: Any) -> Opaque:
     """A plain value, or a record of ours, as JSON. NaN and the infinities become ``null``."""
     return Opaque(dump(CONVERTER.unstructure(value)))
+
+
+def check_texts(**texts: object) -> None:
+    """Refuse what is neither text nor None, before it gets to a hub, which could not send it on.
+
+    An agent that is a function in a hub gives the hub its very objects; nothing reads them on the way.
+
+    Raises:
+        TypeError: names the first.
+    """
+    for what, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise no_text(what, value)
+
+
+def no_text(what: str, value: object) -> TypeError:
+    """The error that says so."""
+    return TypeError(f"{what}: expected str, got {type(value).__name__}")
 
 
 class _PlainContent(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -15,8 +16,10 @@ import trio.testing
 
 from loopal_cluster import (
     AgentContext,
+    AgentFailed,
     AgentNotFound,
     Client,
+    Done,
     Limits,
     Role,
     Timeouts,
@@ -388,6 +391,26 @@ async def test_somebody_who_asks_and_never_reads_costs_bounded_memory_and_slows_
         assert resident_bytes() - before < 64 * 2**20
 
 
+async def test_somebody_who_talks_rubbish_and_does_not_read_meanwhile_is_heard_to_the_end():
+    limits = Limits(high_water=100, requests_per_peer=100, calls_per_peer=100, outbox_frames=4000)
+    async with open_target("hub", limits=limits) as (address, _), enemy_of(address) as enemy:
+        enemy.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await enemy.ask(registration("hub/register", role="client"))
+
+        with trio.fail_after(8):  # for 10 MB, which no buffer of the system holds
+            for _ in range(100):
+                await enemy.stream.send_all(b"rubbish\n" * 200 + b"x" * 100_000 + b"\n")
+        with trio.move_on_after(0.1):
+            await enemy.say({"id": 2, "method": "hub/status"})
+        heard = await enemy.hear()
+        while heard["id"] is None:
+            assert "not JSON" in heard["error"]["message"]
+            heard = await enemy.hear()
+
+        assert heard["id"] == 2
+        assert "result" in heard
+
+
 async def test_a_watcher_who_never_reads_loses_events_and_slows_nobody(autojump_clock):
     limits = Limits(high_water=50)
     async with open_hub("hub-a", agents=AGENTS, limits=limits) as hub:
@@ -443,6 +466,51 @@ async def open_hub_peer(address: str, name: str):
     async with enemy_of(address) as enemy:
         await enemy.ask(registration("meta/register", name))
         yield enemy
+
+
+NO_TEXT = object()
+MISTAKES = {
+    "send": lambda ctx: ctx.send("hub-b/worker", NO_TEXT),
+    "ask": lambda ctx: ctx.ask("hub-b/worker", NO_TEXT),
+    "ask for nothing": lambda ctx: ctx.ask("hub-b/worker", None),
+    "name": lambda ctx: ctx.spawn("echo", name=NO_TEXT),
+    "hub": lambda ctx: ctx.spawn("echo", hub=NO_TEXT),
+    "cancel": lambda ctx: ctx.cancel("hub-b/worker", NO_TEXT),
+    "wait": lambda ctx: ctx.wait("hub-b/worker", agent_id=NO_TEXT),
+    "stream": lambda ctx: ctx.stream(NO_TEXT),
+    "emit": lambda ctx: ctx.emit(Stream(NO_TEXT)),
+    "permission": lambda ctx: ctx.ask_permission(NO_TEXT),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_what_an_agent_cannot_say_is_its_own_error_and_its_hub_goes_on(autojump_clock, mistake):
+    async def clumsy(ctx: AgentContext, prompt: str) -> object:
+        said = MISTAKES[mistake](ctx)
+        return await said if inspect.isawaitable(said) else said
+
+    async with open_test_cluster(hubs=2, agents={"clumsy": clumsy, "echo": echo, "idle": idle}) as cluster:
+        async with cluster["hub-a"].open_client() as near, cluster["hub-b"].open_client() as there:
+            await there.spawn("idle", name="worker")
+
+            with pytest.raises(AgentFailed, match="TypeError"):
+                await (await near.spawn("clumsy")).result()
+
+            assert await (await near.spawn("echo", "hi", hub="hub-b")).result() == "echo hi"
+
+
+async def test_a_reply_that_cannot_be_written_is_an_error_of_whoever_replies(autojump_clock):
+    async def clumsy(ctx: AgentContext, prompt: str) -> None:
+        received = await ctx.receive()
+        with pytest.raises(TypeError):
+            received.settle(Done(NO_TEXT))  # type: ignore[arg-type]
+        received.settle(Done("sorry"))
+
+    async with open_test_cluster(hubs=2, agents={"clumsy": clumsy}) as cluster:
+        async with cluster["hub-a"].open_client() as near:
+            await near.spawn("clumsy", name="worker", hub="hub-b")
+
+            assert await near.ask("hub-b/worker", "hi") == "sorry"
 
 
 async def test_a_sender_cannot_be_forged(autojump_clock):
