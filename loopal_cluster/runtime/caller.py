@@ -150,8 +150,8 @@ class Caller:
         self._last_id += 1
         request_id = self._last_id
         pending = self._pending[request_id] = _Pending(message, on_progress)
-        self._send(Request(request_id, message))
         try:
+            self._send(Request(request_id, message))
             await pending.wait()
         finally:
             del self._pending[request_id]
