@@ -73,8 +73,8 @@ class AgentContext(ClusterClient):
 
     def emit(self, payload: Payload) -> None:
         """Report something to whoever watches. It may be dropped under load."""
-        dumps(payload)  # what cannot be written is our error, and not the hub's
-        self._caller.offer(AgentEvent(None, payload))
+        # Written here: what cannot be is our error, and not the hub's, which passes it on as it is.
+        self._caller.offer(AgentEvent(None, dumps(payload)))
 
     def stream(self, text: str) -> None:
         """Report a piece of text as it is made."""
