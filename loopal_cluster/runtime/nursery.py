@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
 
@@ -28,6 +28,20 @@ CANCEL_TIMEOUT = 30.0
 """Seconds for a hub to confirm that an agent is gone; the hub itself kills it much sooner."""
 
 
+class SpawnOptions(TypedDict, total=False):
+    """What ``ClusterClient.spawn`` takes besides; another option is a ``TypeError`` there."""
+
+    hub: str | None
+    name: str | None
+    persistent: bool
+    detached: bool
+    notify_parent: bool
+    model: str | None
+    permission_mode: str | None
+    cwd: str | None
+    idle_limit: float | None
+
+
 class AgentNursery:
     """Made by ``ClusterClient.open_agents``."""
 
@@ -38,16 +52,22 @@ class AgentNursery:
         self.cancel_scope = nursery.cancel_scope
         """Cancel it to stop every child and end the block."""
 
-    async def spawn(self, agent_type: str | None = None, prompt: str = "", **options: Any) -> AgentHandle:
+    async def spawn(
+        self,
+        agent_type: str | None = None,
+        prompt: str = "",
+        *,
+        time_limit: float | None = None,
+        **options: Unpack[SpawnOptions],
+    ) -> AgentHandle:
         """Start a child, as ``ClusterClient.spawn`` does. Its failure is the nursery's.
 
         If a cancel scope around the block has a deadline, that travels with it, so that the child ends
-        even if nobody can reach it any more.
+        even if nobody can reach it any more; ``time_limit`` can only make that sooner.
         """
         left = self._deadline - trio.current_time() + DEADLINE_MARGIN
-        timeout = options.pop("timeout", None)
-        options["time_limit"] = left if timeout is None else min(left, timeout)
-        handle = await self._client.spawn(agent_type, prompt, **options)
+        limit = left if time_limit is None else min(left, time_limit)
+        handle = await self._client.spawn(agent_type, prompt, time_limit=limit, **options)
         self._nursery.start_soon(self._watch, handle, name=f"agent {handle.address}")
         return handle
 

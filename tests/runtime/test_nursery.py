@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from loopal_cluster import AgentContext, AgentFailed
+from loopal_cluster import AgentContext, AgentFailed, AgentTimedOut
 from loopal_cluster.testing import open_test_cluster
 
 
@@ -106,3 +106,34 @@ async def test_a_cancelled_connection_still_stops_what_it_was_starting(autojump_
         assert scope.cancelled_caught
         assert trio.current_time() - scope.deadline < 1.0
         assert not cluster["hub-b"].core.agents
+
+
+async def test_a_child_ends_when_its_own_time_is_over(autojump_clock):
+    began = trio.current_time()
+    async with open_test_cluster(2, agents=AGENTS) as cluster, cluster["hub-a"].open_client() as client:
+        with pytest.raises(ExceptionGroup) as raised:
+            async with client.open_agents() as agents:
+                await agents.spawn("idle", hub="hub-b", time_limit=3)
+
+    assert [type(error) for error in raised.value.exceptions] == [AgentTimedOut]
+    assert 3 <= trio.current_time() - began < 4
+
+
+async def test_the_time_of_the_block_is_over_for_a_child_with_more_of_its_own(autojump_clock):
+    async with open_test_cluster(2, agents=AGENTS) as cluster, cluster["hub-a"].open_client() as client:
+        with trio.move_on_after(3) as scope:
+            async with client.open_agents() as agents:
+                await agents.spawn("idle", hub="hub-b", time_limit=300)
+
+    assert scope.cancelled_caught
+    assert len(Seen.ended) == 1
+
+
+async def test_an_option_that_there_is_not_is_refused_and_starts_nothing(autojump_clock):
+    async with open_test_cluster(1, agents=AGENTS) as cluster, cluster["hub-a"].open_client() as client:
+        with pytest.raises(ExceptionGroup) as raised:
+            async with client.open_agents() as agents:
+                await agents.spawn("idle", timeout=3)  # type: ignore[call-arg]
+
+    assert [type(error) for error in raised.value.exceptions] == [TypeError]
+    assert Seen.started == []
