@@ -25,6 +25,7 @@ from loopal_cluster.messages import (
     Shutdown,
     Welcome,
 )
+from loopal_cluster.runtime.alive import register
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.cluster_client import ClusterClient
@@ -69,8 +70,8 @@ async def open_member(
     """
     desk = _Desk(inbox)
     async with open_caller(channel, desk.on_request, desk.on_notification) as caller:
-        register = Register(name=name, token=token, role=Role.AGENT, protocol=Protocol(1))
-        yield Member(caller, await caller.call(register), name, mailbox)
+        message = Register(name=name, token=token, role=Role.AGENT, protocol=Protocol(1))
+        yield Member(caller, await register(caller, message), name, mailbox)
 
 
 class _Desk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import trio
@@ -11,7 +10,16 @@ import typer
 
 from loopal_cluster.address import Address, check_name
 from loopal_cluster.cli import show
-from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
+from loopal_cluster.cli.connect import (
+    LOOK_TIMEOUT,
+    AsJson,
+    Connect,
+    Timeout,
+    TokenFile,
+    hub_of,
+    open_session,
+    within,
+)
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.errors import (
@@ -32,17 +40,6 @@ CANCEL_TIMEOUT = 20.0
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="AGENT or HUB/AGENT.")]
 
 
-def _seconds(value: float | None) -> float | None:
-    if value is not None and not value >= 0:  # some typers let nan through, which is not below any minimum
-        raise typer.BadParameter(f"{value} is not a number of seconds")
-    return value
-
-
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", callback=_seconds, metavar="S", help="Seconds to wait.")
-]
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
 
@@ -50,12 +47,13 @@ def register(app: typer.Typer) -> None:
     async def send(
         target: Agent,
         text: Annotated[str, typer.Argument(metavar="TEXT")],
+        timeout: Timeout = LOOK_TIMEOUT,
         connect: Connect = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
         """Send a message to an agent; return when it was accepted."""
-        async with open_session(connect, token_file, Role.CLIENT) as client:
+        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
             await client.send(target, text)
         _report(as_json, {"sent": True, "target": target}, f"sent to {target}")
 
@@ -72,9 +70,16 @@ def register(app: typer.Typer) -> None:
 
         If this command is interrupted, the agent need not go on with it.
         """
-        async with open_session(connect, token_file, Role.CLIENT) as client:
-            outcome = await _reply_of(client, target, text, timeout)
         address = Address.parse(target)
+        connected = False
+        try:
+            async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+                connected = True
+                outcome = await _reply_of(client, target, text)
+        except trio.TooSlowError:
+            if not connected:
+                raise
+            outcome = TimedOut(f"no reply from {target} in time")
         return _show_outcome(as_json, address.agent, address.hub, None, outcome)
 
     @async_command(app, "spawn")
@@ -99,30 +104,35 @@ def register(app: typer.Typer) -> None:
         """Start an agent and show its address, or with --wait its result.
 
         With --wait the agent belongs to this command: an interrupt, its end or the end of --timeout
-        cancels it. Without, the agent belongs to nobody, and goes on.
+        cancels it. Without, the agent belongs to nobody, and goes on once it is up; it has 10 s for that,
+        or as --timeout says.
         """
-        if timeout is not None and not wait:
-            raise ConfigError("--timeout needs --wait")
         _check_names(name, hub)
-        async with open_stopper() as stopper, open_session(connect, token_file, Role.CLIENT) as client:
-            if hub is None and hub_of(client) is None:
-                raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
-            handle = await client.spawn(
-                agent_type, prompt, hub=hub, name=name, persistent=persistent, detached=not wait
-            )
-            where = hub or hub_of(client)
-            if not wait:
-                _show_spawned(as_json, handle, where)
-                return 0
-            outcome: Outcome | None = None
-            with stopper.work():
-                outcome = await _outcome_within(timeout, handle.outcome)
-            if outcome is None and stopper.signal is None:
-                outcome = await _end(handle, TimedOut(f"it had not ended after {timeout:g} s"))
-            elif outcome is None:
-                outcome = await _end(handle, Cancelled("interrupted"))
-            status = _show_outcome(as_json, handle.name, where, handle.id, outcome)
-            return status if stopper.signal is None else exit_status(KeyboardInterrupt())
+        if timeout is None and not wait:
+            timeout = LOOK_TIMEOUT
+        async with open_stopper() as stopper:
+            with within(timeout) as coming_up:
+                deadline = coming_up.deadline
+                async with open_session(connect, token_file, Role.CLIENT) as client:
+                    if hub is None and hub_of(client) is None:
+                        raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
+                    handle = await client.spawn(
+                        agent_type, prompt, hub=hub, name=name, persistent=persistent, detached=not wait
+                    )
+                    where = hub or hub_of(client)
+                    if not wait:
+                        _show_spawned(as_json, handle, where)
+                        return 0
+                    coming_up.deadline = math.inf  # what its end means is said below
+                    outcome: Outcome | None = None
+                    with stopper.work(), trio.move_on_at(deadline):
+                        outcome = await handle.outcome()
+                    if outcome is None and stopper.signal is None:
+                        outcome = await _end(handle, TimedOut(f"it had not ended after {timeout:g} s"))
+                    elif outcome is None:
+                        outcome = await _end(handle, Cancelled("interrupted"))
+                    status = _show_outcome(as_json, handle.name, where, handle.id, outcome)
+                    return status if stopper.signal is None else exit_status(KeyboardInterrupt())
         # A signal came before the agent was up: its spawn is given up.
         return exit_status(KeyboardInterrupt())
 
@@ -135,28 +145,40 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> int:
         """Wait until an agent has ended, and show its result. The agent is left alone."""
-        async with open_session(connect, token_file, Role.OBSERVER) as client:
-            address = await _address(client, agent, as_json)
-            outcome = await _outcome_within(timeout, lambda: client.wait(str(address)))
-        if outcome is None:
+        address = None
+        try:
+            async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+                address = await _address(client, agent, as_json)
+                outcome = await client.wait(str(address))
+        except trio.TooSlowError:
+            if address is None:
+                raise
             outcome = TimedOut(f"it had not ended after {timeout:g} s; it goes on")
         return _show_outcome(as_json, address.agent, address.hub, None, outcome)
 
     @async_command(app, "interrupt")
     async def interrupt(
-        agent: Agent, connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+        agent: Agent,
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
     ) -> None:
         """End an agent's current turn."""
-        async with open_session(connect, token_file, Role.CLIENT) as client:
+        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
             await client.interrupt(agent)
         _report(as_json, {"interrupted": True, "agent": agent}, f"interrupted {agent}")
 
     @async_command(app, "shutdown")
     async def shutdown(
-        agent: Agent, connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+        agent: Agent,
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
     ) -> None:
         """Stop an agent: ask it, then end its processes. Return when it is gone."""
-        async with open_session(connect, token_file, Role.CLIENT) as client:
+        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
             try:
                 await client.shutdown(agent)
             except AgentNotFound:
@@ -171,12 +193,13 @@ def register(app: typer.Typer) -> None:
         reason: Annotated[
             str, typer.Option(metavar="TEXT", help="What it and others are told.")
         ] = "cancelled",
+        timeout: Timeout = LOOK_TIMEOUT,
         connect: Connect = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> int:
         """Stop an agent and all it spawned; show how it ended."""
-        async with open_session(connect, token_file, Role.CLIENT) as client:
+        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
             address = await _address(client, agent, as_json)
             outcome = await client.cancel(str(address), reason)
         if outcome is None:
@@ -185,10 +208,10 @@ def register(app: typer.Typer) -> None:
         return exit_status(outcome) if isinstance(outcome, TimedOut) else 0
 
 
-async def _reply_of(client: Client, target: str, text: str, seconds: float | None) -> Outcome:
+async def _reply_of(client: Client, target: str, text: str) -> Outcome:
     """How an ask ended. One that could not be made is an error instead."""
     try:
-        return Done(await client.ask(target, text, time_limit=seconds))
+        return Done(await client.ask(target, text))
     except trio.TooSlowError as error:
         return TimedOut(str(error))
     except AgentError as error:
@@ -210,13 +233,6 @@ def _check_names(name: str | None, hub: str | None) -> None:
         check_name(name, "agent name")
     if hub is not None:
         check_name(hub, "hub name")
-
-
-async def _outcome_within(seconds: float | None, wait: Callable[[], Awaitable[Outcome]]) -> Outcome | None:
-    """What is waited for; None if its time was up first."""
-    with trio.move_on_after(math.inf if seconds is None else seconds):
-        return await wait()
-    return None
 
 
 async def _end(handle: AgentHandle, why: TimedOut | Cancelled) -> Outcome:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from getpass import getuser
 from pathlib import Path
 from typing import Annotated
 
+import trio
 import typer
 
 from loopal_cluster.address import sanitize_name
@@ -19,14 +21,20 @@ from loopal_cluster.messages import Decided, Role
 from loopal_cluster.runtime.client import Adviser, Client, Judge, connect
 
 __all__ = [
+    "LOOK_TIMEOUT",
     "AsJson",
     "Connect",
+    "Timeout",
     "TokenFile",
     "address_and_token",
     "default_name",
     "hub_of",
     "open_session",
+    "within",
 ]
+
+LOOK_TIMEOUT = 10.0
+"""Seconds that a command has which only looks, or acts at once: more than a MetaHub gives any of its hubs."""
 
 Connect = Annotated[
     str | None,
@@ -35,6 +43,23 @@ Connect = Annotated[
 TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help=f"A file with its token, instead of {TOKEN_VARIABLE}."),
+]
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and not value >= 0:  # some typers let nan through, which is not below any minimum
+        raise typer.BadParameter(f"{value} is not a number of seconds")
+    return value
+
+
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        callback=_seconds,
+        metavar="SECONDS",
+        help="For the whole command, from the dial on; status 5 when they are over.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one document, or one a line.")]
 
@@ -45,6 +70,7 @@ async def open_session(
     token_file: Path | None,
     role: Role,
     *,
+    timeout: float | None = None,
     name: str | None = None,
     on_permission: Judge | None = None,
     on_question: Adviser | None = None,
@@ -52,27 +78,44 @@ async def open_session(
 ) -> AsyncIterator[Client]:
     """Be connected to the hub or MetaHub that the options mean, for the block.
 
+    ``timeout`` is for all of it, block included.
+
     Raises:
+        trio.TooSlowError: it was not done within ``timeout`` seconds.
         ConfigError: the address is none, or the token file cannot be read, or no local hub is meant.
         ConnectionLost: nobody is there.
         Unauthorized: the token is wrong, or there is none.
     """
     address, token = address_and_token(address, token_file)
     try:
-        async with connect(
-            address,
-            token=token,
-            name=name or default_name(),
-            role=role,
-            on_permission=on_permission,
-            on_question=on_question,
-            on_decided=on_decided,
-        ) as client:
-            yield client
+        with within(timeout):
+            async with connect(
+                address,
+                token=token,
+                name=name or default_name(),
+                role=role,
+                on_permission=on_permission,
+                on_question=on_question,
+                on_decided=on_decided,
+            ) as client:
+                yield client
     except Unauthorized as error:
         if token:
             raise
         raise Unauthorized(f"{error.detail} ({NO_TOKEN})") from None
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[trio.CancelScope]:
+    """Let the block have so many seconds; None: as many as it likes.
+
+    Raises:
+        trio.TooSlowError: they are over.
+    """
+    with trio.move_on_after(math.inf if seconds is None else seconds) as scope:
+        yield scope
+    if scope.cancelled_caught:
+        raise trio.TooSlowError(f"not done within {seconds:g} s; --timeout SECONDS gives it another time")
 
 
 def hub_of(client: Client) -> str | None:

@@ -23,7 +23,7 @@ from attrs import asdict
 
 from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.cli import show
-from loopal_cluster.cli.connect import AsJson, TokenFile, open_session
+from loopal_cluster.cli.connect import LOOK_TIMEOUT, AsJson, Timeout, TokenFile, open_session
 from loopal_cluster.cli.run import DONE, FAILED, async_command, exit_status
 from loopal_cluster.errors import ClusterError, ConfigError, RemoteError
 from loopal_cluster.messages import Role
@@ -33,8 +33,6 @@ __all__ = ["register"]
 
 VERSION_TIMEOUT = 5.0
 """Seconds for a program to say its version."""
-JOIN_TIMEOUT = 10.0
-"""Seconds for a MetaHub to let us in."""
 REQUIRED = {"python": (3, 11), "trio": (0, 30)}
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)+\S*")
@@ -68,6 +66,7 @@ async def doctor(
         typer.Argument(metavar="AGENT", help=f"Those that must be there, of {', '.join(PRESETS)}."),
     ] = None,
     join: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Also try this MetaHub.")] = None,
+    timeout: Timeout = LOOK_TIMEOUT,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> int:
@@ -80,7 +79,7 @@ async def doctor(
             raise ConfigError(f"no coding agent {name!r} is known (there are: {', '.join(PRESETS)})")
     findings = [*_basis(), await _git(), *await _agents(agents or [])]
     if join is not None:
-        findings.append(await _meta_hub(join, token_file))
+        findings.append(await _meta_hub(join, token_file, timeout))
     if as_json:
         show.document([_document(finding) for finding in findings])
     else:
@@ -120,13 +119,12 @@ async def _git() -> Finding:
     return Finding("git", True, f"{await _said_version(path)}  {path}")
 
 
-async def _meta_hub(address: str, token_file: Path | None) -> Finding:
+async def _meta_hub(address: str, token_file: Path | None, timeout: float | None) -> Finding:
     try:
-        with trio.fail_after(JOIN_TIMEOUT):
-            async with open_session(address, token_file, Role.OBSERVER) as client:
-                hubs = await client.list_hubs()
+        async with open_session(address, token_file, Role.OBSERVER, timeout=timeout) as client:
+            hubs = await client.list_hubs()
     except (ClusterError, trio.TooSlowError) as error:
-        detail = str(error) or f"no answer within {JOIN_TIMEOUT:g} s"
+        detail = str(error)
         fault = "refused" if isinstance(error, RemoteError) else "unreachable"
         return Finding("metahub", False, detail, status=exit_status(error), fault=fault)
     return Finding("metahub", True, f"{address}, {len(hubs)} hubs")

@@ -12,7 +12,15 @@ import typer
 from attrs import field
 
 from loopal_cluster.cli import show
-from loopal_cluster.cli.connect import AsJson, Connect, TokenFile, hub_of, open_session
+from loopal_cluster.cli.connect import (
+    LOOK_TIMEOUT,
+    AsJson,
+    Connect,
+    Timeout,
+    TokenFile,
+    hub_of,
+    open_session,
+)
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConnectionLost, NotInCluster
 from loopal_cluster.messages import AgentNode, ClusterEvent, HubInfo, HubTopology, Role, TopologyOf
@@ -27,9 +35,14 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
 
     @async_command(app, "hubs")
-    async def hubs(connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    async def hubs(
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
         """List the hubs of the cluster and how they are."""
-        async with open_session(connect, token_file, Role.OBSERVER) as client:
+        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
             found = await _hubs(client)
         if as_json:
             show.document([hub_document(hub) for hub in found])
@@ -37,9 +50,14 @@ def register(app: typer.Typer) -> None:
             show.table(("HUB", "STATUS", "AGENTS", "CAPABILITIES", "TYPES"), map(hub_row, found))
 
     @async_command(app, "agents")
-    async def agents(connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    async def agents(
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
         """List the live agents of the cluster."""
-        async with open_session(connect, token_file, Role.OBSERVER) as client:
+        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
             parts = await _topology(client)
         found = [agent_document(part.hub, node) for part in parts for node in running_on(part)]
         if as_json:
@@ -50,10 +68,13 @@ def register(app: typer.Typer) -> None:
 
     @async_command(app, "topology")
     async def topology(
-        connect: Connect = None, token_file: TokenFile = None, as_json: AsJson = False
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
     ) -> None:
         """Show every hub's agents as a tree."""
-        async with open_session(connect, token_file, Role.OBSERVER) as client:
+        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
             parts = await _topology(client)
         if as_json:
             show.document([topology_document(part) for part in parts])
@@ -77,12 +98,15 @@ def register(app: typer.Typer) -> None:
                 help="Only those after this number. [default: all; with --follow: none]",
             ),
         ] = None,
+        timeout: Timeout = None,
         connect: Connect = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
         """Show what has happened, as far as it is kept."""
-        async with open_session(connect, token_file, Role.OBSERVER) as client:
+        if timeout is None and not follow:
+            timeout = LOOK_TIMEOUT
+        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
             if follow:
                 await EventPrinter(await client.subscribe(since), as_json).follow()
             else:

@@ -112,7 +112,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, trio.TooSlowError):
-        return "timed out"
+        return one_line(str(error)) or "timed out"
     return one_line(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -31,6 +31,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.records import define, evolve
+from loopal_cluster.runtime.alive import register
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
@@ -144,7 +145,7 @@ async def open_client(
 
     Raises:
         Unauthorized: the token is wrong.
-        ConnectionLost: the link ended.
+        ConnectionLost: the link ended, or nobody answered.
     """
     arrivals = _Arrivals(event_buffer)
 
@@ -169,8 +170,8 @@ async def open_client(
 
     async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
         nursery.start_soon(_end_events, caller, arrivals)
-        register = Register(name=name, token=token, role=role, protocol=Protocol(1))
-        welcome = await caller.call(register)
+        message = Register(name=name, token=token, role=role, protocol=Protocol(1))
+        welcome = await register(caller, message)
         try:
             yield Client(caller, welcome, arrivals, ambient)
         finally:
@@ -197,7 +198,7 @@ async def connect(
     """Be a client of the hub or MetaHub at ``HOST:PORT`` or ``unix:PATH`` for the block.
 
     Raises:
-        ConnectionLost: it cannot be reached.
+        ConnectionLost: it cannot be reached, or does not answer, within 10 seconds each.
         Unauthorized: the token is wrong.
     """
     channel = await dial(address, Limits().line_bytes)

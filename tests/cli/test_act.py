@@ -85,18 +85,18 @@ async def test_a_wait_that_times_out_is_status_5_and_leaves_the_agent_alone(site
     async with site.b.open_client() as client:
         await client.spawn("nap", name="sleeper")
 
-        ran = await site.run("wait", "hub-b/sleeper", "--timeout", "0.1", "--json")
+        ran = await site.run("wait", "hub-b/sleeper", "--timeout", "1", "--json")
 
         assert (ran.status, ran.document["outcome"]) == (5, "timed_out")
         assert (await client.agent_info("sleeper")).lifecycle == "Running"
 
 
 async def test_a_spawn_that_times_out_is_status_5_and_cancels_the_agent(site):
-    ran = await site.run("spawn", "--name", "sleeper", "--wait", "--timeout", "0.1", "--json", "nap")
+    ran = await site.run("spawn", "--name", "sleeper", "--wait", "--timeout", "1", "--json", "nap")
 
     assert (ran.status, ran.document["outcome"]) == (5, "timed_out")
     async with site.a.open_client() as client:
-        assert (await client.agent_info("sleeper")).outcome == Cancelled("it had not ended after 0.1 s")
+        assert (await client.agent_info("sleeper")).outcome == Cancelled("it had not ended after 1 s")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -131,7 +131,7 @@ async def test_a_program_is_told_the_hub_of_an_agent_that_it_has_named_without(c
     async with site.a.open_client() as client:
         await client.spawn("nap", hub=hub, name="sleeper")
 
-        limit = ["--timeout", "0.1"] if command == "wait" else []
+        limit = ["--timeout", "1"] if command == "wait" else []
         ran = await site.run(command, *site.places[place], *limit, "sleeper", "--json")
 
     assert (ran.document["agent"], ran.document["hub"]) == ("sleeper", hub)
@@ -194,7 +194,6 @@ TROUBLE: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an unknown type": (("spawn", "--hub", "hub-b", "juggle"), 1, "'juggle'"),
     "a taken name": (("spawn", "--hub", "hub-b", "--name", "twin", "nap"), 3, "'twin'"),
     "no hub to spawn on": (("spawn", "count"), 2, "--hub"),
-    "a timeout without a wait": (("spawn", "--hub", "hub-a", "--timeout", "1", "count"), 2, "--wait"),
     "a bad hub name": (("spawn", "--hub", "hub b", "count"), 2, "'hub b'"),
     "a bad agent name": (("cancel", "no body"), 2, "'no body'"),
     "a missing argument": (("send", "nobody"), 2, "TEXT"),

@@ -43,7 +43,7 @@ async def test_a_program_gets_one_json_document(site):
 
 OUTCOMES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "failed": (("hub-b/broken", "the disk is full"), 1, "failed", "ValueError: the disk is full"),
-    "timed out": (("--timeout", "0.1", "hub-b/sleeper", "hi"), 5, "timed_out", "in time"),
+    "timed out": (("--timeout", "1", "hub-b/sleeper", "hi"), 5, "timed_out", "in time"),
 }
 
 
