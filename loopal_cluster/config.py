@@ -118,6 +118,9 @@ class Limits:
     """Requests of one peer that may be unanswered. With more unsent answers it is not read from."""
     outbox_frames: int = field(default=40960, validator=_positive)
     """Unsent frames of one peer; more proves a broken rule, and the connection is cut."""
+    unauthenticated: int = field(default=1024, validator=_positive)
+    """Connections that have not registered; the oldest makes room for the newest. They are never more than a
+    quarter of the descriptors that the process may have."""
     hubs: int = field(default=16384, validator=_positive)
     """Hubs of one MetaHub."""
     agents: int = field(default=10000, validator=_positive)

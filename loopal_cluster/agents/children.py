@@ -24,6 +24,7 @@ import trio
 from loopal_cluster.agents.guard import Guard, living_groups, signal_group
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.descriptors import with_first_limit
 from loopal_cluster.runtime.pipes import ReadPipe
 
 __all__ = ["Child", "ChildNotStarted", "open_child"]
@@ -65,7 +66,8 @@ async def open_child(
     Raises:
         ChildNotStarted: there is no such program or directory, or the system refused.
     """
-    child = Child(await _start(argv, env, cwd), grace, guard, on_stderr)
+    process = await _start(argv, env, cwd)
+    child = Child(process, os.path.basename(argv[0]), grace, guard, on_stderr)
     async with open_background() as nursery:
         nursery.start_soon(child._supervise)
         try:
@@ -88,6 +90,7 @@ class Child:
     def __init__(
         self,
         process: trio.Process,
+        name: str,
         grace: float,
         guard: Guard | None,
         on_stderr: Callable[[str], None] | None = None,
@@ -99,6 +102,7 @@ class Child:
         self._stderr = _output(process.stderr)
         self._stderr_tail = bytearray()
         self._process = process
+        self._name = name
         self._grace = grace
         self._guard = guard
         self._on_stderr = on_stderr
@@ -154,9 +158,7 @@ class Child:
         return self._stderr_tail.decode("utf-8", "replace")
 
     def __repr__(self) -> str:
-        argv = self._process.args
-        assert isinstance(argv, list)
-        return f"<Child {os.path.basename(argv[0])!r} pid {self.pid}: {_ending(self._status)}>"
+        return f"<Child {self._name!r} pid {self.pid}: {_ending(self._status)}>"
 
     def _signal(self, signum: signal.Signals) -> None:
         if self._status is None:
@@ -217,7 +219,7 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | 
     program = await trio.to_thread.run_sync(_find_program, argv, env, cwd)
     try:
         return await trio.lowlevel.open_process(
-            [program, *argv[1:]],
+            with_first_limit([program, *argv[1:]]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

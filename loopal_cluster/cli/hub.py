@@ -31,6 +31,7 @@ from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.records import record
+from loopal_cluster.runtime.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.hub import Hub, open_hub
 
 __all__ = ["register"]
@@ -83,6 +84,7 @@ async def hub(
 ) -> int:
     """Run a hub, which hosts agents. Ctrl-C ends it, and all its agents."""
     show_logs(verbose)
+    raise_descriptor_limit()
     profile = load_profile(config) if config else Profile()
     options = HubTable(
         name=hub_name, join=join_hub, listen=listen, default_agent=agent, token_file=_text(token_file)

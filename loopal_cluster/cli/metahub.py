@@ -16,6 +16,7 @@ from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.cli.tokens import TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
+from loopal_cluster.runtime.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 
 __all__ = ["register"]
@@ -49,6 +50,7 @@ async def metahub(
 ) -> None:
     """Run a MetaHub, which makes hubs one cluster. Ctrl-C ends it."""
     show_logs(verbose)
+    raise_descriptor_limit()
     token = given_token(token_file)
     try:
         timeouts = Timeouts(

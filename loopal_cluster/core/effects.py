@@ -37,6 +37,8 @@ class Disconnect:
     reason: str
     refusal: ErrorCode | None = None
     """Of an uplink: set if dialling again is pointless (a wrong token, a taken name)."""
+    wrong_token: bool = False
+    """It has guessed; those who guess are told so late."""
 
 
 @record

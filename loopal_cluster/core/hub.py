@@ -378,7 +378,7 @@ class HubCore:
             raise Refused(ErrorCode.NOT_REGISTERED, "expected hub/register first")
         if not party.trusted and not is_token(message.token, self.settings.token):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
-            self.exchange.hang_up(origin.peer, "invalid token")
+            self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
             return
         protocol = agree(message.protocol)
         name = check_name(message.name)

@@ -325,7 +325,7 @@ class MetaHubCore:
             raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
         if not is_token(message.token, self.settings.token):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
-            self.exchange.hang_up(origin.peer, "invalid token")
+            self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
             return
         if isinstance(message, RegisterHub):
             self._register_hub(origin, message, now)

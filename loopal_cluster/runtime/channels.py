@@ -33,10 +33,13 @@ __all__ = [
     "SocketChannel",
     "StreamChannel",
     "record_pair",
+    "source_of",
 ]
 
 CHUNK = 65536
 """Bytes read at once. More is slower: larger buffers are fetched from and returned to the system."""
+FIRST_CHUNK = 4096
+"""The same, while nobody knows who the other side is: what it sends, we keep."""
 
 
 Inbound = Frame | Rejected | Letter
@@ -63,11 +66,44 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
                 raises; whoever receives is told in any case.
         """
 
+    async def receive_one(self) -> Sequence[Inbound]:
+        """The next frame, and no more: for as long as nobody knows who the other side is.
+
+        Others that have come with it are not even decoded before they are received. Without lines there is
+        nothing to decode, and they come all at once.
+        """
+        return await self.receive()
+
+    @property
+    def source(self) -> str | None:
+        """Where the other side is, as a log may say it: without its port. None: in this process."""
+        return None
+
     def limit_lines(self, line_bytes: int) -> None:
         """From now on, read no longer lines than this. Without lines there is nothing to do."""
 
     def leave_sealed(self) -> None:
         """From now on, bring as ``Letter`` what a MetaHub need not read. Without lines there is nothing to do."""
+
+
+def source_of(sock: socket.socket) -> str:
+    """Where the peer of a socket is, without its port.
+
+    Of IPv6, the network: whoever has one address of it has 2 ** 64.
+    """
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "a connection that has ended"
+    if sock.family == socket.AF_UNIX:
+        return "this machine's socket"
+    host = str(name[0])
+    if sock.family != socket.AF_INET6:
+        return host
+    if host.startswith("::ffff:"):  # IPv4, on a socket that takes both
+        return host.removeprefix("::ffff:")
+    network = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] + bytes(8)
+    return host if host == "::1" else f"{socket.inet_ntop(socket.AF_INET6, network)}/64"
 
 
 class _Lines:
@@ -76,12 +112,23 @@ class _Lines:
     def __init__(self, line_bytes: int) -> None:
         self._buffer = LineBuffer(line_bytes)
         self._decode: Callable[[bytes], Inbound] = decode
+        self.waiting: deque[bytes | Oversized] = deque()
+        """Lines that have come and were not asked for: there are some only after ``keep``."""
 
     def feed(self, data: bytes) -> list[Inbound]:
         read = self._decode
         return [
             reject(line) if isinstance(line, Oversized) else read(line) for line in self._buffer.feed(data)
         ]
+
+    def keep(self, data: bytes) -> None:
+        """Have lines wait until they are taken."""
+        self.waiting += self._buffer.feed(data)
+
+    def take(self, count: int | None = None) -> list[Inbound]:
+        """What waits, or the first of it."""
+        lines = [self.waiting.popleft() for _ in range(min(count or len(self.waiting), len(self.waiting)))]
+        return [reject(line) if isinstance(line, Oversized) else self._decode(line) for line in lines]
 
     def last(self) -> list[Inbound]:
         """A line that only the end of the stream terminated still counts."""
@@ -115,18 +162,43 @@ class SocketChannel(FrameChannel):
     async def receive(self) -> list[Inbound]:
         if self._closed:
             raise trio.ClosedResourceError
+        if self._lines.waiting:
+            await trio.lowlevel.checkpoint()
+            return self._lines.take()
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            try:
-                data = self._sock.recv(CHUNK)
-            except (BlockingIOError, InterruptedError):
+            if (data := self._recv(CHUNK)) is None:
                 continue
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
             if not data:
                 return self._lines.last()
             if frames := self._lines.feed(data):
                 return frames
+
+    async def receive_one(self) -> list[Inbound]:
+        if self._closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.checkpoint()
+        while not self._lines.waiting:
+            await trio.lowlevel.wait_readable(self._sock)
+            if (data := self._recv(FIRST_CHUNK)) is None:
+                continue
+            if not data:
+                return self._lines.last()
+            self._lines.keep(data)
+        return self._lines.take(1)
+
+    def _recv(self, chunk: int) -> bytes | None:
+        """What has come; None if nothing has."""
+        try:
+            return self._sock.recv(chunk)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    @property
+    def source(self) -> str:
+        return source_of(self._sock)
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])
@@ -179,12 +251,24 @@ class StreamChannel(FrameChannel):
         self._unsent = b""
 
     async def receive(self) -> list[Inbound]:
+        if self._lines.waiting:
+            await trio.lowlevel.checkpoint()
+            return self._lines.take()
         while True:
             data = await self._receiver.receive_some(CHUNK)
             if not data:
                 return self._lines.last()
             if frames := self._lines.feed(bytes(data)):
                 return frames
+
+    async def receive_one(self) -> list[Inbound]:
+        await trio.lowlevel.checkpoint()
+        while not self._lines.waiting:
+            data = await self._receiver.receive_some(FIRST_CHUNK)
+            if not data:
+                return self._lines.last()
+            self._lines.keep(bytes(data))
+        return self._lines.take(1)
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])

@@ -194,7 +194,14 @@ async def _open_hub(
         addresses = tuple(address_of(listener) for listener in listeners)
         hub = Hub(settings.name, addresses, settings.token, core, runtime, nursery, ambient)
         serve = partial(runtime.serve, link=Link.ACCEPTED)
-        nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
+        nursery.start_soon(
+            accept_connections,
+            listeners,
+            serve,
+            nursery,
+            settings.limits.line_bytes,
+            runtime.admission.unaccepted,
+        )
         yield hub
         # Left in peace: end the agents, report their outcomes, say goodbye. If cancelled, they are ended without.
         with trio.move_on_after(3 * settings.timeouts.stop_grace):

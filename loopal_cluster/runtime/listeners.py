@@ -17,10 +17,20 @@ import trio
 from loopal_cluster.errors import ConfigError, ConnectionLost
 from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
 
-__all__ = ["accept_connections", "address_of", "check_address", "dial", "open_listeners", "parse_host_port"]
+__all__ = [
+    "accept_connections",
+    "accept_streams",
+    "address_of",
+    "check_address",
+    "dial",
+    "open_listeners",
+    "parse_host_port",
+]
 
 DIAL_TIMEOUT = 10.0
 """Seconds; as long as the one that is dialled gives us to register."""
+ACCEPT_PAUSE = 0.1
+"""Seconds after a connection could not be accepted."""
 
 
 def parse_host_port(text: str) -> tuple[str, int]:
@@ -102,14 +112,44 @@ async def accept_connections(
     serve: Callable[[FrameChannel], Awaitable[object]],
     nursery: trio.Nursery,
     line_bytes: int,
+    on_failure: Callable[[OSError], None] = lambda error: None,
 ) -> None:
-    """Accept for ever; each connection is served by a task of ``nursery``."""
+    """Accept for ever; each connection is served by a task of ``nursery``. ``on_failure`` as in ``accept_streams``."""
 
     async def handle(stream: trio.SocketStream) -> None:
         await serve(SocketChannel.from_stream(stream, line_bytes))
 
-    if listeners:  # trio takes it for a bug to have none
-        await trio.serve_listeners(handle, list(listeners), handler_nursery=nursery)
+    async with trio.open_nursery() as accepting:
+        for listener in listeners:
+            accepting.start_soon(accept_streams, listener, handle, nursery, on_failure)
+
+
+async def accept_streams(
+    listener: trio.SocketListener,
+    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    nursery: trio.Nursery,
+    on_failure: Callable[[OSError], None],
+) -> None:
+    """Accept for ever, whatever happens; ``on_failure`` is told when it could not be, and may make room.
+
+    Not ``trio.serve_listeners``, which writes a traceback each time there is no descriptor left.
+    """
+
+    async def handle(stream: trio.SocketStream) -> None:
+        try:
+            await serve(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as error:
+            # No descriptors or no memory for one more, or a connection that was gone before we took it.
+            on_failure(error)
+            await trio.sleep(ACCEPT_PAUSE)
+        else:
+            nursery.start_soon(handle, stream)
 
 
 async def _listen(address: str) -> list[trio.SocketListener]:

@@ -91,7 +91,14 @@ async def open_meta_hub(
         open_background() as nursery,
     ):
         serve = partial(runtime.serve, link=Link.ACCEPTED)
-        nursery.start_soon(accept_connections, listeners, serve, nursery, settings.limits.line_bytes)
+        nursery.start_soon(
+            accept_connections,
+            listeners,
+            serve,
+            nursery,
+            settings.limits.line_bytes,
+            runtime.admission.unaccepted,
+        )
         addresses = tuple(address_of(listener) for listener in listeners)
         yield MetaHub(addresses, settings.token, core, runtime, nursery, ambient)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from typing import Any, Protocol
 
 import trio
@@ -36,8 +36,10 @@ from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected
 from loopal_cluster.messages import AgentEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
+from loopal_cluster.runtime.admission import Admission, Place
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.runtime.descriptors import share_of_descriptors
 from loopal_cluster.wire.codec import decode_result, is_plain
 from loopal_cluster.wire.one_pass import EVENTS, opened
 
@@ -51,6 +53,9 @@ FEW_CONNECTIONS = 4
 
 STRANGER_LINE_BYTES = 65536
 """The longest line of a peer that has not registered: without a token nobody makes us keep more than that."""
+
+STRANGER_FRAMES = 64
+"""Frames of a peer that has not registered, before its connection is ended: most programs need one."""
 
 
 class Core(Protocol):
@@ -97,9 +102,17 @@ class Connection:
     """Notifications dropped because the peer reads too slowly."""
     stranger: bool = False
     """It has not been answered yes yet; a core does so first to its registration."""
+    place: Place | None = None
+    """Where it is until then, unless it comes from this process."""
     hang_up_reason: str | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+    """Its reader's."""
     below_mark: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it has to wait for what is to be its last answer."""
+        return self.place is not None and self.place.delayed
 
 
 class Runtime:
@@ -134,6 +147,7 @@ class Runtime:
         """So many tasks look at the core after each step."""
         self.dropped = 0
         """Notifications dropped, of all peers there ever were."""
+        self.admission = Admission(share_of_descriptors(limits.unauthenticated), logger)
 
     def dispatch(self, event: Event) -> None:
         """Tell the core what happened and carry out what it decides."""
@@ -164,19 +178,31 @@ class Runtime:
     async def serve(self, channel: FrameChannel, link: Link) -> str:
         """Run one connection from its beginning to its end; return why it ended."""
         peer = self.admit(channel)
-        if link is Link.ACCEPTED:
-            self._connections[peer].stranger = True
-            channel.limit_lines(min(STRANGER_LINE_BYTES, self._limits.line_bytes))
-        self.dispatch(PeerConnected(peer, link))
+        connection = self._connections[peer]
         reason = "the hub is closing"
         try:
-            reason = await self.read(peer)
+            with ExitStack() as stack:
+                if link is Link.ACCEPTED:
+                    self._make_stranger(connection, stack)
+                self.dispatch(PeerConnected(peer, link))
+                reason = await self.read(peer)
         finally:
             self.dismiss(peer)
             self.dispatch(PeerLost(peer, reason))
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(channel)
         return reason
+
+    def _make_stranger(self, connection: Connection, stack: ExitStack) -> None:
+        """Give it little, until it has registered."""
+        connection.stranger = True
+        connection.channel.limit_lines(min(STRANGER_LINE_BYTES, self._limits.line_bytes))
+        if (source := connection.channel.source) is not None:
+
+            def make_room() -> None:
+                self._cut(connection, "it has not registered, and others wait")
+
+            connection.place = stack.enter_context(self.admission.take_place(source, make_room))
 
     def admit(self, channel: FrameChannel) -> Peer:
         """Give a channel its peer id; from now on frames can be sent to it."""
@@ -199,6 +225,7 @@ class Runtime:
         reason = "closed by the other side"
         with connection.scope:
             try:
+                await self._read_stranger(connection)
                 while True:
                     self._on_frames(connection, await connection.channel.receive())
                     # Not read from while it asks and does not read. Only answers count, and only more of
@@ -211,6 +238,41 @@ class Runtime:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 reason = f"broken connection ({error})" if str(error) else "broken connection"
         return connection.hang_up_reason or reason
+
+    async def _read_stranger(self, connection: Connection) -> None:
+        """Bring frames to the core one by one until the peer has registered; it must read what it is answered."""
+        frames = 0
+        while connection.stranger:
+            if frames >= STRANGER_FRAMES:
+                self._cut(connection, "it does not register")
+            while connection.outbox or connection.congested or connection.hang_up_reason is not None:
+                await connection.below_mark.park()
+            received = await connection.channel.receive_one()
+            async with nullcontext() if connection.place is None else connection.place.turn():
+                self._on_frames(connection, received)
+            frames += len(received)
+
+    def _cut(self, connection: Connection, reason: str) -> None:
+        """End a connection now, whatever is queued for it."""
+        connection.hang_up_reason = reason
+        connection.scope.cancel()
+
+    def _refuse_token(self, connection: Connection, reason: str) -> None:
+        """Hang up, but not at once: who guesses is to wait. Until then nothing is sent to it, or read from it."""
+        if (place := connection.place) is None:
+            self.hang_up(connection.peer, reason)
+            return
+        connection.hang_up_reason = reason
+        answers, connection.outbox = connection.outbox, []
+        delay = place.wrong_token()
+
+        async def refuse() -> None:
+            await place.wait(delay)
+            connection.outbox = answers
+            self.hang_up(connection.peer, reason)
+            self._flush_soon()
+
+        self._nursery.start_soon(refuse)
 
     def hang_up(self, peer: Peer, reason: str) -> None:
         """End a peer's connection after what is queued for it has been sent."""
@@ -276,7 +338,10 @@ class Runtime:
                     if (connection := self._connections.get(peer)) is not None:
                         self._queue(connection, effect.frame)
             case Disconnect(peer, reason):
-                self.hang_up(peer, reason)
+                if effect.wrong_token and peer in self._connections:
+                    self._refuse_token(self._connections[peer], reason)
+                else:
+                    self.hang_up(peer, reason)
                 self._perform_other(effect)
             case Log(level, text):
                 self._logger.log(logging.getLevelName(level), text)
@@ -299,6 +364,8 @@ class Runtime:
             if connection.stranger and isinstance(frame, Response):
                 connection.stranger = False
                 connection.channel.limit_lines(self._limits.line_bytes)
+                if connection.place is not None:
+                    connection.place.leave()
         if self._transcript and not isinstance(frame, Rejected):
             self._logger.debug(">%d %s", connection.peer, brief(frame))
         outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
@@ -361,13 +428,13 @@ class Runtime:
         if frames:
             answers = connection.answers
             connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
-            if answers > self._limits.requests_per_peer:
+            if answers > self._limits.requests_per_peer or connection.stranger:
                 connection.below_mark.unpark_all()
             if not connection.channel.send_nowait(frames):
                 connection.congested = True
                 self._nursery.start_soon(self._drain, connection)
                 return
-        if connection.hang_up_reason is not None:
+        if connection.hang_up_reason is not None and not connection.is_delayed:
             connection.scope.cancel()
 
     async def _drain(self, connection: Connection) -> None:
@@ -377,6 +444,8 @@ class Runtime:
             connection.scope.cancel()
             return
         connection.congested = False
+        if connection.stranger:
+            connection.below_mark.unpark_all()
         self._mark_dirty(connection)
         self._flush_soon()
 
@@ -402,6 +471,7 @@ async def open_runtime(
         runtime = Runtime(core, limits, nursery, logger, perform, relay)
         nursery.start_soon(runtime._flush_forever)
         nursery.start_soon(runtime._ring_forever)
+        nursery.start_soon(runtime.admission.report_forever)
         yield runtime
 
 

@@ -106,7 +106,7 @@ def test_a_wrong_token_is_refused_and_the_connection_ended():
 
     assert hub.request(peer, Register("x", "wrong")) == [
         Send(peer, Failure(1, ErrorCode.UNAUTHORIZED, "invalid token")),
-        Disconnect(peer, "invalid token"),
+        Disconnect(peer, "invalid token", wrong_token=True),
     ]
 
 

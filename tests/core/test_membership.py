@@ -133,7 +133,7 @@ def test_a_wrong_token_is_refused_and_the_connection_ended(message):
 
     assert meta.request(peer, message) == [
         Send(peer, Failure(1, ErrorCode.UNAUTHORIZED, "invalid token")),
-        Disconnect(peer, "invalid token"),
+        Disconnect(peer, "invalid token", wrong_token=True),
     ]
     assert meta.request(peer, RegisterHub("a", TOKEN)) == []
 
