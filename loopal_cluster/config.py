@@ -67,7 +67,11 @@ class Timeouts:
     ask_timeout: float = field(default=600.0, validator=_positive)
     """For an agent to answer an ask that brings no time of its own."""
     permission_timeout: float = field(default=300.0, validator=_positive)
-    """For an operator to decide."""
+    """For an operator to decide, from when a permission or a question is shown; while no operator is attached, from
+    when it was asked."""
+    shown_timeout: float = field(default=5.0, validator=_positive)
+    """For an operator's program to acknowledge that a permission or a question is shown; then the next tier is
+    asked, too. At most a quarter of ``permission_timeout``, so that they have time to answer."""
     stop_grace: float = field(default=5.0, validator=_positive)
     """For an agent to end after it was asked to: so long after that, its process group is killed."""
     result_ttl: float = field(default=3600.0, validator=_positive)
@@ -80,6 +84,11 @@ class Timeouts:
     redial_delay_max: float = field(default=0.5, validator=_positive)
     """The longest pause between two redials. With ``retry_interval`` well below a second, so that within one
     of a MetaHub's return all goes on."""
+
+    @property
+    def acknowledge_timeout(self) -> float:
+        """``shown_timeout``, or a quarter of ``permission_timeout`` if that is shorter."""
+        return min(self.shown_timeout, self.permission_timeout / 4)
 
     @property
     def answer_grace(self) -> float:
@@ -134,7 +143,11 @@ class Limits:
     timeline_bytes: int = field(default=16 * 2**20, validator=_positive)
     """The older of them are forgotten when they have more bytes than this."""
     asks: int = field(default=1024, validator=_positive)
-    """Permissions and questions parked at one time."""
+    """Permissions and questions of one hub's agents parked at one time."""
+    asks_shown_per_agent: int = field(default=8, validator=_positive)
+    """Those of one agent that operators are shown at one time; the others wait."""
+    asks_shown_per_hub: int = field(default=64, validator=_positive)
+    """The same of all agents of one hub, which have their turns."""
     receipts: int = field(default=20_000, validator=_positive)
     """Messages from other hubs that are remembered, so that a repeated one is not delivered twice."""
     inbox: int = field(default=1024, validator=_positive)
@@ -146,6 +159,9 @@ class Limits:
         # limits, notifications by the high-water mark, so a full outbox is our bug and not a slow network.
         if self.outbox_frames < self.high_water + self.calls_per_peer + self.requests_per_peer:
             raise ValueError("outbox_frames >= high_water + calls_per_peer + requests_per_peer must hold")
+        # What one agent has parked never takes all that a hub shows, and what is shown is parked.
+        if not self.asks_shown_per_agent <= self.asks_shown_per_hub <= self.asks:
+            raise ValueError("asks_shown_per_agent <= asks_shown_per_hub <= asks must hold")
 
 
 @record

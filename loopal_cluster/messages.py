@@ -32,6 +32,7 @@ __all__ = [
     "Announced",
     "Answers",
     "Ask",
+    "Attended",
     "CancelAgent",
     "CancelRequest",
     "ChannelSource",
@@ -86,6 +87,7 @@ __all__ = [
     "Route",
     "ScheduledSource",
     "Shutdown",
+    "Shown",
     "ShutdownAgent",
     "Source",
     "SpawnAgent",
@@ -472,6 +474,8 @@ class Decision:
     reason: str | None = extension()
     by: str | None = extension()
     """Who decided: ``ann``, or ``ann at hub-b`` if that is neither the agent's hub nor the MetaHub, or ``policy``."""
+    unanswered: bool = extension(False)
+    """Nobody has decided: it is denied because nobody was there to answer, or answered in time. ``reason`` says more."""
 
 
 @record
@@ -814,7 +818,25 @@ class Decided(Message[None]):
     allow: bool | None = None
 
 
+@record
+class Shown(Message[None]):
+    """From an operator's program: a human sees this permission or question now."""
+
+    method: ClassVar = "hub/shown"
+    result: ClassVar = None
+    ask_id: str
+
+
 # Between a hub and its MetaHub.
+
+
+@record
+class Attended(Message[None]):
+    """Whether an operator is attached: to this hub, or, from a MetaHub, to it or to any other hub."""
+
+    method: ClassVar = "hub/attended"
+    result: ClassVar = None
+    attended: bool
 
 
 @record

@@ -61,7 +61,9 @@ async def acp(
         editor_in,
         editor_out,
         open_stopper() as stopper,
-        open_session(connect, token_file, Role.OPERATOR, on_permission=editor.on_permission) as client,
+        open_session(
+            connect, token_file, Role.OPERATOR, on_permission=editor.on_permission, acknowledge=False
+        ) as client,
     ):
         _check(client, hub)
         with stopper.work():

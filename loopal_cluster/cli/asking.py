@@ -1,6 +1,6 @@
 """Asks the human in front of a hub: may this tool be used, which of these options.
 
-One ask is shown at a time, the others wait for their turn. What is typed comes in by ``offer``; whoever
+One ask is shown at a time, the others wait for the turn of their asker. What is typed comes in by ``offer``; whoever
 reads the lines decides what else they may be. No answer is made up: when there are no more lines, or
 somebody else has answered, this human has simply not decided.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from loopal_cluster.wire.contents import loads
 __all__ = [
     "Asked",
     "Asker",
+    "Turns",
     "as_text",
     "how_decided",
     "read_answer",
@@ -38,17 +40,66 @@ INPUT_SHOWN = 20_000
 """Characters of a tool's input."""
 
 
+class Turns:
+    """One human's attention: only one ask has it at a time, and the askers have it in turn.
+
+    So who asks much is not asked about before all others. What has it is acknowledged as shown.
+    """
+
+    def __init__(self) -> None:
+        self._acknowledge: Callable[[Permission | Question], None] | None = None
+        """None: nothing is shown yet."""
+        self._current: trio.Event | None = None
+        self._waiting: dict[str, deque[trio.Event]] = {}
+        """By asker, whose turn is next first."""
+
+    def open(self, acknowledge: Callable[[Permission | Question], None]) -> None:
+        """From now on asks are shown, and each is acknowledged then."""
+        self._acknowledge = acknowledge
+        self._pass_on()
+
+    @asynccontextmanager
+    async def take(self, ask: Permission | Question) -> AsyncIterator[None]:
+        """Have the human's attention for the block, when it is this asker's turn."""
+        asker, turn = ask.agent_name or "", trio.Event()
+        self._waiting.setdefault(asker, deque()).append(turn)
+        self._pass_on()
+        try:
+            await turn.wait()
+            assert self._acknowledge is not None
+            self._acknowledge(ask)
+            yield
+        finally:
+            if self._current is turn:
+                self._current = None
+                self._pass_on()
+            else:
+                self._waiting[asker].remove(turn)
+                if not self._waiting[asker]:
+                    del self._waiting[asker]
+
+    def _pass_on(self) -> None:
+        if self._current is not None or self._acknowledge is None or not self._waiting:
+            return
+        asker, waiting = next(iter(self._waiting.items()))
+        self._current = waiting.popleft()
+        self._current.set()
+        del self._waiting[asker]
+        if waiting:
+            self._waiting[asker] = waiting  # its next turn is the last
+
+
 class Asker:
     """Turns asks into lines to show, and typed lines into answers."""
 
     def __init__(self) -> None:
+        self.turns = Turns()
+        """Nothing is asked before they are opened."""
         self._put: trio.MemorySendChannel[str] | None = None
         """Where lines go while an ask is shown."""
         self._closed = False
         self._shown = set[str | None]()
         """The ids of asks that were shown and not answered here."""
-        # Not state to protect, but one human's attention: first come, first asked.
-        self._attention = trio.Lock()
 
     def offer(self, line: str) -> bool:
         """Hand in a line; False if nothing is asked. A line typed before an ask never answers it."""
@@ -94,7 +145,7 @@ class Asker:
 
     @asynccontextmanager
     async def _asking(self, ask: Permission | Question) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
-        async with self._attention:
+        async with self.turns.take(ask):
             self._put, lines = trio.open_memory_channel[str](math.inf)
             if self._closed:
                 self._put.close()

@@ -21,6 +21,7 @@ from loopal_cluster.address import check_name
 from loopal_cluster.cli import show
 from loopal_cluster.cli.asking import (
     Asked,
+    Turns,
     as_text,
     how_decided,
     read_answer,
@@ -78,11 +79,12 @@ def register(app: typer.Typer) -> None:
                 on_permission=operator.on_permission,
                 on_question=operator.on_question,
                 on_decided=operator.on_decided,
+                acknowledge=False,
             ) as client:
                 printer = EventPrinter(await client.subscribe(), as_json)
                 where = client.welcome.hub or "the MetaHub"
                 show.note(f"attached to {where} as {operator.name}; Ctrl-C detaches")
-                operator.attached.set()
+                operator.turns.open(client.acknowledge)
                 nursery.start_soon(printer.follow)
                 await operator.take_lines()
                 show.note("end of input: detached")
@@ -95,15 +97,13 @@ class Operator:
 
     name: str
     _as_json: bool
-    attached: trio.Event = field(factory=trio.Event, init=False)
-    """Set when that has been said; nothing is asked before."""
+    turns: Turns = field(factory=Turns, init=False)
+    """Opened when it has been said that this operator is attached; nothing is asked before."""
     _count: int = field(default=0, init=False)
     _numbers: dict[str, int] = field(factory=dict, init=False)
     """The number that an ask was shown with, by its id."""
     _in_hand: int = field(default=0, init=False)
     _idle: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    # A terminal is one thing that only one ask can have at a time; the lock is its waiting line.
-    _turn: trio.Lock = field(factory=trio.Lock, init=False)
     _put_line: trio.MemorySendChannel[str] = field(init=False)
     _lines: trio.MemoryReceiveChannel[str] = field(init=False)
 
@@ -170,8 +170,7 @@ class Operator:
     async def _my_turn(self, message: Permission | Question) -> AsyncIterator[int]:
         self._in_hand += 1
         try:
-            await self.attached.wait()
-            async with self._turn:
+            async with self.turns.take(message):
                 self._count += 1
                 self._numbers[message.ask_id or ""] = self._count
                 _forget_what_was_typed()

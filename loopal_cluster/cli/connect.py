@@ -75,6 +75,7 @@ async def open_session(
     on_permission: Judge | None = None,
     on_question: Adviser | None = None,
     on_decided: Callable[[Decided], None] = lambda decided: None,
+    acknowledge: bool = True,
 ) -> AsyncIterator[Client]:
     """Be connected to the hub or MetaHub that the options mean, for the block.
 
@@ -97,6 +98,7 @@ async def open_session(
                 on_permission=on_permission,
                 on_question=on_question,
                 on_decided=on_decided,
+                acknowledge=acknowledge,
             ) as client:
                 yield client
     except Unauthorized as error:

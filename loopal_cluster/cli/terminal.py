@@ -86,7 +86,9 @@ async def converse(hub: Hub, root: Root) -> Outcome | None:
         on_permission=asker.on_permission,
         on_question=asker.on_question,
         on_decided=asker.on_decided,
+        acknowledge=False,
     ) as client:
+        asker.turns.open(client.acknowledge)
         return await _Conversation(client, asker, root).run()
 
 

@@ -16,7 +16,7 @@ from attrs import field
 from loopal_cluster.address import check_name
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
-from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
@@ -71,6 +71,7 @@ from loopal_cluster.core.steps import (
     Reporting,
     RetryDue,
     Revoking,
+    ShownDue,
     SpawningRemotely,
     StartDue,
     Starting,
@@ -87,9 +88,11 @@ from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
     AgentEvent,
+    Attended,
     CancelRequest,
     Completed,
     Decided,
+    Decision,
     DeliverAsk,
     DeliverEnvelope,
     Envelope,
@@ -99,14 +102,18 @@ from loopal_cluster.messages import (
     Register,
     Reply,
     Role,
+    Shown,
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, TimedOut
-from loopal_cluster.records import define
+from loopal_cluster.records import define, evolve
 
 __all__ = ["HubCore"]
 
 Party = Stranger | ClientParty | AgentParty | MetaHubParty
+
+ASKS_NOBODY = "nobody was there to answer: a MetaHub of the base dialect asks nobody"
+"""Why it has denied a permission."""
 
 
 @define
@@ -132,13 +139,16 @@ class HubCore:
     _reconciler: Reconciler = field(init=False)
     _requests: HubRequests = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
+    _told_attended: bool = field(default=False, init=False)
+    """What the MetaHub was last told of our operators, on the connection that is up."""
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
         self.uplink = Uplink(self.exchange, settings, self.agents, self._timers)
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
-        self._asks = Asks(self.exchange, Judging, self._signed)
+        audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
+        self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
         self._results = Results(settings.limits.results)
         self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline)
         self._waits = Waits(self.exchange, self._timers)
@@ -164,7 +174,6 @@ class HubCore:
         self._requests = HubRequests(
             settings,
             self.exchange,
-            self._timers,
             self._timeline,
             self.uplink,
             self._asks,
@@ -175,7 +184,6 @@ class HubCore:
             self._supervisor,
             self._reconciler,
             self.new_id,
-            self._operators,
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -242,7 +250,7 @@ class HubCore:
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
         elif isinstance(party, ClientParty):
             self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
-        self._escalate_lonely_asks(now)
+        self._on_attendance(now)
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
@@ -270,7 +278,7 @@ class HubCore:
         asked = self.exchange.calls_for(peer)
         party = self._parties.pop(peer, None)
         self._waits.forget(peer)
-        self._asks.withdraw(peer)
+        self._asks.withdraw(peer, now)
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
@@ -317,7 +325,9 @@ class HubCore:
             case WaitDue(origin):
                 self._waits.on_due(origin)
             case AskDue(ask_id):
-                self._asks.expire(ask_id)
+                self._asks.expire(ask_id, now)
+            case ShownDue(ask_id):
+                self._asks.on_shown_due(ask_id, now)
             case DeliveryDue(agent_id, number):
                 self._deliveries.on_due(agent_id, number, now)
             case AgentDue(agent_id):
@@ -395,6 +405,7 @@ class HubCore:
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
             self._asks.show_all(origin.peer, now)
+            self._on_attendance(now)
 
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
         party = self._parties[peer]
@@ -408,7 +419,12 @@ class HubCore:
             case CancelRequest(request_id), _:
                 self._on_cancelled(Origin(peer, request_id), now)
             case Decided(), MetaHubParty():
-                self._asks.on_decided(peer, message)
+                self._asks.on_decided(peer, message, now)
+            case Shown(ask_id), ClientParty():
+                self._asks.on_shown(peer, ask_id)
+            case Attended(attended), MetaHubParty():
+                self.uplink.attended = attended
+                self._on_attendance(now)
             case Progress(call_id), AgentParty() | MetaHubParty():
                 self._on_progress(peer, call_id, now)
             case DeliverEnvelope(envelope), MetaHubParty():
@@ -427,7 +443,7 @@ class HubCore:
 
     def _on_cancelled(self, origin: Origin, now: float) -> None:
         self._waits.forget(origin.peer, origin.id)
-        self._asks.withdraw(origin.peer, origin.id)
+        self._asks.withdraw(origin.peer, now, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
         self._deliveries.withdraw(origin.peer, origin.id, now)
         call = self.exchange.call_for(origin)
@@ -473,7 +489,7 @@ class HubCore:
             case Delivering() as then:
                 self._deliveries.on_answer(then, answer, now)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer)
+                self._asks.on_answer(call, ask_id, self._told_apart(call, answer), now)
             case Joining():
                 before = self.uplink.cluster
                 self._on_joined(self.uplink.on_registered(answer, now), now)
@@ -514,13 +530,36 @@ class HubCore:
         if joined:
             self._reports.send_all(now)
             self._reconciler.begin(now)
-            self._escalate_lonely_asks(now)
+            self._told_attended = False
+            self._on_attendance(now)
+            self._asks.on_next_tier(now)
 
-    def _escalate_lonely_asks(self, now: float) -> None:
-        if self.uplink.peer is None or not self.uplink.joined or self._operators():
-            return
-        for ask in self._asks.lonely():
-            self._asks.show(ask, self.uplink.peer, now)
+    def _told_apart(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
+        """A base MetaHub has nobody to ask, and denies at once: that is nobody's refusal."""
+        is_base = call.peer == self.uplink.peer and self.uplink.protocol is None
+        if not is_base or isinstance(answer, Failure) or answer.result.by is not None:
+            return answer
+        match answer.result:
+            case Decision(allow=False) as denial:
+                return Response(answer.id, evolve(denial, reason=ASKS_NOBODY, unanswered=True))
+            case _:
+                return answer
+
+    def _joined_meta_hub(self) -> Peer | None:
+        return self.uplink.peer if self.uplink.joined else None
+
+    def _attended(self) -> bool | None:
+        if self._operators():
+            return True
+        return self.uplink.attended if self.uplink.joined else False
+
+    def _on_attendance(self, now: float) -> None:
+        """Operators may have come or gone: what waits for one, and the MetaHub, know it."""
+        here = bool(self._operators())
+        if self.uplink.speaks("attended") and self._told_attended != here:
+            self._told_attended = here
+            self.uplink.notify(Attended(here))
+        self._asks.on_attendance(now)
 
     def _operators(self) -> list[Peer]:
         return [

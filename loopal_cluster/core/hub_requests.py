@@ -15,14 +15,13 @@ from loopal_cluster.config import HubSettings, Policy, Timeouts
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.asks import POLICY, Asks
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.results import Results
-from loopal_cluster.core.steps import AskDue, HubThen, Timer
+from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
@@ -87,7 +86,6 @@ class HubRequests:
 
     _settings: HubSettings
     _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _timeline: Timeline
     _uplink: Uplink
     _asks: Asks
@@ -98,7 +96,6 @@ class HubRequests:
     _supervisor: Supervisor
     _reconciler: Reconciler
     _new_id: Callable[[], str]
-    _operators: Callable[[], list[Peer]]
 
     def on_agent_request(self, origin: Origin, party: AgentParty, message: Message[Any], now: float) -> None:
         """An agent of this hub asks."""
@@ -417,19 +414,13 @@ class HubRequests:
             return
         if isinstance(message, Question) and policy is Policy.DENY:
             raise Refused(ErrorCode.NO_OPERATOR, f"hub '{self._settings.name}' does not pass questions on")
-        judges = self._operators()
-        if not judges and self._uplink.peer is not None and self._uplink.joined:
-            judges = [self._uplink.peer]
-        ask_id = self._new_id()
-        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=judges)
-        self._timers.set(AskDue(ask_id), now + timeout)
+        self._asks.park(self._new_id(), origin, message, hub="", now=now, timeout=timeout)
 
     def _judge(self, origin: Origin, message: Permission | Question, now: float) -> None:
         """Let our operators answer for an agent of another hub, whose policy it was to ask."""
-        ask_id, timeout = self._new_id(), asked_timeout(message, self._settings.timeouts)
-        judges = self._operators()
-        self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=judges, relayed=True)
-        self._timers.set(AskDue(ask_id), now + timeout + LEG)
+        timeout = asked_timeout(message, self._settings.timeouts)
+        hub = (message.agent_name or "").partition("/")[0]  # by which the MetaHub has qualified it
+        self._asks.park(self._new_id(), origin, message, hub=hub, now=now, timeout=timeout, relayed=True)
 
     # Names.
 

@@ -47,6 +47,10 @@ class HubRecord:
     """When it was last found not to be alive."""
     agent_count: int = 0
     """As its last heartbeat had it."""
+    attended: bool = False
+    """Whether it has an operator, as far as it has said on the connection that is up."""
+    told_attended: bool = False
+    """What it was last told of the operators of others, on that connection."""
 
     def speaks(self, feature: str) -> bool:
         """Whether it has agreed to one of our additions."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain, islice
 from typing import Any, assert_never
 
 from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
-from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Effect, Publish, Send
@@ -58,6 +59,7 @@ from loopal_cluster.messages import (
     OK,
     AgentDetails,
     AgentEvent,
+    Attended,
     CancelAgent,
     CancelRequest,
     Decided,
@@ -72,6 +74,7 @@ from loopal_cluster.messages import (
     Relayed,
     RelayedAsk,
     Role,
+    Shown,
     SpawnAgent,
     SpawnSpec,
     WaitAgent,
@@ -109,6 +112,9 @@ class MetaHubCore:
     _asks: Asks = field(init=False)
     _requests: MetaRequests = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
+    _attended_at: tuple[str, ...] = field(default=(), init=False)
+    """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
+    is known whether anybody else has one, and most that come and go change nothing."""
     _losses: deque[tuple[float, HubLost]] = field(factory=deque, init=False)
     """The newest, for those who could not be told at once."""
 
@@ -116,7 +122,8 @@ class MetaHubCore:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
         self._timeline = Timeline(self.exchange, self.epoch)
-        self._asks = Asks(self.exchange, Judging, self._signed)
+        audience = Audience(self._judges, None, self._attended, self._signed)
+        self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
         self._requests = MetaRequests(
             settings,
             self.exchange,
@@ -127,7 +134,6 @@ class MetaHubCore:
             self.directory,
             self.new_id,
             self.epoch,
-            self._operators,
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -252,14 +258,20 @@ class MetaHubCore:
             case AgentEvent(name, payload), HubParty(record):
                 self._timeline.publish(record.name, name, payload, now)
             case CancelRequest(request_id), _:
-                self._asks.withdraw(peer, request_id)
+                self._asks.withdraw(peer, now, request_id)
                 self._requests.withdraw(peer, request_id)
                 origin = Origin(peer, request_id)
                 call = self.exchange.withdraw(origin)
                 if call is not None and isinstance(call.message, SpawnAgent):
                     self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
             case Decided(), HubParty():
-                self._asks.on_decided(peer, message)
+                self._asks.on_decided(peer, message, now)
+            case Shown(ask_id), ClientParty():
+                self._asks.on_shown(peer, ask_id)
+            case Attended(attended), HubParty(record):
+                if record.attended != attended:
+                    record.attended = attended
+                    self._on_attendance(now)
             case Progress(call_id), HubParty():
                 if (call := self.exchange.calls.find(peer, call_id)) is not None:
                     self._requests.on_progress(call, now)
@@ -277,7 +289,7 @@ class MetaHubCore:
             case Revoking() as then:
                 self._requests.on_revoked(then, answer)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer)
+                self._asks.on_answer(call, ask_id, answer, now)
             case Resolving() as then:
                 self._requests.on_resolved(then, answer, now)
             case Gathering() as then:
@@ -342,6 +354,7 @@ class MetaHubCore:
         self.exchange.answer(origin, welcome)
         if message.role is Role.OPERATOR:
             self._asks.show_all(origin.peer, now)
+            self._on_attendance(now)
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
         name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
@@ -381,15 +394,17 @@ class MetaHubCore:
         self._requests.revoke_again(record, now)
         if record.speaks("judge"):
             self._asks.show_all(record.peer, now)
+        self._tell_attended(record)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
 
     def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
-        self._asks.withdraw(record.peer)  # it asks again
+        self._asks.withdraw(record.peer, now)  # it asks again
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
+        self._on_unattended(record, now)  # it says so again, and is told again
         record.peer, record.joined_at = peer, now
         return record
 
@@ -443,7 +458,7 @@ class MetaHubCore:
         party = self._parties.pop(peer)
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
-        self._asks.withdraw(peer)
+        self._asks.withdraw(peer, now)
         self._requests.withdraw(peer)
         asked = self.exchange.calls_for(peer)
         keeps = isinstance(party, HubParty) and party.record.instance is not None
@@ -460,6 +475,8 @@ class MetaHubCore:
     ) -> None:
         """Nobody waits for what it has asked, and its agents end with it."""
         reason = f"client '{party.name}' has gone"
+        if party.role is Role.OPERATOR:
+            self._on_attendance(now)
         for call in asked:
             if isinstance(call.message, SpawnAgent) and not call.message.spec.detached:
                 self.exchange.give_up(call)
@@ -479,6 +496,7 @@ class MetaHubCore:
             self._lose(record, reason, now)  # a base hub does not redial
             return
         self._on_silent(record, Health.AWAY, now)
+        self._on_unattended(record, now)
         self._timers.set(RejoinDue(record.name), now + self.settings.timeouts.rejoin_timeout)
         self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
         self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
@@ -501,6 +519,7 @@ class MetaHubCore:
         for call in self.exchange.forget(record.peer):
             self._on_answer(call, self._answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
+        self._on_unattended(record, now)
         self._requests.forget_hub(record.name)
         self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
@@ -555,7 +574,7 @@ class MetaHubCore:
                 case HandshakeDue(peer):
                     self.exchange.hang_up(peer, "it did not register in time")
                 case AskDue(ask_id):
-                    self._asks.expire(ask_id)
+                    self._asks.expire(ask_id, now)
                 case OwedDue(hub, agent_id):
                     self._requests.forget_owed(hub, agent_id)
                 case HealthDue(hub):
@@ -574,6 +593,39 @@ class MetaHubCore:
             for peer, party in self._parties.items()
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
+
+    def _judges(self) -> list[Peer]:
+        return self._operators() + [hub.peer for hub in self.hubs.reachable() if hub.speaks("judge")]
+
+    def _attended(self) -> bool | None:
+        if self._attended_at:
+            return True
+        silent = (hub for hub in self.hubs.reachable() if hub.speaks("judge") and not hub.speaks("attended"))
+        return None if any(silent) else False
+
+    def _on_attendance(self, now: float) -> None:
+        """Operators have come or gone, here or at a hub: each hub is told whether anybody else has one."""
+        here = ("",) if self._operators() else ()
+        attended_at = tuple(islice(chain(here, (hub.name for hub in self.hubs if hub.attended)), 2))
+        if attended_at == self._attended_at:
+            return
+        self._attended_at = attended_at
+        for hub in self.hubs.reachable():
+            self._tell_attended(hub)
+        self._asks.on_attendance(now)
+
+    def _on_unattended(self, hub: HubRecord, now: float) -> None:
+        """A hub is gone, and its operators with it."""
+        hub.told_attended = False
+        if hub.attended:
+            hub.attended = False
+            self._on_attendance(now)
+
+    def _tell_attended(self, hub: HubRecord) -> None:
+        attended = any(place != hub.name for place in self._attended_at)
+        if hub.speaks("attended") and attended != hub.told_attended:
+            hub.told_attended = attended
+            self.exchange.notify(hub.peer, Attended(attended))
 
     def _signed(self, judge: Peer, name: str | None) -> str:
         """An operator is who it registered as; a hub says who of its operators it was."""

@@ -29,7 +29,6 @@ from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory, RouteCache
 from loopal_cluster.core.steps import (
-    AskDue,
     Gathering,
     MetaHubThen,
     OwedDue,
@@ -139,7 +138,6 @@ class MetaRequests:
     _directory: Directory
     _new_id: Callable[[], str]
     _epoch: float
-    _operators: Callable[[], list[Peer]]
     _cache: RouteCache = field(init=False)
     _lookups: dict[str, Lookup] = field(factory=dict, init=False)
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
@@ -176,7 +174,7 @@ class MetaRequests:
                 self._send(origin, other, HubReconcile(hub.name, runs, owns), now)
             case Permission() | Question():
                 asker = hub.name if message.agent_name is None else f"{hub.name}/{message.agent_name}"
-                self._ask(origin, evolve(message, agent_name=asker), now)
+                self._ask(origin, hub, evolve(message, agent_name=asker), now)
             case _:
                 self._on_common_request(origin, message, hub.name, now)
 
@@ -554,13 +552,9 @@ class MetaRequests:
 
     # Humans.
 
-    def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
-        ask_id, timeout = self._new_id(), asked_timeout(message, self._settings.timeouts)
-        ask = self._asks.park(ask_id, origin, message, now=now, timeout=timeout, judges=self._operators())
-        for hub in self._hubs.reachable():
-            if hub.speaks("judge"):
-                self._asks.show(ask, hub.peer, now)
-        self._timers.set(AskDue(ask_id), now + timeout)
+    def _ask(self, origin: Origin, hub: HubRecord, message: Permission | Question, now: float) -> None:
+        timeout = asked_timeout(message, self._settings.timeouts)
+        self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
 
 
 def forwarded(envelope: Envelope, hub: str | None) -> Envelope:

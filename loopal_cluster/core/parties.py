@@ -38,7 +38,7 @@ __all__ = [
     "is_token",
 ]
 
-PROTOCOL = Protocol(1, ("announce", "ask", "complete", "judge", "leave", "reconcile"))
+PROTOCOL = Protocol(1, ("announce", "ask", "attended", "complete", "judge", "leave", "reconcile", "shown"))
 """What this version speaks beyond the base dialect; ``docs/protocol.md`` says what each means."""
 
 _LOOKING = (

@@ -39,6 +39,7 @@ __all__ = [
     "Resolving",
     "RetryDue",
     "Revoking",
+    "ShownDue",
     "SpawningRemotely",
     "StartDue",
     "Starting",
@@ -231,6 +232,13 @@ class AskDue:
 
 
 @record
+class ShownDue:
+    """Nobody has acknowledged that a permission or a question is shown."""
+
+    ask_id: str
+
+
+@record
 class StartDue:
     """An agent that is not up by now has failed to start."""
 
@@ -303,6 +311,7 @@ Timer = (
     | HeartbeatDue
     | WaitDue
     | AskDue
+    | ShownDue
     | StartDue
     | DeliveryDue
     | AgentDue

@@ -117,6 +117,8 @@ class Uplink:
     """The MetaHub does not want us, and dialling again will not change that."""
     protocol: Protocol | None = field(default=None, init=False)
     """None while not joined, and for a MetaHub of the base dialect."""
+    attended: bool | None = field(default=None, init=False)
+    """Whether the MetaHub or another hub has an operator; None if it cannot say so."""
     cluster: str | None = field(default=None, init=False)
     """The id of its run, also while it is away; None for a MetaHub of the base dialect."""
     _heartbeat_interval: float = field(default=0.0, init=False)
@@ -190,6 +192,7 @@ class Uplink:
     def _join(self, now: float) -> None:
         assert self.peer is not None
         self.joined = True
+        self.attended = False if self.speaks("attended") else None  # until it says so
         self._timers.discard(LeaseDue())
         self._exchange.perform(Joined())
         kind = "" if self.protocol else " (base dialect)"
@@ -226,6 +229,7 @@ class Uplink:
         self.peer = None
         self.joined = False
         self.protocol = None
+        self.attended = None
         self._timers.discard(HeartbeatDue())
 
     def leave(self, now: float) -> None:

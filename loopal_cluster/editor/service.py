@@ -96,6 +96,7 @@ class Editor:
         session = await self._session_above(permission.agent_name) if self._sessions else None
         if session is None:
             raise NoOperator("only about its own agents does an editor decide")
+        self._client.acknowledge(permission)
         return await session.decide(permission)
 
     # Methods.

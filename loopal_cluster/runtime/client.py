@@ -27,6 +27,7 @@ from loopal_cluster.messages import (
     Question,
     Register,
     Role,
+    Shown,
     Subscribe,
     Welcome,
 )
@@ -41,6 +42,9 @@ from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.wire.contents import payload
 
 __all__ = ["Adviser", "Client", "EventStream", "Judge", "connect", "open_client"]
+
+SHOWN = "shown"
+"""The one addition to the base dialect that a client speaks."""
 
 Judge = Callable[[Permission], Awaitable[Decision]]
 Adviser = Callable[[Question], Awaitable[Answers]]
@@ -62,6 +66,15 @@ class Client(ClusterClient):
         self.closed = caller.closed
         """Set when the connection has ended."""
         self._arrivals = arrivals
+
+    def acknowledge(self, ask: Permission | Question) -> None:
+        """Say that a human sees this now; what nobody acknowledges within seconds is shown to others, too.
+
+        That is done when a handler is called, unless ``open_client`` was told to leave it to the handlers.
+        """
+        protocol = self.welcome.protocol
+        if ask.ask_id is not None and protocol is not None and SHOWN in protocol.features:
+            self._caller.notify(Shown(ask.ask_id))
 
     async def subscribe(self, since: int | None = None) -> EventStream:
         """Watch what happens from now on, and what is still kept of what came after ``since``."""
@@ -134,27 +147,38 @@ async def open_client(
     on_permission: Judge | None = None,
     on_question: Adviser | None = None,
     on_decided: Callable[[Decided], None] = lambda decided: None,
+    acknowledge: bool = True,
     event_buffer: int = 10_000,
     ambient: Ambient | None = None,
 ) -> AsyncIterator[Client]:
     """Register over a connected channel and be a client of that hub or MetaHub for the block.
 
     An operator (``role``) is asked: ``on_permission`` and ``on_question`` run in a task of their own
-    for each ask and are cancelled when somebody else has answered it first. Events beyond
-    ``event_buffer`` that are not read are dropped, and counted by the stream.
+    for each ask and are cancelled when somebody else has answered it first. When a handler is called, the ask
+    is acknowledged as shown to a human; with ``acknowledge=False`` the handlers do that, with
+    ``Client.acknowledge``, when a human sees it. Events beyond ``event_buffer`` that are not read are dropped, and
+    counted by the stream.
 
     Raises:
         Unauthorized: the token is wrong.
         ConnectionLost: the link ended, or nobody answered.
     """
     arrivals = _Arrivals(event_buffer)
+    client: Client
+    registered = trio.Event()
+
+    async def handle(handler: Callable[[Any], Awaitable[Any]], ask: Permission | Question) -> Any:
+        if acknowledge:
+            await registered.wait()  # what is asked at once may be read before what was agreed
+            client.acknowledge(ask)
+        return await handler(ask)
 
     def on_request(message: Message[Any], request: OpenRequest) -> None:
         match message:
             case Permission() if on_permission is not None:
-                request.answer_later(partial(on_permission, message))
+                request.answer_later(partial(handle, on_permission, message))
             case Question() if on_question is not None:
-                request.answer_later(partial(on_question, message))
+                request.answer_later(partial(handle, on_question, message))
             case _:
                 raise MethodNotFound(f"unknown: {message.method}")
 
@@ -170,10 +194,13 @@ async def open_client(
 
     async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
         nursery.start_soon(_end_events, caller, arrivals)
-        message = Register(name=name, token=token, role=role, protocol=Protocol(1))
+        features = (SHOWN,) if role is Role.OPERATOR else ()
+        message = Register(name=name, token=token, role=role, protocol=Protocol(1, features))
         welcome = await register(caller, message)
+        client = Client(caller, welcome, arrivals, ambient)
+        registered.set()
         try:
-            yield Client(caller, welcome, arrivals, ambient)
+            yield client
         finally:
             arrivals.end()
 
@@ -194,6 +221,7 @@ async def connect(
     on_permission: Judge | None = None,
     on_question: Adviser | None = None,
     on_decided: Callable[[Decided], None] = lambda decided: None,
+    acknowledge: bool = True,
 ) -> AsyncIterator[Client]:
     """Be a client of the hub or MetaHub at ``HOST:PORT`` or ``unix:PATH`` for the block.
 
@@ -210,5 +238,6 @@ async def connect(
         on_permission=on_permission,
         on_question=on_question,
         on_decided=on_decided,
+        acknowledge=acknowledge,
     ) as client:
         yield client

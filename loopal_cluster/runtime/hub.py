@@ -73,6 +73,7 @@ class Hub:
         on_permission: Judge | None = None,
         on_question: Adviser | None = None,
         on_decided: Callable[[Decided], None] = lambda decided: None,
+        acknowledge: bool = True,
     ) -> AbstractAsyncContextManager[Client]:
         """Be a client of this hub, in its own process: spawn, send, wait, watch, decide."""
         ours, theirs = record_pair()
@@ -84,6 +85,7 @@ class Hub:
             on_permission=on_permission,
             on_question=on_question,
             on_decided=on_decided,
+            acknowledge=acknowledge,
             ambient=self._ambient,
         )
 

@@ -76,6 +76,7 @@ def test_what_has_become_of_an_ask_is_told(decided, words):
 
 async def test_only_of_an_ask_that_was_shown_and_not_answered_here(nursery, capsys, autojump_clock):
     asker = Asker()
+    asker.turns.open(lambda ask: None)
     for number in ("1", "2"):
         nursery.start_soon(asker.on_permission, Permission("Bash", dumps({}), "call", ask_id=number))
     await wait_all_tasks_blocked()

@@ -32,7 +32,16 @@ from .builders import TOKEN, ids
 
 TIMES = Timeouts(permission_timeout=50.0, wait_timeout=40.0, result_ttl=100.0)
 TIGHT = Limits(
-    calls_per_peer=3, requests_per_peer=4, hubs=3, agents=6, agent_depth=2, results=3, asks=2, inbox=2
+    calls_per_peer=3,
+    requests_per_peer=4,
+    hubs=3,
+    agents=6,
+    agent_depth=2,
+    results=3,
+    asks=3,
+    asks_shown_per_agent=1,
+    asks_shown_per_hub=2,
+    inbox=2,
 )
 
 # What peers say.

@@ -551,7 +551,8 @@ def test_a_meta_hub_that_fails_has_not_answered():
     assert hub.receive(up, Failure(3, ErrorCode.METHOD_NOT_FOUND, "unknown")) == []
     [decision] = answers(hub.advance(300.0), x)
 
-    assert decision.result == Decision(allow=False, reason="no operator answered within 300 s", by="policy")
+    reason = "nobody was there to answer within 300 s: no operator was attached"
+    assert decision.result == Decision(allow=False, reason=reason, by="policy", unanswered=True)
 
 
 @pytest.mark.parametrize(("policy", "allow"), [(Policy.BYPASS, True), (Policy.DENY, False)])

@@ -20,7 +20,6 @@ from loopal_cluster.messages import (
     Question,
     Role,
 )
-from loopal_cluster.testing import sent
 
 from .builders import (
     answers,
@@ -90,7 +89,7 @@ def test_nobody_is_left_to_ask_if_all_others_are_base_hubs_and_that_is_logged():
     a = join(meta, "a")
     join_base(meta, "b")
 
-    detail = "a/x asks a permission (Bash), and no operator is attached here; it waits 60 s"
+    detail = "a/x asks a permission (Bash), and no operator is attached; it waits 60 s"
     assert meta.request(a, RM) == [Log("WARNING", detail)]
 
 
@@ -261,8 +260,11 @@ def test_it_never_goes_up_again():
     hub.request(up, ASKED)
     ann = attach(hub, "ann", Role.OPERATOR)
 
-    assert sent(hub.lose(ann), up) == []
-    assert sent(hub.receive(attach(hub, "bob", Role.OPERATOR), Failure(1, ErrorCode.REFUSED, "no")), up) == []
+    assert requests(hub.lose(ann), up) == []
+    assert (
+        requests(hub.receive(attach(hub, "bob", Role.OPERATOR), Failure(1, ErrorCode.REFUSED, "no")), up)
+        == []
+    )
 
 
 def test_when_its_time_is_up_it_is_refused_and_not_denied():
@@ -332,7 +334,7 @@ def test_the_answers_to_a_question_go_back_too():
 
 
 def test_asks_of_other_hubs_do_not_keep_our_own_agents_from_asking():
-    hub = open_hub(limits=Limits(asks=1))
+    hub = open_hub(limits=Limits(asks=1, asks_shown_per_hub=1, asks_shown_per_agent=1))
     x, up, ann = begin(hub), join_meta(hub), attach(hub, "ann", Role.OPERATOR)
     hub.request(up, ASKED)
 

@@ -403,7 +403,7 @@ def test_a_permission_nobody_answers_is_denied_in_words():
     effects = keep_alive(meta, a, 1.0)
 
     reason = "no operator answered within 300 s"
-    decision = Decision(allow=False, reason=reason, by="policy")
+    decision = Decision(allow=False, reason=reason, by="policy", unanswered=True)
     assert effects == [Send(a, Response(2, decision)), *told(ann, allow=False, by="policy")]
 
 
@@ -415,7 +415,7 @@ def test_the_hub_says_how_long_a_permission_may_take():
     assert meta.advance(1.9) == []
     [decision] = answers(meta.advance(0.1), a)
 
-    assert decision.result.reason == "no operator answered within 2 s"
+    assert decision.result.reason == "nobody was there to answer within 2 s: no operator was attached"
 
 
 def test_a_question_nobody_answers_is_refused_in_words():
@@ -423,7 +423,7 @@ def test_a_question_nobody_answers_is_refused_in_words():
     a = join(meta, "a")
     meta.request(a, Question(timeout_ms=2000))
 
-    detail = "no operator answered within 2 s"
+    detail = "nobody was there to answer within 2 s: no operator was attached"
     assert meta.advance(2.0) == [Send(a, Failure(2, ErrorCode.NO_OPERATOR, detail))]
 
 
@@ -450,7 +450,7 @@ def test_what_is_no_longer_asked_is_taken_back_from_the_operators(how):
 
 
 def test_too_many_permissions_are_refused():
-    meta = open_meta(limits=Limits(asks=1))
+    meta = open_meta(limits=Limits(asks=1, asks_shown_per_hub=1, asks_shown_per_agent=1))
     a = join(meta, "a")
     meta.request(a, RM)
 

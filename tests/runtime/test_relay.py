@@ -150,7 +150,7 @@ async def test_without_operators_it_is_denied_in_words_at_the_deadline(joined, a
 
     assert allow is False
     assert by == "policy"
-    assert reason == "no operator answered within 300 s"
+    assert reason == "nobody was there to answer within 300 s: no operator was attached"
     assert took == pytest.approx(300.0)
 
 
@@ -393,7 +393,9 @@ async def test_a_question_that_nobody_answers_is_refused_in_words(autojump_clock
     async with cluster_with_client(timeouts=Timeouts(permission_timeout=5.0)) as (_, client):
         agent = await client.spawn("curious", "tea or coffee?")
 
-        assert await agent.result() == "nobody: no operator answered within 5 s"
+        assert await agent.result() == (
+            "nobody: nobody was there to answer within 5 s: no operator was attached"
+        )
 
 
 @pytest.mark.parametrize(("policy", "allow"), [(Policy.BYPASS, True), (Policy.DENY, False)])
