@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         SpawnFailed,
+        TextTooLong,
         Unauthorized,
         UnknownAgentType,
     )
@@ -125,6 +126,7 @@ __all__ = [
     "RemoteError",
     "Role",
     "SpawnFailed",
+    "TextTooLong",
     "TimedOut",
     "Timeouts",
     "Unauthorized",

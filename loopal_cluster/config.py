@@ -12,6 +12,7 @@ from typing import Any
 from attrs import Factory, field, validators
 
 from loopal_cluster.records import record
+from loopal_cluster.texts import TEXT_BYTES
 
 __all__ = ["HubSettings", "Limits", "MetaHubSettings", "Policy", "Timeouts"]
 
@@ -117,6 +118,12 @@ class Limits:
 
     line_bytes: int = field(default=16 * 2**20, validator=_positive)
     """The longest line read, its line feed not counted; a longer one is refused and skipped."""
+    text_bytes: int = field(
+        default=Factory(lambda limits: min(TEXT_BYTES, limits.line_bytes // 2), takes_self=True),
+        validator=_positive,
+    )
+    """The longest prompt, message, reply or result, in bytes of encoded JSON. At most half of ``line_bytes``,
+    so that all that is around it in a line fits."""
     high_water: int = field(default=4096, validator=_positive)
     """Above so many unsent frames to a peer, its notifications are dropped."""
     high_water_bytes: int = field(default=16 * 2**20, validator=_positive)
@@ -155,6 +162,8 @@ class Limits:
     in the hub. One in a process of its own has this default."""
 
     def __attrs_post_init__(self) -> None:
+        if 2 * self.text_bytes > self.line_bytes:
+            raise ValueError("2 * text_bytes <= line_bytes must hold")
         # The proof obligation of the back-pressure rules: answers and calls are bounded by their own
         # limits, notifications by the high-water mark, so a full outbox is our bug and not a slow network.
         if self.outbox_frames < self.high_water + self.calls_per_peer + self.requests_per_peer:
@@ -182,6 +191,8 @@ class HubSettings:
     default_type: str | None = None
     """What a spawn without a type gets."""
     policy: Policy = Policy.SUPERVISED
+    kept: str = ""
+    """The directory for results that are too large to be told; empty: they are not kept."""
     cwd: str = "."
     """The working directory of agents whose spawner did not, or may not, choose one."""
     timeouts: Timeouts = Timeouts()

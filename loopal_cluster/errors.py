@@ -10,7 +10,7 @@
       RemoteError          an answer that says no: ``.code``, ``.detail``
         Unauthorized  InvalidRequest  MethodNotFound  NameTaken  AgentNotFound  AmbiguousName
         HubNotConnected  NotInCluster  UnknownAgentType  SpawnFailed  DeliveryFailed
-        Overloaded  DeadlineExceeded  BudgetExceeded  NoOperator
+        Overloaded  DeadlineExceeded  BudgetExceeded  NoOperator  TextTooLong
       AgentError           an outcome that is not a result: ``.agent``, ``.reason``
         AgentFailed  AgentCancelled  AgentTimedOut  AgentLost
 
@@ -47,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "SpawnFailed",
+    "TextTooLong",
     "Unauthorized",
     "UnknownAgentType",
     "remote_error",
@@ -200,6 +201,12 @@ class NoOperator(RemoteError):
     """A question that no operator answered in time."""
 
     code = ErrorCode.NO_OPERATOR
+
+
+class TextTooLong(RemoteError):
+    """A prompt, a message or a question that is larger than a text may be (``Limits.text_bytes``)."""
+
+    code = ErrorCode.OVERSIZED
 
 
 class AgentError(ClusterError):

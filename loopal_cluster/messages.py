@@ -566,6 +566,8 @@ class WaitAgent(Message[Waited]):
     agent_id: str | None = extension()
     """Which of several agents that had the name."""
     timeout_ms: int | None = extension()
+    brief: bool = extension(False)
+    """True: the answer's text is wanted once, in its ``outcome``, and its ``output`` is left empty."""
 
 
 @record
@@ -584,6 +586,8 @@ class AgentInfo(Message[AgentDetails]):
     result: ClassVar = AgentDetails
     agent: Address = wire("name")
     agent_id: str | None = extension()
+    brief: bool = extension(False)
+    """As of ``hub/wait_agent``."""
 
 
 @record
@@ -641,6 +645,8 @@ class CancelAgent(Message[Waited]):
     reason: str = extension("cancelled")
     timed_out: bool = extension(False)
     """True: its time is over, by its owner's clock; so it ends as ``timed_out``."""
+    brief: bool = extension(False)
+    """As of ``hub/wait_agent``."""
 
 
 @record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import tempfile
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ settings.load_profile("everyday")
 
 # The hundreds of programs that tests start would otherwise compile all of our modules, each for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What hubs of tests keep is not for this user's own state directory. One for each process, removed at its end.
+_state = tempfile.TemporaryDirectory(prefix="loopal-cluster-state-")
+os.environ["XDG_STATE_HOME"] = _state.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,6 +32,7 @@ LEAVES = {
     "outcomes",
     "payloads",
     "records",
+    "texts",
 }
 
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
@@ -149,6 +150,7 @@ def test_the_leaves_do_not_import_each_other_in_a_circle():
         "errors",
         "records",
         "address",
+        "texts",
         "config",
         "outcomes",
         "messages",

@@ -27,9 +27,9 @@ from loopal_cluster.agents.children import ChildNotStarted
 from loopal_cluster.agents.context import AgentContext, Streamed, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.agents.types import Place, RunningAgent
-from loopal_cluster.errors import ClusterError
+from loopal_cluster.errors import ClusterError, TextTooLong
 from loopal_cluster.outcomes import Cancelled, Failed
-from loopal_cluster.payloads import Error
+from loopal_cluster.payloads import Error, Payload
 from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import record_pair
@@ -365,11 +365,17 @@ class _Turn:
     """What is only of one turn."""
 
     def __init__(self, context: AgentContext, type_: AcpAgent, program: str) -> None:
-        self.transcript = Transcript(context.emit)
+        self.transcript = Transcript(self._emit)
         self._context = context
         self._type = type_
         self._program = program
         self._denied: list[str] = []
+
+    def _emit(self, payload: Payload) -> None:
+        try:
+            self._context.emit(payload)
+        except TextTooLong as error:
+            self._context.emit(Error(str(error)))
 
     async def judge(self, request: PermissionRequest) -> str | None:
         """Which option of a permission to take."""
@@ -409,7 +415,7 @@ class _Turn:
         after = f" after it was not allowed to use {', '.join(self._denied)}" if self._denied else ""
         match end.stop_reason:
             case "end_turn" if self.transcript.is_cut:
-                raise _failed(f"its answer is longer than {ANSWER_CHARACTERS} characters{note}")
+                return f"{answer}\n[cut after {ANSWER_CHARACTERS} characters]{note}"  # too large, and kept as that
             case "end_turn" if self._denied and not said:
                 raise _failed(f"it ended its turn without a word{after}{note}")
             case "end_turn":

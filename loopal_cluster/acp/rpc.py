@@ -26,8 +26,8 @@ from loopal_cluster.wire.jsonrpc import CANCELLED, INVALID_REQUEST
 
 __all__ = ["Answer", "PeerGone", "Refused", "RpcPeer", "open_peer"]
 
-LINE_BYTES = 8 * 2**20
-"""The longest line. Half of what a hub's line may have, so that what is in it can be passed on."""
+LINE_BYTES = 16 * 2**20
+"""The longest line, as at a hub: some programs write six bytes for a letter that is no ASCII."""
 OPEN_REQUESTS = 64
 """Requests of the other side that may be open at one time."""
 HIGH_WATER = 2**20
@@ -246,8 +246,10 @@ class RpcPeer:
                 self.noise.append(line.decode("utf-8", "replace")[:NOISE_CHARACTERS])
 
     def _on_unusable(self, begin: bytes, what: str) -> None:
-        # One report more or less changes nothing; any other message is one that somebody waits for.
-        if not _UPDATE.search(begin[:PREFIX_BYTES]):
+        # One report more or less changes nothing, unless it is the answer itself; any other message is one that
+        # somebody waits for.
+        begin = begin[:PREFIX_BYTES]
+        if not _UPDATE.search(begin) or b'"agent_message_chunk"' in begin:
             raise PeerGone(f"it wrote {what}")
 
     def _on_answer(self, request_id: int, result: Any, error: Refused | None) -> None:

@@ -25,12 +25,13 @@ from loopal_cluster.payloads import (
     ToolResult,
 )
 from loopal_cluster.records import define
+from loopal_cluster.texts import TEXT_BYTES
 from loopal_cluster.wire.contents import dumps
 
 __all__ = ["ANSWER_CHARACTERS", "Transcript"]
 
-ANSWER_CHARACTERS = 2**20
-"""The longest answer; what comes after that is streamed, but is not part of it."""
+ANSWER_CHARACTERS = 2 * TEXT_BYTES
+"""So much of an answer is collected, which is more than a result may have: the rest is streamed all the same."""
 TOOLS = 256
 """So many tool calls of a turn are remembered; what comes of older ones is reported without their names."""
 RESULT_CHARACTERS = 100_000

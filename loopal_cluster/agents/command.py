@@ -16,13 +16,14 @@ from loopal_cluster.agents.children import open_child
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.texts import TEXT_BYTES
 
 __all__ = ["MAX_OUTPUT", "PROMPT", "CommandFailed", "run_command"]
 
 PROMPT = "{prompt}"
 """The item of an argument list that stands for the prompt."""
-MAX_OUTPUT = 8 * 2**20
-"""The longest result, in bytes: half of the longest line that carries it to another hub."""
+MAX_OUTPUT = 2 * TEXT_BYTES
+"""So many bytes of output are collected, which is more than a result may have; then the program is ended."""
 
 
 class CommandFailed(ClusterError):
@@ -44,11 +45,13 @@ async def run_command(
     The prompt is written to standard input, unless an item of ``argv`` is ``{prompt}``: then it takes
     that item's place, and standard input is empty. Only whole items are replaced, never parts: a prompt
     inside of ``sh -c '...'`` would be run as code. ``on_output`` gets the output piece by piece, as it comes.
+    Output beyond ``MAX_OUTPUT`` is cut, and the program ended: its result is too large in any case, and kept as far as
+    it goes.
     If cancelled, the program and its group get SIGTERM and, after ``grace`` seconds, SIGKILL.
 
     Raises:
         ChildNotStarted: there is no such program or directory, or the prompt does not fit an argument.
-        CommandFailed: the exit status was not 0, or the output is longer than ``MAX_OUTPUT``.
+        CommandFailed: the exit status was not 0.
     """
     stdin = b"" if PROMPT in argv else prompt.encode("utf-8", "replace")
     command = [prompt if item == PROMPT else item for item in argv]
@@ -57,13 +60,13 @@ async def run_command(
             # Beside, because a program may answer before it has read everything, or read nothing at all.
             async with open_background() as nursery:
                 nursery.start_soon(_feed, child.stdin, stdin)
-                output = await _collect(child.stdout, on_output)
-                status = await child.wait()
+                output, is_whole = await _collect(child.stdout, on_output)
+                status = await child.wait() if is_whole else 0
         finally:
             child.terminate()
     if status != 0:
         raise CommandFailed(child.ending)
-    return output.rstrip("\n")
+    return output.rstrip("\n") if is_whole else f"{output}\n[cut after {MAX_OUTPUT} bytes]"
 
 
 async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
@@ -74,7 +77,10 @@ async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
         pass  # It did not want to know. Its exit status says whether it has a result all the same.
 
 
-async def _collect(stdout: trio.abc.ReceiveStream, on_output: Callable[[str], None] | None) -> str:
+async def _collect(
+    stdout: trio.abc.ReceiveStream, on_output: Callable[[str], None] | None
+) -> tuple[str, bool]:
+    """The output, and whether that is all of it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces: list[str] = []
     size = 0
@@ -86,8 +92,8 @@ async def _collect(stdout: trio.abc.ReceiveStream, on_output: Callable[[str], No
 
     async for chunk in stdout:
         size += len(chunk)
-        if size > MAX_OUTPUT:
-            raise CommandFailed(f"its output is longer than {MAX_OUTPUT} bytes")
         take(decoder.decode(chunk))
+        if size > MAX_OUTPUT:
+            return "".join(pieces), False
     take(decoder.decode(b"", final=True))
-    return "".join(pieces)
+    return "".join(pieces), True

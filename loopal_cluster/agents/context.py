@@ -23,7 +23,7 @@ from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
-from loopal_cluster.wire.contents import check_texts, dumps, no_text
+from loopal_cluster.wire.contents import check_json, check_text, check_texts, dumps
 
 __all__ = ["AgentContext", "AgentFunction", "Streamed", "TurnEnds"]
 
@@ -74,12 +74,11 @@ class AgentContext(ClusterClient):
     def emit(self, payload: Payload) -> None:
         """Report something to whoever watches. It may be dropped under load."""
         # Written here: what cannot be is our error, and not the hub's, which passes it on as it is.
-        self._caller.offer(AgentEvent(None, dumps(payload)))
+        self._caller.offer(AgentEvent(None, check_json("an event", dumps(payload))))
 
     def stream(self, text: str) -> None:
         """Report a piece of text as it is made."""
-        if not isinstance(text, str):
-            raise no_text("text", text)
+        check_text("text", text)
         self._caller.offer(AgentEvent(None, Stream(text)))
 
     async def receive(self) -> Received:
@@ -114,7 +113,7 @@ class AgentContext(ClusterClient):
         return await self._caller.call(
             Permission(
                 tool_name=tool_name,
-                tool_input=dumps(tool_input),
+                tool_input=check_json("tool_input", dumps(tool_input)),
                 tool_call_id=tool_call_id or f"call-{self._asks}",
             )
         )
@@ -137,7 +136,7 @@ class AgentContext(ClusterClient):
             "options": [{"label": k, "description": v} for k, v in described.items()],
             "allow_multiple": allow_multiple,
         }
-        return (await self._caller.call(Question(questions=dumps([asked])))).answers
+        return (await self._caller.call(Question(questions=check_json("question", dumps([asked]))))).answers
 
 
 class Streamed(str):

@@ -44,6 +44,7 @@ from loopal_cluster.payloads import Started as StartedEvent
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.texts import TEXT_BYTES, excess
 from loopal_cluster.wire.contents import loads
 
 __all__ = ["serve_session"]
@@ -205,7 +206,8 @@ class _Session:
         if turn.reason == "error":
             self._emit(Error(message=turn.result_text or ""))
         elif turn.reason == "goal" and turn.result_text and not isinstance(turn.result_text, Streamed):
-            self._emit(Stream(text=turn.result_text))
+            # One that is too large is kept in a file, and that is told.
+            self._emit(Stream(text="" if excess(turn.result_text, TEXT_BYTES) else turn.result_text))
 
     async def _run_turn(
         self, context: AgentContext, prompt: str, turn: trio.CancelScope | None = None

@@ -25,6 +25,8 @@ from loopal_cluster.records import record
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
+from loopal_cluster.runtime.kept import keep_line, kept_directory
+from loopal_cluster.wire.framing import Spilled
 
 __all__ = [
     "AgentType",
@@ -71,6 +73,10 @@ class Place:
     """What the agent is called on its hub."""
     mcp: McpDoor | None = None
     """Where it gets the cluster's tools, if it takes tools through MCP."""
+
+    def spill(self, prefix: bytes) -> Spilled | None:
+        """Keep a line of the agent's program that is too long to be read, if it carries what the agent has made."""
+        return keep_line(prefix, f"{kept_directory()}/{self.name}-{self.ambient.new_id()[:8]}.json")
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment of a child: the hub's, without its secrets, and what its type adds."""
@@ -143,9 +149,10 @@ class FunctionAgent:
 class _Process:
     """An agent that is a child process."""
 
-    def __init__(self, child: Child, limits: Limits) -> None:
+    def __init__(self, child: Child, place: Place) -> None:
         self._child = child
-        self.channel: FrameChannel = StreamChannel(child.stdout, child.stdin, limits.line_bytes)
+        line_bytes = place.limits.line_bytes
+        self.channel: FrameChannel = StreamChannel(child.stdout, child.stdin, line_bytes, spill=place.spill)
 
     async def stop(self) -> str:
         return await self._child.stop()
@@ -169,7 +176,7 @@ class ProcessAgent:
             grace=place.end_grace,
             guard=place.guard,
         ) as child:
-            yield _Process(child, place.limits)
+            yield _Process(child, place)
 
 
 @record

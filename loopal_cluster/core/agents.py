@@ -51,8 +51,8 @@ class AgentRecord:
     """By id, in the order they were spawned."""
     spawner: Origin | None = None
     """The request to answer when it is up."""
-    waiters: dict[Origin, None] = field(factory=dict)
-    """In the order they came; a dict, so that thousands may leave at once."""
+    waiters: dict[Origin, bool] = field(factory=dict)
+    """In the order they came, and whether the answer is to be brief; a dict, so that thousands may leave at once."""
     stoppers: list[Origin] = field(factory=list)
     """Requests to answer when it is gone."""
     ending: Cancelled | TimedOut | None = None

@@ -17,6 +17,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
+from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.receipts import Answer, Receipts
 from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen, Timer
 from loopal_cluster.core.timeline import Timeline
@@ -28,9 +29,12 @@ from loopal_cluster.messages import (
     DeliverEnvelope,
     Envelope,
     Ok,
+    Opaque,
     Progress,
+    Reply,
     SystemSource,
 )
+from loopal_cluster.outcomes import Failed
 from loopal_cluster.payloads import MessageRouted
 from loopal_cluster.records import define, evolve, record
 
@@ -57,6 +61,7 @@ class Deliveries:
     _exchange: Exchange[HubThen]
     _timers: DeadlineQueue[Timer]
     _timeline: Timeline
+    _kept: KeptTexts
     receipts: Receipts = field(init=False)
     _backlog: dict[str, dict[int, _Waiting]] = field(factory=dict, init=False)
     """By agent id, and in the order they came."""
@@ -165,10 +170,18 @@ class Deliveries:
     def _refuse(self, waiting: _Waiting, code: ErrorCode, detail: str, now: float) -> None:
         self._settle(waiting.origin, waiting.receipt, Failure(0, code, detail), now)
 
-    def on_answer(self, then: Delivering, answer: Response | Failure, now: float) -> None:
+    def on_answer(
+        self, then: Delivering, answer: Response | Failure, now: float, *, is_ask: bool = False
+    ) -> None:
         """The agent has accepted a message, or answered an ask, or neither."""
         if isinstance(answer, Response) and isinstance(answer.result, Ok) and not answer.result.ok:
             answer = Failure(0, ErrorCode.DELIVERY_FAILED, "the agent refused the message")
+        elif isinstance(answer, Response) and isinstance(answer.result, Reply | Opaque):
+            if (reply := self._kept.reply(then.target, answer.result)) is not answer.result:
+                answer = Response(answer.id, reply)
+        elif is_ask and isinstance(answer, Failure) and answer.code is ErrorCode.OVERSIZED:
+            # A line that could not be read to its end: an agent has replied, and it is known that it did.
+            answer = Response(answer.id, Reply(Failed(f"its reply is too large: a {answer.detail}")))
         if isinstance(answer, Failure):
             answer = evolve(answer, detail=f"delivery to '{then.target}' failed: {answer.detail}")
         else:

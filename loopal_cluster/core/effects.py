@@ -7,7 +7,7 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Frame, Notification
 from loopal_cluster.records import record
 
-__all__ = ["Disconnect", "Effect", "Joined", "Log", "Publish", "Send", "StartAgent", "StopAgent"]
+__all__ = ["Disconnect", "Effect", "Joined", "KeepText", "Log", "Publish", "Send", "StartAgent", "StopAgent"]
 
 
 @record
@@ -67,6 +67,14 @@ class StopAgent:
 
 
 @record
+class KeepText:
+    """Write a file that only its owner can read, before anybody is told its name."""
+
+    path: str
+    text: str | bytes
+
+
+@record
 class Log:
     """Something an operator may want to know. ``level`` is a name of ``logging``."""
 
@@ -74,4 +82,4 @@ class Log:
     text: str
 
 
-Effect = Send | Disconnect | Joined | StartAgent | StopAgent | Log
+Effect = Send | Disconnect | Joined | StartAgent | StopAgent | KeepText | Log

@@ -36,6 +36,7 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.parties import (
     AgentParty,
     ClientParty,
@@ -132,6 +133,7 @@ class HubCore:
     _timeline: Timeline = field(init=False)
     _asks: Asks = field(init=False)
     _results: Results = field(init=False)
+    _kept: KeptTexts = field(init=False)
     _deliveries: Deliveries = field(init=False)
     _waits: Waits = field(init=False)
     _reports: Reports = field(init=False)
@@ -150,7 +152,8 @@ class HubCore:
         audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
         self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
         self._results = Results(settings.limits.results)
-        self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline)
+        self._kept = KeptTexts(settings, self.exchange, self.new_id)
+        self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline, self._kept)
         self._waits = Waits(self.exchange, self._timers)
         self._reports = Reports(settings, self._timers, self.uplink, self._results, self.new_id, self.epoch)
         self._supervisor = Supervisor(
@@ -167,6 +170,7 @@ class HubCore:
             self._deliveries,
             self._waits,
             self._reports,
+            self._kept,
         )
         self._reconciler = Reconciler(
             settings, self.uplink, self.agents, self._results, self._reports, self._supervisor
@@ -412,6 +416,7 @@ class HubCore:
         match message, party:
             case AgentEvent(payload=payload), AgentParty(record):
                 record.heard_at = now
+                payload = self._kept.payload(payload)
                 self._timeline.publish(self.settings.name, record.name, payload, now)
             case Completed(), AgentParty(record):
                 self._supervisor.on_completed(record, message, now)
@@ -487,7 +492,8 @@ class HubCore:
             case Origin() as origin:
                 self.exchange.pass_on(origin, answer)
             case Delivering() as then:
-                self._deliveries.on_answer(then, answer, now)
+                is_ask = isinstance(call.message, DeliverAsk)
+                self._deliveries.on_answer(then, answer, now, is_ask=is_ask)
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, self._told_apart(call, answer), now)
             case Joining():

@@ -18,6 +18,7 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.kept import check_asked, check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.results import Results
@@ -209,6 +210,7 @@ class HubRequests:
     # Messages.
 
     def _route(self, origin: Origin, envelope: Envelope, source: Source, now: float) -> None:
+        check_envelope(envelope, self._settings.limits.text_bytes)
         record, target = self._locate(envelope.target)
         if record is not None:
             envelope = sent_by(source, envelope, target, envelope.timeout_ms)
@@ -224,6 +226,7 @@ class HubRequests:
         return source
 
     def _ask_agent(self, origin: Origin, envelope: Envelope, source: Source, now: float) -> None:
+        check_envelope(envelope, self._settings.limits.text_bytes)
         record, target = self._locate(envelope.target)
         timeout_ms = envelope.timeout_ms
         if timeout_ms is None:
@@ -264,6 +267,7 @@ class HubRequests:
             return
         if isinstance(message, DeliverEnvelope) and self._settle_base_report(origin, envelope, now):
             return
+        check_envelope(envelope, self._settings.limits.text_bytes)
         target = self._own(envelope.target)
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
@@ -349,9 +353,9 @@ class HubRequests:
         if agent_id is None and finished.address.hub is not None and (only_here or address.hub is not None):
             return False  # that hub may run another agent of the name by now
         if isinstance(message, WaitAgent | CancelAgent):
-            self._exchange.answer(origin, finished.waited())
+            self._exchange.answer(origin, finished.waited(brief=message.brief))
         elif isinstance(message, AgentInfo):
-            self._exchange.answer(origin, finished.details())
+            self._exchange.answer(origin, finished.details(brief=message.brief))
         else:
             return False
         return True
@@ -359,7 +363,7 @@ class HubRequests:
     def _on_live_agent(self, origin: Origin, message: Addressed, record: AgentRecord, now: float) -> None:
         match message:
             case WaitAgent():
-                self._waits.park(record, origin, self._time_for(message), now)
+                self._waits.park(record, origin, self._time_for(message), now, brief=message.brief)
             case AgentInfo():
                 node = record.node()
                 self._exchange.answer(
@@ -376,7 +380,8 @@ class HubRequests:
                     ),
                 )
             case CancelAgent(reason=reason, timed_out=timed_out):
-                self._waits.park(record, origin, self._settings.timeouts.spawn_timeout, now)
+                timeout = self._settings.timeouts.spawn_timeout
+                self._waits.park(record, origin, timeout, now, brief=message.brief)
                 self._supervisor.stop(record, reason, now, timed_out=timed_out)
             case ShutdownAgent():
                 record.stoppers.append(origin)
@@ -406,6 +411,7 @@ class HubRequests:
     # Humans.
 
     def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
+        check_asked(message, self._settings.limits.text_bytes)
         policy, timeout = self._settings.policy, self._settings.timeouts.permission_timeout
         if isinstance(message, Permission) and policy is not Policy.SUPERVISED:
             allow = policy is Policy.BYPASS

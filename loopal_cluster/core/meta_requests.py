@@ -23,6 +23,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import asked_timeout, source_of_client, unknown
+from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, check_may
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -185,16 +186,19 @@ class MetaRequests:
         check_may(party, message)
         match message:
             case Route(envelope) | MetaRoute(envelope):
+                check_envelope(envelope, self._settings.limits.text_bytes)
                 address = envelope.target
                 envelope = forwarded(envelope, None)
                 self._pass_on(origin, address, DeliverEnvelope(envelope), None, now)
             case Ask(envelope) | MetaAsk(envelope):
+                check_envelope(envelope, self._settings.limits.text_bytes)
                 address, timeout = envelope.target, envelope.timeout_ms
                 if timeout is None:
                     timeout = int(self._settings.timeouts.ask_timeout * 1000)
                 envelope = evolve(forwarded(envelope, None), timeout_ms=timeout)
                 self._pass_on(origin, address, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
+                check_prompt(spec.prompt, self._settings.limits.text_bytes)
                 self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))

@@ -44,6 +44,10 @@ RETRYABLE = {
 """Refusals of a report that may pass: the parent's hub may only be away."""
 
 
+SHORT = 2000
+"""Characters of an outcome that every line can carry: to say that one was too long."""
+
+
 @define
 class Reports:
     """Outcomes that a parent's hub has not acknowledged yet."""
@@ -104,9 +108,9 @@ class Reports:
     def _report_oversized(self, agent_id: str, detail: str, now: float) -> None:
         """An outcome that no line can carry: then at least that, or its parent would wait for ever."""
         report = self._reports.pop(agent_id, None)
-        if report is not None and not isinstance(report.outcome, Lost):
-            lost = Lost(f"its result is too long to be reported: {detail}")
-            self._reports[agent_id] = evolve(report, outcome=lost)
+        if report is not None and len(reason_of(report.outcome)) > SHORT:
+            failed = Failed(f"its result is too long to be reported: {detail}")
+            self._reports[agent_id] = evolve(report, outcome=failed)
             self._send(agent_id, now)
 
     def on_due(self, agent_id: str, now: float) -> None:

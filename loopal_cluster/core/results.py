@@ -16,6 +16,10 @@ from loopal_cluster.records import define, record
 __all__ = ["FinishedAgent", "Results"]
 
 
+LIFECYCLE = 200
+"""So many characters of its error are in the base dialect's word for where a failed agent stands."""
+
+
 @record
 class FinishedAgent:
     """An agent that has ended."""
@@ -29,22 +33,23 @@ class FinishedAgent:
     was_up: bool = True
     """Whether its spawn had been answered yes."""
 
-    def waited(self) -> Waited:
-        """The answer to a wait."""
+    def waited(self, *, brief: bool = False) -> Waited:
+        """The answer to a wait. ``brief``: with the text only once, for those who read the outcome."""
         return Waited(
-            output=reason_of(self.outcome),
+            output="" if brief else reason_of(self.outcome),
             agent=str(self.address),
             agent_id=self.id,
             outcome=self.outcome,
         )
 
-    def details(self) -> AgentDetails:
-        """The answer to ``hub/agent_info``."""
+    def details(self, *, brief: bool = False) -> AgentDetails:
+        """The answer to ``hub/agent_info``; ``brief`` as in a wait."""
         failed = isinstance(self.outcome, Failed)
+        reason = reason_of(self.outcome)
         return AgentDetails(
             name=self.address.agent,
-            lifecycle=f'Failed("{reason_of(self.outcome)}")' if failed else "Finished",
-            output=reason_of(self.outcome),
+            lifecycle=f'Failed("{reason[:LIFECYCLE]}")' if failed else "Finished",
+            output=None if brief else reason,
             parent=None if self.parent is None else str(self.parent),
             id=self.id,
             type=self.type,

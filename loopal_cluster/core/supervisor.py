@@ -24,6 +24,7 @@ from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.kept import KeptTexts, check_prompt
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
@@ -87,6 +88,7 @@ class Supervisor:
     _deliveries: Deliveries
     _waits: Waits
     _reports: Reports
+    _kept: KeptTexts
     closing: bool = field(default=False, init=False)
 
     # Spawning.
@@ -109,6 +111,7 @@ class Supervisor:
         if spec.spawn_id is not None and self._spawned_before(spec, parent, origin, now):
             return
         check_name(spec.name, "agent name")
+        check_prompt(spec.prompt, self._settings.limits.text_bytes)
         agent_type = self._type_of(spec)
         self._check_budget(depth)
         record = AgentRecord(
@@ -171,6 +174,7 @@ class Supervisor:
         """
         check_name(spec.name, "agent name")
         check_name(spec.target_hub or "", "hub name")
+        check_prompt(spec.prompt, self._settings.limits.text_bytes)
         self._check_budget(depth)
         record = AgentRecord(
             id=spec.spawn_id or self._new_id(),
@@ -452,7 +456,7 @@ class Supervisor:
 
     def _stop_there(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
         timed_out = isinstance(ending, TimedOut)
-        message = CancelAgent(record.address, record.id, ending.reason, timed_out=timed_out)
+        message = CancelAgent(record.address, record.id, ending.reason, timed_out=timed_out, brief=True)
         deadline = now + self._settings.timeouts.spawn_timeout
         try:
             self._uplink.call(message, StoppingRemotely(record.id), deadline)
@@ -545,6 +549,7 @@ class Supervisor:
         """Give an agent its one outcome, and tell everybody it concerns."""
         if self.agents.get(record.id) is not record:
             return
+        outcome = self._kept.outcome(record.name, outcome)
         parent = self.agents.parent_of(record)
         was_up = record.lifecycle is Lifecycle.RUNNING
         self._remove(record, now)
@@ -556,8 +561,8 @@ class Supervisor:
                 self._revoke(record, now)
         finished = self._keep(record, outcome, now, was_up=was_up)
         waiters = self._waits.take(record)
-        for origin in waiters:
-            self._exchange.answer(origin, finished.waited())
+        for origin, brief in waiters.items():
+            self._exchange.answer(origin, finished.waited(brief=brief))
         for origin in record.stoppers:
             self._exchange.answer(origin, OK)
         ended = Ended(outcome=outcome.kind, text=reason_of(outcome)[:200])

@@ -24,9 +24,11 @@ class Waits:
     _timers: DeadlineQueue[Timer]
     _waits: dict[Origin, AgentRecord] = field(factory=dict, init=False)
 
-    def park(self, record: AgentRecord, origin: Origin, timeout: float, now: float) -> None:
+    def park(
+        self, record: AgentRecord, origin: Origin, timeout: float, now: float, *, brief: bool = False
+    ) -> None:
         """``origin`` is answered when the agent has ended, or after ``timeout`` seconds."""
-        record.waiters[origin] = None
+        record.waiters[origin] = brief
         self._waits[origin] = record
         self._timers.set(WaitDue(origin), now + timeout)
 
@@ -50,9 +52,9 @@ class Waits:
             del self._waits.pop(origin).waiters[origin]
             self._timers.discard(WaitDue(origin))
 
-    def take(self, record: AgentRecord) -> list[Origin]:
-        """The agent has ended: hand out who waits for it, to be told."""
-        waiters, record.waiters = list(record.waiters), {}
+    def take(self, record: AgentRecord) -> dict[Origin, bool]:
+        """The agent has ended: hand out who waits for it, to be told, and whether in brief."""
+        waiters, record.waiters = record.waiters, {}
         for origin in waiters:
             self._waits.pop(origin, None)
             self._timers.discard(WaitDue(origin))

@@ -25,7 +25,7 @@ from loopal_cluster.frames import Frame, Letter, Rejected, Request
 from loopal_cluster.messages import Relayed
 from loopal_cluster.wire.codec import decode, decode_sealed, encode
 from loopal_cluster.wire.faults import reject
-from loopal_cluster.wire.framing import LineBuffer, Oversized
+from loopal_cluster.wire.framing import LineBuffer, Oversized, Spill
 
 __all__ = [
     "FrameChannel",
@@ -109,8 +109,8 @@ def source_of(sock: socket.socket) -> str:
 class _Lines:
     """Bytes in, frames out."""
 
-    def __init__(self, line_bytes: int) -> None:
-        self._buffer = LineBuffer(line_bytes)
+    def __init__(self, line_bytes: int, spill: Spill = lambda prefix: None) -> None:
+        self._buffer = LineBuffer(line_bytes, spill)
         self._decode: Callable[[bytes], Inbound] = decode
         self.waiting: deque[bytes | Oversized] = deque()
         """Lines that have come and were not asked for: there are some only after ``keep``."""
@@ -134,7 +134,7 @@ class _Lines:
         """A line that only the end of the stream terminated still counts."""
         if (line := self._buffer.close()) is None:
             raise trio.EndOfChannel
-        return [self._decode(line)]
+        return [reject(line) if isinstance(line, Oversized) else self._decode(line)]
 
     def limit(self, line_bytes: int) -> None:
         self._buffer.max_bytes = line_bytes
@@ -243,11 +243,16 @@ class StreamChannel(FrameChannel):
     """Lines over any trio stream, or over a pair of one-way streams."""
 
     def __init__(
-        self, receiver: trio.abc.ReceiveStream, sender: trio.abc.SendStream, line_bytes: int
+        self,
+        receiver: trio.abc.ReceiveStream,
+        sender: trio.abc.SendStream,
+        line_bytes: int,
+        *,
+        spill: Spill = lambda prefix: None,
     ) -> None:
         self._receiver = receiver
         self._sender = sender
-        self._lines = _Lines(line_bytes)
+        self._lines = _Lines(line_bytes, spill)
         self._unsent = b""
 
     async def receive(self) -> list[Inbound]:

@@ -51,12 +51,12 @@ from loopal_cluster.messages import (
     WaitAgent,
     Waited,
 )
-from loopal_cluster.outcomes import Outcome, unwrap
-from loopal_cluster.records import define
+from loopal_cluster.outcomes import Outcome, reason_of, unwrap
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
-from loopal_cluster.wire.contents import check_texts, dumps, no_text
+from loopal_cluster.wire.contents import check_json, check_text, check_texts, dumps
 
 __all__ = ["AgentHandle", "ClusterClient"]
 
@@ -106,13 +106,17 @@ class ClusterClient:
 
     async def agent_info(self, agent: str) -> AgentDetails:
         """One agent, live or finished."""
-        return await self._caller.call(AgentInfo(Address.parse(agent)))
+        details = await self._caller.call(AgentInfo(Address.parse(agent), brief=True))
+        if details.outcome is None or details.output is not None:
+            return details
+        return evolve(details, output=reason_of(details.outcome))
 
     async def send(self, target: str, text: str) -> None:
         """Send a message to an agent, by bare or qualified name; return when it was accepted.
 
         Raises:
             AgentNotFound, AmbiguousName, HubNotConnected, DeliveryFailed, Overloaded: it was not.
+            TextTooLong: it is larger than a text may be.
         """
         await self._caller.call(Route(self._envelope(target, text)))
 
@@ -132,7 +136,8 @@ class ClusterClient:
             AgentCancelled: it was interrupted.
             AgentLost: it ended without a reply, or its program, its hub or the way there broke down; whether
                 it did the work is unknown.
-            AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound: it was not asked.
+            AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound, TextTooLong: it was
+                not asked.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
@@ -185,7 +190,7 @@ class ClusterClient:
         stopped, and its outcome is ``TimedOut``. If we are cancelled while it is coming up, it is stopped.
 
         Raises:
-            UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded.
+            UnknownAgentType, NameTaken, HubNotConnected, SpawnFailed, BudgetExceeded, Overloaded, TextTooLong.
         """
         check_texts(agent_type=agent_type, prompt=prompt, hub=hub, name=name, model=model, cwd=cwd)
         check_texts(permission_mode=permission_mode)
@@ -218,8 +223,7 @@ class ClusterClient:
         self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
     ) -> Envelope:
         """A message, which ``timeout_ms`` and ``extend`` make an ask."""
-        if not isinstance(text, str):
-            raise no_text("text", text)
+        check_text("text", text)
         return Envelope(
             id=self._ambient.new_id(),
             source=self._source,
@@ -259,8 +263,12 @@ class ClusterClient:
     async def wait_once(self, agent: str, *, agent_id: str | None = None, seconds: float) -> Waited:
         """Wait for at most so many seconds; ``timed_out`` is set if the agent goes on."""
         check_texts(agent_id=agent_id)
-        message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=int(seconds * 1000))
-        return await self._caller.call(message)
+        timeout_ms = int(seconds * 1000)
+        message = WaitAgent(Address.parse(agent), agent_id=agent_id, timeout_ms=timeout_ms, brief=True)
+        waited = await self._caller.call(message)
+        if waited.outcome is None or waited.output:
+            return waited
+        return evolve(waited, output=reason_of(waited.outcome))
 
     async def cancel(
         self, agent: str, reason: str = "cancelled", *, agent_id: str | None = None
@@ -270,7 +278,7 @@ class ClusterClient:
         None: it was told, and was not gone when its hub gave up waiting.
         """
         check_texts(reason=reason, agent_id=agent_id)
-        message = CancelAgent(Address.parse(agent), agent_id=agent_id, reason=reason)
+        message = CancelAgent(Address.parse(agent), agent_id=agent_id, reason=reason, brief=True)
         return (await self._caller.call(message)).outcome
 
     async def interrupt(self, agent: str) -> None:
@@ -283,7 +291,7 @@ class ClusterClient:
 
     async def control(self, agent: str, command: Any) -> None:
         """Hand an agent a control command, such as ``{"ModeSwitch": "Plan"}``."""
-        await self._caller.call(ControlAgent(Address.parse(agent), dumps(command)))
+        await self._caller.call(ControlAgent(Address.parse(agent), check_json("command", dumps(command))))
 
 
 @define

@@ -20,7 +20,7 @@ from loopal_cluster.agents.context import AgentFunction
 from loopal_cluster.agents.guard import Guard, open_guard
 from loopal_cluster.agents.types import AgentType, FunctionAgent, Place
 from loopal_cluster.config import HubSettings, Limits, Policy, Timeouts
-from loopal_cluster.core.effects import Disconnect, Effect, Joined, StartAgent, StopAgent
+from loopal_cluster.core.effects import Disconnect, Effect, Joined, KeepText, StartAgent, StopAgent
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
@@ -32,6 +32,7 @@ from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
+from loopal_cluster.runtime.kept import keep_text, kept_directory
 from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
@@ -143,6 +144,7 @@ async def open_hub(
         agent_types=tuple(types),
         default_type=default_agent,
         policy=policy,
+        kept=kept_directory(),
         cwd=cwd or os.getcwd(),
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
@@ -181,6 +183,8 @@ async def _open_hub(
                 running.stop(agent_id)
             case Joined():
                 hub.joined.set()
+            case KeepText(path, text):
+                _keep(path, text)
             case Disconnect(refusal=code, reason=reason):
                 if code is not None:
                     hub.refusal = remote_error(code, reason)
@@ -209,6 +213,14 @@ async def _open_hub(
         with trio.move_on_after(3 * settings.timeouts.stop_grace):
             runtime.dispatch(Closing())
             await runtime.until(lambda: core.closed)
+
+
+def _keep(path: str, text: str | bytes) -> None:
+    # At once, and not in a thread, so that the file is there when its name is told. It is rare.
+    try:
+        keep_text(path, text)
+    except OSError as error:
+        logger.error("cannot keep %s: %s", path, error.strerror or error)
 
 
 class _Agents:

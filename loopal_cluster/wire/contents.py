@@ -12,21 +12,23 @@ import msgspec
 from cattrs import BaseValidationError
 from msgspec import Raw, Struct
 
-from loopal_cluster.errors import ProtocolError
+from loopal_cluster.errors import ProtocolError, TextTooLong
 from loopal_cluster.messages import Opaque, UserContent
 from loopal_cluster.payloads import Payload
+from loopal_cluster.texts import TEXT_BYTES, excess, too_large
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.strict import fault
 
 __all__ = [
     "DEPTH",
     "TooDeep",
+    "check_json",
+    "check_text",
     "check_texts",
     "content_json",
     "dump",
     "dumps",
     "loads",
-    "no_text",
     "parse",
     "payload",
     "user_content",
@@ -118,21 +120,39 @@ def dumps(value: Any) -> Opaque:
 
 
 def check_texts(**texts: object) -> None:
-    """Refuse what is neither text nor None, before it gets to a hub, which could not send it on.
+    """Refuse what is neither text nor None, or too large, before it gets to a hub, which could not send it on.
 
     An agent that is a function in a hub gives the hub its very objects; nothing reads them on the way.
 
     Raises:
-        TypeError: names the first.
+        TypeError, TextTooLong: names the first.
     """
     for what, value in texts.items():
-        if value is not None and not isinstance(value, str):
-            raise no_text(what, value)
+        if value is not None:
+            check_text(what, value)
 
 
-def no_text(what: str, value: object) -> TypeError:
-    """The error that says so."""
-    return TypeError(f"{what}: expected str, got {type(value).__name__}")
+def check_text(what: str, value: object) -> None:
+    """Refuse what is no text, or too large.
+
+    Raises:
+        TypeError, TextTooLong: it is.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{what}: expected str, got {type(value).__name__}")
+    if size := excess(value, TEXT_BYTES):
+        raise TextTooLong(too_large(what, size, TEXT_BYTES))
+
+
+def check_json(what: str, value: Opaque) -> Opaque:
+    """The value, if it is not larger than a text may be.
+
+    Raises:
+        TextTooLong: it is.
+    """
+    if len(value.json) > TEXT_BYTES:
+        raise TextTooLong(too_large(what, len(value.json), TEXT_BYTES))
+    return value
 
 
 class _PlainContent(Struct, frozen=True, forbid_unknown_fields=True):

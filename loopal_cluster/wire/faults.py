@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Rejected
+from loopal_cluster.frames import Failure, Notification, Rejected
+from loopal_cluster.messages import Completed
 from loopal_cluster.wire.framing import PREFIX_BYTES, Oversized
 
 __all__ = ["MAX_DEPTH", "check_depth", "reject", "unreadable", "words"]
@@ -22,12 +23,23 @@ MAX_DEPTH: Final = 128
 """Nested arrays and objects in one line. Loopal's parser refuses more, and so it would not be relayed."""
 
 
-def reject(oversized: Oversized) -> Failure | Rejected:
-    """What to answer to a line that was too long; a ``Failure`` if it was itself an answer."""
-    return unreadable(oversized.prefix, ErrorCode.OVERSIZED, f"line of more than {oversized.size - 1} bytes")
+def reject(oversized: Oversized) -> Failure | Rejected | Notification:
+    """What to answer to a line that was too long, or what it says all the same.
+
+    If it was itself an answer, that is a ``Failure``; if it was an agent's last word, that the agent has failed.
+    """
+    detail = f"line of more than {oversized.size - 1} bytes"
+    if oversized.kept is not None:
+        detail = f"{detail}; it was kept on its hub: {oversized.kept}"
+    answer = unreadable(oversized.prefix, ErrorCode.OVERSIZED, detail)
+    if isinstance(answer, Rejected) and answer.id is None and _COMPLETED.search(oversized.prefix):
+        # That an agent has ended is known, and so is why nobody will have its result.
+        return Notification(Completed(reason="error", result_text=f"its result is too large: a {detail}"))
+    return answer
 
 
 _SCALAR = re.compile(rb'\s*"(\w+)"\s*:\s*("[^"\\]*"|-?\d{1,18}|null)\s*,')
+_COMPLETED = re.compile(rb'"method"\s*:\s*"agent/completed"')
 _KEY = re.compile(rb'\s*"(\w+)"\s*:')
 
 

@@ -2,16 +2,17 @@
 
 ``LineBuffer`` takes the bytes in whatever pieces they come and gives whole lines. It bounds what a
 peer can make us hold: a line that grows too long is reported once, with its start, and then
-skipped. Decoding is next door, in ``codec``.
+skipped, or kept elsewhere (``Spill``). Decoding is next door, in ``codec``.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from loopal_cluster.records import record
 
-__all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized"]
+__all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized", "Spill", "Spilled"]
 
 PREFIX_BYTES: Final = 256
 """Enough of an over-long line to read the request's id in it, where ids come early."""
@@ -30,23 +31,44 @@ class Oversized:
     """Its first bytes, for ``faults.reject``."""
     size: int
     """Its bytes when it was given up; how long it was to become is not known."""
+    kept: str | None = None
+    """Where all of it is, as far as that may be long."""
+
+
+class Spilled(Protocol):
+    """A line that is too long, on its way to somewhere else."""
+
+    def write(self, data: bytes) -> bool:
+        """Take some more of it. False: that is enough, and the rest will be skipped."""
+
+    def close(self) -> str | None:
+        """The line has ended; return where it is, if it is."""
+
+
+Spill = Callable[[bytes], Spilled | None]
+"""Takes the start of a line that has grown too long. None: it is not worth keeping."""
 
 
 class LineBuffer:
     """Cuts a stream of bytes into lines of at most ``max_bytes``, the line feed not counted."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, spill: Spill = lambda prefix: None) -> None:
         self.max_bytes = max_bytes
         """May be changed at any time; a line that is too long by then is given up with its next bytes."""
         # A bytearray grows in amortized constant time, so a long line in small pieces costs linear
         # time; and unlike a list of the pieces it does not cost 40 bytes for each of them.
         self._open = bytearray()
         self._skipping = False
+        self._spill = spill
+        self._spilled: Spilled | None = None
+        self._long = Oversized(b"", 0)
+        """Of a line that is kept elsewhere, what will be reported at its end."""
 
     def feed(self, data: bytes) -> list[bytes | Oversized]:
         """The lines that ``data`` completes, without their ends and without blank ones.
 
-        A line that grew too long appears as ``Oversized`` as soon as it has, not at its end.
+        A line that grew too long appears as ``Oversized`` as soon as it has, not at its end; one that is kept, when
+        all of it is.
         """
         pieces = _cut(data)
         rest = pieces.pop()
@@ -62,7 +84,7 @@ class LineBuffer:
             found += self._extend(rest)
         return found
 
-    def close(self) -> bytes | None:
+    def close(self) -> bytes | Oversized | None:
         """The last line, if the stream ended without a line feed."""
         return next(iter(self._end()), None)
 
@@ -75,16 +97,27 @@ class LineBuffer:
 
     def _extend(self, piece: bytes) -> list[Oversized]:
         if self._skipping:
-            return []
+            return [] if self._spilled is None or self._spilled.write(piece) else self._end_spilled()
         self._open += piece
         if len(self._open) <= self.max_bytes:
             return []
-        oversized = Oversized(bytes(self._open[:PREFIX_BYTES]), len(self._open))
-        self._open = bytearray()
+        long, self._open = bytes(self._open), bytearray()
         self._skipping = True
-        return [oversized]
+        self._long = Oversized(long[:PREFIX_BYTES], len(long))
+        self._spilled = self._spill(self._long.prefix)
+        if self._spilled is not None and self._spilled.write(long):
+            return []
+        return self._end_spilled()
 
-    def _end(self) -> list[bytes]:
+    def _end_spilled(self) -> list[Oversized]:
+        kept = None if self._spilled is None else self._spilled.close()
+        self._spilled = None
+        return [Oversized(self._long.prefix, self._long.size, kept)]
+
+    def _end(self) -> list[bytes | Oversized]:
+        if self._spilled is not None:
+            self._skipping = False
+            return [*self._end_spilled()]
         line = bytes(self._open).strip()
         if self._open:
             self._open = bytearray()

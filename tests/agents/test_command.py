@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from loopal_cluster.agents.children import ChildNotStarted
-from loopal_cluster.agents.command import CommandFailed, run_command
+from loopal_cluster.agents.command import MAX_OUTPUT, CommandFailed, run_command
 
 from ..processes import is_alive, python
 
@@ -115,9 +115,11 @@ async def test_invalid_utf8_is_replaced() -> None:
     assert await run_command(["printf", r"a\377b\342\202"], "") == "a�b�"
 
 
-async def test_output_beyond_the_bound_is_a_failure() -> None:
-    with pytest.raises(CommandFailed, match="longer than 8388608 bytes"):
-        await run_command(["yes"], "", grace=0.1)
+async def test_output_beyond_the_bound_is_cut_and_says_so() -> None:
+    output = await run_command(["sh", "-c", f"head -c {MAX_OUTPUT + 100_000} /dev/zero; sleep 60"], "")
+
+    assert output.endswith(f"\0\n[cut after {MAX_OUTPUT} bytes]")
+    assert len(output) < MAX_OUTPUT + 70_000
 
 
 async def test_an_exception_of_the_listener_comes_out_bare() -> None:

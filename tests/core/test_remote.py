@@ -292,7 +292,7 @@ def test_stopping_a_shadow_stops_the_agent_there():
     outcome = Cancelled("enough")
     effects = hub.receive(up, Response(call_of(hub, CancelAgent), waited(outcome, "enough")))
 
-    assert requests(asked, up) == [CancelAgent(THERE, "id-2", "enough")]
+    assert requests(asked, up) == [CancelAgent(THERE, "id-2", "enough", brief=True)]
     assert answers(effects, x) == [Response(2, waited(outcome, "enough"))]
 
 
@@ -328,7 +328,7 @@ def test_what_cannot_be_told_to_stop_now_is_told_when_the_meta_hub_is_back():
     again = hub.connect(Link.UPLINK)
     effects = hub.receive(again, Response(1, Welcome(protocol=PROTOCOL)))
 
-    assert CancelAgent(THERE, "id-2", "enough") in requests(effects, again)
+    assert CancelAgent(THERE, "id-2", "enough", brief=True) in requests(effects, again)
 
 
 def test_what_cannot_be_told_to_stop_in_time_is_lost():

@@ -34,6 +34,7 @@ from loopal_cluster.messages import (
     Subscribe,
     WaitAgent,
 )
+from loopal_cluster.outcomes import Done
 from loopal_cluster.payloads import Stream
 from loopal_cluster.testing import CoreDriver
 
@@ -271,7 +272,7 @@ def test_nothing_is_left_of_asks_and_waits_at_a_hub_however_they_end(end: str) -
             assert isinstance(delivered.message, DeliverAsk)
             match end:
                 case "answered":
-                    assert answers(hub.receive(agent, Response(delivered.id, Reply("yes"))), client)
+                    assert answers(hub.receive(agent, Response(delivered.id, Reply(Done("yes")))), client)
                 case "cancelled":
                     hub.notify(client, CancelRequest(ask_id))
                     hub.notify(client, CancelRequest(wait_id))
