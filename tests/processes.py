@@ -55,3 +55,8 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """The memory that a process has now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -9,6 +9,7 @@ machine's, and the socket this user's, alone.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import secrets
 import socket
 import sys
@@ -25,12 +26,21 @@ import trio
 from loopal_cluster.agents.context import AgentContext
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
+from loopal_cluster.mcp_server.entrance import Entrance, open_entrance
 from loopal_cluster.mcp_server.guests import VISITS, Guest
 from loopal_cluster.mcp_server.lines import serve_lines
+from loopal_cluster.runtime.admission import Admission
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.descriptors import share_of_descriptors
+from loopal_cluster.runtime.listeners import accept_streams
 from loopal_cluster.tools.toolbox import MCP_SERVER
 
 __all__ = ["Door", "open_door"]
+
+logger = logging.getLogger(__name__)
+
+Serve = Callable[[trio.SocketStream, Entrance], Awaitable[object]]
+"""Serves one connection until it ends."""
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a bridge to say whom it is for."""
@@ -39,13 +49,15 @@ TOKEN_BYTES: Final = 256
 BACKLOG: Final = 128
 """Connections that may wait to be accepted."""
 CONNECTIONS: Final = 2 * VISITS
-"""Connections at one time; more are closed at once. A hub, which needs some for itself, often has 1024 descriptors."""
+"""Connections of all agents at one time; no more than a quarter of the hub's descriptors."""
+STRANGERS: Final = 32
+"""Connections that have not shown a token: other users of this machine can make them, too."""
 
 
 class Door:
     """Lets the programs of a hub's agents use their agents' tools. Made by ``open_door``."""
 
-    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack, connections: int) -> None:
+    def __init__(self, nursery: trio.Nursery, leftovers: ExitStack, connections: int, strangers: int) -> None:
         self._nursery = nursery
         self._leftovers = leftovers
         """What is to be removed in the end."""
@@ -55,8 +67,8 @@ class Door:
         """Where bridges come to; None while nobody was to be let in."""
         self._http: str | None = None
         """``HOST:PORT``; None without the library for it."""
-        self._connections = connections
-        self._connection_count = 0
+        self._known = Admission(share_of_descriptors(connections), logger)
+        self._unknown = Admission(share_of_descriptors(strangers), logger)
 
     @contextmanager
     def open_entry(self, context: AgentContext, *, http: bool) -> Iterator[dict[str, Any]]:
@@ -105,9 +117,7 @@ class Door:
             raise ConfigError(f"cannot serve MCP on this machine: {error.strerror or error}") from error
         self._socket = path
 
-    def _listen(
-        self, family: int, address: Any, serve: Callable[[trio.SocketStream], Awaitable[object]]
-    ) -> Any:
+    def _listen(self, family: int, address: Any, serve: Serve) -> Any:
         sock = socket.socket(family)
         self._leftovers.callback(sock.close)
         sock.bind(address)
@@ -115,21 +125,13 @@ class Door:
         name = sock.getsockname()
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         admit = partial(self._admit, serve)
-        accept = partial(trio.serve_listeners, admit, [listener], handler_nursery=self._nursery)
-        self._nursery.start_soon(accept)
+        self._nursery.start_soon(accept_streams, listener, admit, self._nursery, self._unknown.unaccepted)
         return name
 
-    async def _admit(
-        self, serve: Callable[[trio.SocketStream], Awaitable[object]], stream: trio.SocketStream
-    ) -> None:
-        if self._connection_count >= self._connections:
-            await trio.aclose_forcefully(stream)
-            return
-        self._connection_count += 1
-        try:
-            await serve(stream)
-        finally:
-            self._connection_count -= 1
+    async def _admit(self, serve: Serve, stream: trio.SocketStream) -> None:
+        source = "127.0.0.1" if stream.socket.family == socket.AF_INET else "this machine's socket"
+        with open_entrance(self._unknown, self._known, f"{source} (MCP)") as entrance:
+            await serve(stream, entrance)
 
     def _find_guest(self, token: str) -> Guest | None:
         """Who has this token. Compared with all of them, so that the time it takes tells nothing of any."""
@@ -137,29 +139,34 @@ class Door:
         fits = [guest for known, guest in self._guests.items() if compare_digest(known.encode(), given)]
         return fits[0] if fits else None
 
-    async def _serve_http(self, stream: trio.SocketStream) -> None:
+    async def _serve_http(self, stream: trio.SocketStream, entrance: Entrance) -> None:
         from loopal_cluster.mcp_server.http import serve_http  # which needs a library of the extra [mcp]
 
         assert self._http is not None
         port = self._http.rpartition(":")[2]
-        await serve_http(stream, self._find_guest, frozenset({self._http, f"localhost:{port}"}))
+        await serve_http(stream, self._find_guest, frozenset({self._http, f"localhost:{port}"}), entrance)
 
-    async def _serve_bridge(self, stream: trio.SocketStream) -> None:
+    async def _serve_bridge(self, stream: trio.SocketStream, entrance: Entrance) -> None:
         async with stream:
             token, rest = "", b""
             with trio.move_on_after(HANDSHAKE_TIMEOUT):
                 token, rest = await _first_line(stream)
             if (guest := self._find_guest(token)) is not None:
-                with guest.visit():
+                entrance.let_in(guest)
+                with guest.visit(), entrance.work():
                     await serve_lines(stream, stream, guest.server, begin=rest)
+            elif token:
+                await entrance.refuse()
 
 
 @asynccontextmanager
-async def open_door(*, connections: int = CONNECTIONS) -> AsyncIterator[Door]:
+async def open_door(*, connections: int = CONNECTIONS, strangers: int = STRANGERS) -> AsyncIterator[Door]:
     """Have a door for the block; it stays shut until somebody is to be let in."""
     with ExitStack() as leftovers:
         async with open_background() as nursery:
-            yield Door(nursery, leftovers, connections)
+            door = Door(nursery, leftovers, connections, strangers)
+            nursery.start_soon(door._unknown.report_forever)
+            yield door
 
 
 async def _first_line(stream: trio.abc.ReceiveStream) -> tuple[str, bytes]:

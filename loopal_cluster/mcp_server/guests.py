@@ -12,12 +12,14 @@ from attrs import field
 from loopal_cluster.mcp_server.session import Session, ToolServer
 from loopal_cluster.records import define
 
-__all__ = ["VISITS", "Guest"]
+__all__ = ["BODIES_BYTES", "VISITS", "Guest", "Room"]
 
 SESSIONS: Final = 16
 """Sessions of one guest that are remembered; a program that begins more has forgotten the oldest."""
 VISITS: Final = 256
 """Calls of one guest at one time, over all its sessions and without one."""
+BODIES_BYTES: Final = 32 * 2**20
+"""Bytes of what one guest asks for at one time, over all its connections: eight requests as large as there are."""
 
 
 @define(eq=False)
@@ -28,6 +30,8 @@ class Guest:
     """The agent's own tools."""
     sessions: dict[str, Session] = field(factory=dict)
     """By the id that HTTP has for each, oldest first."""
+    body_bytes: int = 0
+    """What its requests have, that are not answered."""
     _visits: set[trio.CancelScope] = field(factory=set)
 
     def begin_session(self, session_id: str, session: Session) -> None:
@@ -47,6 +51,15 @@ class Guest:
         return len(self._visits) >= VISITS
 
     @contextmanager
+    def room_for_bodies(self) -> Iterator[Room]:
+        """Room for one request, given back at the end of the block."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self.body_bytes -= room.taken
+
+    @contextmanager
     def visit(self) -> Iterator[None]:
         """Be there, at most until the guest must leave."""
         with trio.CancelScope() as scope:
@@ -60,3 +73,19 @@ class Guest:
         """The agent has ended: so does all that its program still does here."""
         for scope in self._visits:
             scope.cancel()
+
+
+@define(eq=False)
+class Room:
+    """What one request of a guest takes of all that its requests may."""
+
+    _guest: Guest
+    taken: int = 0
+
+    def take(self, size: int) -> bool:
+        """Take more; False if there is not so much."""
+        if self._guest.body_bytes + size > BODIES_BYTES:
+            return False
+        self._guest.body_bytes += size
+        self.taken += size
+        return True

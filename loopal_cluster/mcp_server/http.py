@@ -1,6 +1,7 @@
 """MCP over HTTP/1.1 on loopback (the protocol's "streamable HTTP" transport), on h11.
 
-Who a caller is, its bearer token says, for each request anew. Answers are plain JSON, never event streams: we
+Who a caller is, its bearer token says, for each request anew, and nothing else of a request is kept before that
+is known. Answers are plain JSON, never event streams: we
 have nothing to say that was not asked for. A caller that closes its connection withdraws its request, for the
 answer could not reach it any more; so does ``notifications/cancelled``, within a session.
 
@@ -12,14 +13,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
 from typing import Final
 
 import h11
 import trio
 
-from loopal_cluster.mcp_server.guests import Guest
+from loopal_cluster.mcp_server.entrance import Entrance
+from loopal_cluster.mcp_server.guests import Guest, Room
 from loopal_cluster.mcp_server.session import VERSIONS, Answer, Call, Session, failure
 from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
@@ -30,15 +32,19 @@ __all__ = ["FindGuest", "serve_http"]
 PATH: Final = "/mcp"
 CHUNK: Final = 65536
 """Bytes read at once."""
-HEADER_BYTES: Final = 65536
+FIRST_CHUNK: Final = 4096
+"""The same, of somebody whose token is not known yet."""
+HEADER_BYTES: Final = 16384
 BODY_BYTES: Final = 4 * 2**20
 """A prompt of a megabyte is a large one."""
 PIPELINED_BYTES: Final = 65536
 """Bytes that a caller may send ahead of the answer it waits for."""
-REQUEST_TIMEOUT: Final = 300.0
-"""Seconds for a request to come, or an answer to be taken; as long a connection may be idle."""
+IDLE_TIMEOUT: Final = 300.0
+"""Seconds between two requests of a connection whose token is known."""
+REQUEST_TIMEOUT: Final = 60.0
+"""Seconds for the rest of its request to come, and for an answer to be taken."""
 STRANGER_TIMEOUT: Final = 10.0
-"""The same, before a connection has had a request with a token that is known."""
+"""Seconds for a connection to show a token that is known, from its beginning: saying little does not help it."""
 UNSUPPORTED_VERSION: Final = -32022
 """JSON-RPC code of later versions of the protocol; their clients fall back to one of ours."""
 
@@ -53,10 +59,12 @@ class _Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-async def serve_http(stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+async def serve_http(
+    stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str], entrance: Entrance
+) -> None:
     """Serve one connection until it ends. ``hosts`` is what we may be called: ``127.0.0.1:PORT``, ..."""
     async with stream:
-        connection = _Connection(stream, find_guest, hosts)
+        connection = _Connection(stream, find_guest, hosts, entrance)
         try:
             while await connection.serve_request():
                 pass
@@ -71,12 +79,15 @@ class _Refused(Exception):
 
 
 class _Connection:
-    def __init__(self, stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str]) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, find_guest: FindGuest, hosts: frozenset[str], entrance: Entrance
+    ) -> None:
         self._stream = stream
         self._find_guest = find_guest
         self._hosts = hosts
+        self._entrance = entrance
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
-        self._timeout = STRANGER_TIMEOUT
+        self._stranger_until = trio.current_time() + STRANGER_TIMEOUT
         self._is_head = False
         """Whether the answer must have no body, whatever its length would be."""
 
@@ -87,43 +98,72 @@ class _Connection:
             TooSlowError: it did not come, or its answer was not taken, in time.
             BrokenResourceError: the caller has gone.
         """
+        was_known = self._entrance.is_known
         try:
-            with trio.fail_after(self._timeout):
+            with self._limit(IDLE_TIMEOUT):
                 request = await self._next()
-                if not isinstance(request, h11.Request):
-                    return False  # closed in peace
-                self._is_head = request.method == b"HEAD"
-                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-                body = await self._body()
-            reply = await self._reply(request, headers, body)
+            if not isinstance(request, h11.Request):
+                return False  # closed in peace
+            self._is_head = request.method == b"HEAD"
+            reply = await self._answer(request)
         except h11.RemoteProtocolError as error:
             reply = _Refused(error.error_status_hint, f"not HTTP: {error}").reply
         except _Refused as refused:
             reply = refused.reply
         if self._http.our_state is h11.ERROR:
             return False
-        with trio.fail_after(self._timeout):
+        with self._limit(REQUEST_TIMEOUT):
             await self._send(reply)
         if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
         self._http.start_next_cycle()
-        return True
+        return was_known or self._entrance.is_known or reply.status != 401
+
+    def _limit(self, seconds: float) -> AbstractContextManager[trio.CancelScope]:
+        """So long for one step of somebody who is known; a stranger has no more than all its time."""
+        return trio.fail_after(seconds) if self._entrance.is_known else trio.fail_at(self._stranger_until)
+
+    async def _answer(self, request: h11.Request) -> _Reply:
+        """Look at who asks before anything of what is asked is kept."""
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        try:
+            guest = await self._check(request, headers)
+        except _Refused:
+            with self._limit(REQUEST_TIMEOUT):
+                await self._skip_body()
+            raise
+        self._entrance.let_in(guest)
+        with self._entrance.work(), guest.room_for_bodies() as room:
+            with self._limit(REQUEST_TIMEOUT):
+                body = await self._body(room)
+            return await self._reply(guest, request, headers, body)
 
     async def _next(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 await self._stream.send_all(self._http.send(go_on) or b"")
-            self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
+            chunk = CHUNK if self._entrance.is_known else FIRST_CHUNK
+            self._http.receive_data(bytes(await self._stream.receive_some(chunk)))
         return event
 
-    async def _body(self) -> bytes:
+    async def _body(self, room: Room) -> bytes:
         body = bytearray()
         while isinstance(event := await self._next(), h11.Data):
             body += event.data
             if len(body) > BODY_BYTES:
                 raise _Refused(413, f"a body of more than {BODY_BYTES} bytes")
+            if not room.take(len(event.data)):
+                raise _Refused(429, "too much at one time: wait for the answer to a request")
         return bytes(body)
+
+    async def _skip_body(self) -> None:
+        """Read what nobody looks at: most callers read no answer before they have said all."""
+        skipped = 0
+        while skipped <= BODY_BYTES and not self._http.they_are_waiting_for_100_continue:
+            if not isinstance(event := await self._next(), h11.Data):
+                break
+            skipped += len(event.data)
 
     async def _send(self, reply: _Reply) -> None:
         headers = [("Content-Length", str(len(reply.body))), ("Cache-Control", "no-store"), *reply.headers]
@@ -137,9 +177,9 @@ class _Connection:
 
     # What is asked.
 
-    async def _reply(self, request: h11.Request, headers: Mapping[str, str], body: bytes) -> _Reply:
-        guest = self._check(request, headers)
-        self._timeout = REQUEST_TIMEOUT
+    async def _reply(
+        self, guest: Guest, request: h11.Request, headers: Mapping[str, str], body: bytes
+    ) -> _Reply:
         method = request.method.decode()
         if method == "DELETE":
             guest.end_session(_session_of(guest, headers))
@@ -157,7 +197,7 @@ class _Connection:
             return _json(400, failure(None, UNSUPPORTED_VERSION, text, data))
         return await self._post(guest, headers, body)
 
-    def _check(self, request: h11.Request, headers: Mapping[str, str]) -> Guest:
+    async def _check(self, request: h11.Request, headers: Mapping[str, str]) -> Guest:
         # A page in a browser can be made to resolve its own name to 127.0.0.1: these two tell it from a program.
         if headers.get("host", "") not in self._hosts:
             raise _Refused(403, "Host: not the name of this server")
@@ -169,6 +209,8 @@ class _Connection:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         guest = self._find_guest(token.strip()) if scheme.lower() == "bearer" else None
         if guest is None:
+            if token:
+                await self._entrance.refuse()
             what = "is not known (any more)" if token else "is missing"
             raise _Refused(401, f"the bearer token {what}", ("WWW-Authenticate", 'Bearer realm="loopal"'))
         return guest

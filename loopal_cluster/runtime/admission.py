@@ -49,8 +49,10 @@ class Place:
     make_room: Callable[[], None]
     """Called when another one needs the place: the connection must end."""
     _admission: Admission = field(repr=False)
-    delayed: bool = False
+    is_delayed: bool = False
     """It has brought a wrong token, and has not been answered."""
+    is_busy: bool = False
+    """It makes room only if nobody else can: it is delayed, or does something for somebody who is known."""
 
     def leave(self) -> None:
         """It is known now whose connection this is."""
@@ -61,7 +63,7 @@ class Place:
         """A block in which this address may bring a token; at once, unless very many of its were wrong just now."""
         await self._admission._wait_for_turn(self.source)
         yield
-        if not self.delayed:
+        if not self.is_delayed:
             self._admission._pass_turn(self.source)
 
     def wrong_token(self) -> float:
@@ -88,11 +90,10 @@ class _Wrong:
 class Admission:
     """The places of one server, or of several that share them."""
 
-    def __init__(self, places: int, logger: logging.Logger, what: str = "token") -> None:
+    def __init__(self, places: int, logger: logging.Logger) -> None:
         self._count = places
         self._delayed_at_a_time = min(DELAYED_AT_A_TIME, max(1, places // 4))
         self._logger = logger
-        self._what = what
         self._places: dict[str, dict[Place, None]] = {}
         """By address, each oldest first."""
         self._taken = 0
@@ -116,18 +117,18 @@ class Admission:
         try:
             yield place
         finally:
-            if not place.delayed:  # else it stays taken, whatever becomes of the connection
+            if not place.is_delayed:  # else it stays taken, whatever becomes of the connection
                 place.leave()
 
     def _free_one(self) -> None:
         """Have the oldest make room, of the address that has most.
 
-        Those that wait to be told that they were wrong come last: who makes them hang up guesses without waiting.
+        Those that wait to be told that they were wrong come last: otherwise who guesses would push itself out.
         """
         by_number = sorted(self._places.values(), key=len, reverse=True)
         places = [place for places in by_number for place in places]
         if places:
-            oldest = next((place for place in places if not place.delayed), places[0])
+            oldest = next((place for place in places if not place.is_busy), places[0])
             oldest.leave()
             oldest.make_room()
 
@@ -155,7 +156,7 @@ class Admission:
     def _wrong_token(self, place: Place) -> float:
         wrong = self._note(place.source, trio.current_time())
         wrong.delayed += 1
-        place.delayed = True
+        place.is_delayed = place.is_busy = True
         return min(FIRST_DELAY * 2.0 ** min(wrong.count - 1, 16), LONGEST_DELAY)
 
     async def _wait(self, place: Place, seconds: float) -> None:
@@ -165,7 +166,7 @@ class Admission:
         finally:
             wrong.delayed -= 1
             wrong.turn.unpark()
-            place.delayed = False
+            place.is_delayed = place.is_busy = False
             place.leave()
 
     def _note(self, source: str, now: float) -> _Wrong:
@@ -220,7 +221,7 @@ class Admission:
             self._report_of(source, wrong)
         if rest := unsaid[REPORTS:]:
             count = sum(wrong.unreported for _, wrong in rest)
-            self._logger.warning("wrong %s, from %d more addresses: %d times", self._what, len(rest), count)
+            self._logger.warning("wrong tokens, from %d more addresses: %d times", len(rest), count)
             for _, wrong in rest:
                 wrong.unreported = 0
         if self._unaccepted > 1:
@@ -229,6 +230,6 @@ class Admission:
 
     def _report_of(self, source: str, wrong: _Wrong) -> None:
         times = "" if wrong.count == 1 else f": {wrong.unreported} times more, {wrong.count} in all"
-        self._logger.warning("wrong %s, from %s%s", self._what, source, times)
+        self._logger.warning("wrong token, from %s%s", source, times)
         wrong.unreported = 0
         self._lines += 1

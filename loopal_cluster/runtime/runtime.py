@@ -112,7 +112,7 @@ class Connection:
     @property
     def is_delayed(self) -> bool:
         """Whether it has to wait for what is to be its last answer."""
-        return self.place is not None and self.place.delayed
+        return self.place is not None and self.place.is_delayed
 
 
 class Runtime:

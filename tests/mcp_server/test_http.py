@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import h11
@@ -16,14 +17,18 @@ from attrs import define, field
 from loopal_cluster import Client, Hub, open_hub
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.mcp_server.door import open_door
+from loopal_cluster.mcp_server.entrance import open_entrance
 from loopal_cluster.mcp_server.guests import VISITS
 from loopal_cluster.mcp_server.http import BODY_BYTES, STRANGER_TIMEOUT, serve_http
 from loopal_cluster.mcp_server.session import CALLS
+from loopal_cluster.runtime.admission import Admission
+from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools import Mailbox, Toolbox
 
-from ..processes import until
+from ..processes import resident_bytes, until
 from .clients import AGENTS, text_of
 
+logger = logging.getLogger("test.http")
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
@@ -260,39 +265,111 @@ async def test_a_stranger_who_says_nothing_is_soon_sent_away(autojump_clock):
     begun_at = trio.current_time()
     ours, theirs = trio.testing.memory_stream_pair()
 
-    await serve_http(ours, {}.get, frozenset())
+    await be_served(ours)
 
     assert trio.current_time() - begun_at == STRANGER_TIMEOUT
     assert await theirs.receive_some() == b""
 
 
-async def test_more_connections_than_there_may_be_are_closed_at_once():
-    async with open_hub("solo") as hub, hub.open_client() as client, open_door(connections=2) as door:
+async def be_served(stream: trio.abc.Stream) -> None:
+    """A stranger's connection: no token is known."""
+    with open_entrance(Admission(1, logger), Admission(1, logger), "10.0.0.1") as entrance:
+        await serve_http(stream, {}.get, frozenset({"x"}), entrance)
+
+
+async def test_saying_little_does_not_give_a_stranger_more_time(autojump_clock):
+    begun_at = trio.current_time()
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with open_background() as nursery:
+
+        @nursery.start_soon
+        async def trickle() -> None:
+            await theirs.send_all(b"POST /mcp HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            while True:
+                await trio.sleep(1)
+                await theirs.send_all(b"P")
+
+        await be_served(ours)
+
+    assert trio.current_time() - begun_at <= STRANGER_TIMEOUT
+
+
+async def test_a_body_is_not_kept_before_the_token_is_known(house):
+    """500 strangers with 4 MB each, of which nothing is held, and the agent is served meanwhile."""
+    head = (
+        b"POST /mcp HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer guess\r\nContent-Length: 4000000\r\n\r\n"
+        % house.address.encode()
+    )
+    before = resident_bytes()
+    host, port = house.address.split(":")
+    async with house.connect() as client, AsyncExitStack() as stack:
+        assert (await client.request()).status == 200
+        for _ in range(100):
+            stream = await stack.enter_async_context(await trio.open_tcp_stream(host, int(port)))
+            with suppress(trio.BrokenResourceError), trio.move_on_after(0.05):
+                await stream.send_all(head + b"x" * 3_999_999)
+            assert (await client.request()).status == 200
+
+        assert resident_bytes() - before < 16 * 2**20
+
+
+async def test_idle_strangers_make_room_for_the_agent_and_it_keeps_its_place():
+    async with open_hub("solo") as hub, hub.open_client() as client, open_door(strangers=4) as door:
         with door.open_entry(agent(client), http=True) as entry:
             house = House(hub, entry)
-            async with house.connect() as one, house.connect() as two:
-                assert (await one.request()).status == (await two.request()).status == 200
-                async with house.connect() as three:
-                    assert await three.stream.receive_some() == b""
-                assert (await one.request()).status == 200
+            async with house.connect() as first, AsyncExitStack() as stack:
+                assert (await first.request()).status == 200
+                silent = [await stack.enter_async_context(house.connect()) for _ in range(20)]
+                async with house.connect() as second:
+                    assert (await second.request()).status == 200
+                assert (await first.request()).status == 200
+                assert await silent[0].stream.receive_some() == b""
 
-            while not await is_served(house):  # until it has seen that they are gone
-                await trio.lowlevel.checkpoint()
+
+async def test_the_agent_that_has_most_connections_loses_its_oldest():
+    async with open_hub("solo") as hub, hub.open_client() as client, open_door(connections=4) as door:
+        with (
+            door.open_entry(agent(client), http=True) as greedy,
+            door.open_entry(agent(client), http=True) as modest,
+        ):
+            async with House(hub, modest).connect() as modest_one, AsyncExitStack() as stack:
+                assert (await modest_one.request()).status == 200
+                many = []
+                for _ in range(8):
+                    many.append(await stack.enter_async_context(House(hub, greedy).connect()))
+                    assert (await many[-1].request()).status == 200
+
+                assert (await modest_one.request()).status == 200
+                assert await many[0].stream.receive_some() == b""
+                assert (await many[-1].request()).status == 200
 
 
-async def is_served(house: House) -> bool:
-    """Whether another connection is let in."""
-    try:
-        async with house.connect() as client:
-            return (await client.request()).status == 200
-    except (trio.BrokenResourceError, h11.RemoteProtocolError):
-        return False
+async def test_the_requests_of_one_agent_have_a_size_in_all(house):
+    """Each on a connection of its own, and never completed."""
+    statuses: list[int] = []
+
+    async def ask(stack: AsyncExitStack) -> None:
+        client = await stack.enter_async_context(house.connect())
+        head = "".join(f"{key}: {value}\r\n" for key, value in client.headers.items()).encode()
+        await client.stream.send_all(b"POST /mcp HTTP/1.1\r\n%scontent-length: 4000001\r\n\r\n" % head)
+        with suppress(trio.BrokenResourceError):
+            await client.stream.send_all(b"x" * 4_000_000)
+        with suppress(trio.BrokenResourceError):
+            if data := await client.stream.receive_some():
+                statuses.append(int(data.split()[1]))
+
+    async with AsyncExitStack() as stack, open_background() as nursery:
+        for _ in range(12):
+            nursery.start_soon(ask, stack)
+        await until(lambda: len(statuses) >= 3)
+
+    assert set(statuses) == {429}
 
 
 async def test_a_caller_who_does_not_take_its_answer_is_given_up(autojump_clock):
     ours, theirs = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http, ours, {}.get, frozenset())
+        nursery.start_soon(be_served, ours)
         await theirs.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
     with pytest.raises(trio.BrokenResourceError):

@@ -234,7 +234,7 @@ async def test_a_thousand_addresses_that_guess_are_a_few_lines(autojump_clock, c
         await trio.sleep(REPORT_INTERVAL * 10)
 
     assert len(lines(caplog)) == 2 * REPORTS + 1
-    assert lines(caplog)[-1] == "wrong token, from 980 more addresses: 980 times"
+    assert lines(caplog)[-1] == "wrong tokens, from 980 more addresses: 980 times"
 
 
 # Descriptors.
@@ -350,7 +350,7 @@ async def test_an_address_is_said_without_its_port(tmp_path):
         assert source_of(a) == "this machine's socket"
 
 
-def test_a_program_that_has_not_raised_its_limit_passes_it_on:
+def test_a_program_that_has_not_raised_its_limit_passes_it_on():
     assert descriptors.with_first_limit(["true"]) == ["true"]
     assert descriptors.share_of_descriptors(10) == 10
     assert descriptors.share_of_descriptors(10**9) <= os.sysconf("SC_OPEN_MAX")

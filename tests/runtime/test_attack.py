@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import socket
 from contextlib import asynccontextmanager
@@ -31,6 +30,8 @@ from loopal_cluster.frames import Request, Response
 from loopal_cluster.messages import OK, Register, RegisterHub, Subscribe
 from loopal_cluster.payloads import Stream
 from loopal_cluster.testing import open_test_cluster, record_pair
+
+from ..processes import resident_bytes
 
 TOKEN = "the-token"
 HASTY = Timeouts(stop_grace=0.1)
@@ -184,11 +185,6 @@ async def test_a_million_brackets_are_one_bad_line(kind):
         assert "4: nested" in await enemy.error(whole)
 
         assert "unknown" in await enemy.error({"id": 5, "method": "no/such"})
-
-
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @either
