@@ -14,7 +14,7 @@ from attrs import Factory, field, validators
 from loopal_cluster.records import record
 from loopal_cluster.texts import TEXT_BYTES
 
-__all__ = ["HubSettings", "Limits", "MetaHubSettings", "Policy", "Timeouts"]
+__all__ = ["HubSettings", "Limits", "MetaHubSettings", "Policy", "Timeouts", "is_supervised"]
 
 _positive: Any = validators.gt(0)
 
@@ -28,6 +28,27 @@ class Policy(enum.Enum):
     """Allow everything. Only ever by explicit configuration."""
     DENY = "deny"
     """Deny everything."""
+
+    def mode_for(self, wanted: str | None) -> str:
+        """The permission mode of an agent of this hub: the stricter of the hub's own and its spawner's wish."""
+        own = "bypass" if self is Policy.BYPASS else "supervised"
+        return own if wanted is None or _strictness(wanted) < _strictness(own) else wanted
+
+    def asked_in(self, mode: str | None) -> Policy:
+        """What becomes of the questions of an agent that was spawned in this permission mode."""
+        return Policy.SUPERVISED if self is Policy.BYPASS and is_supervised(mode) else self
+
+
+def is_supervised(mode: str | None) -> bool:
+    """Whether an agent asks in this permission mode.
+
+    The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
+    """
+    return mode not in (None, "bypass", "yolo")
+
+
+def _strictness(mode: str) -> int:
+    return 0 if not is_supervised(mode) else 1 if mode == "auto" else 2
 
 
 @record

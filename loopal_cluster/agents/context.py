@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import trio
 
 from loopal_cluster.agents.inbox import Answerer, Inbox, Received
+from loopal_cluster.config import is_supervised
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -56,13 +57,13 @@ class AgentContext(ClusterClient):
         self.model = start.model
         self.mode = start.mode or "act"
         """``act`` or ``plan``; an operator may change it."""
-        # The base dialect's rule: these two do not ask, no mode is the agent's own choice, any other asks.
-        supervised = start.permission_mode not in (None, "bypass", "yolo")
+        self.permission_mode = start.permission_mode
+        """How strict it is: our hubs say the stricter of their own policy and their spawner's wish."""
         self.tools = Toolbox(
             self,
             address=self.address,
             mailbox=Mailbox(inbox),
-            authorize=self.ask_permission if supervised else None,
+            authorize=self.ask_permission if is_supervised(start.permission_mode) else None,
         )
         """What a model may do with the cluster: ``await ctx.tools.call("Agent", {"prompt": ...})``."""
 

@@ -71,6 +71,8 @@ class Place:
     """Environment variables that no child gets to see."""
     name: str = "agent"
     """What the agent is called on its hub."""
+    supervised: bool = True
+    """Whether it is to ask before it acts."""
     mcp: McpDoor | None = None
     """Where it gets the cluster's tools, if it takes tools through MCP."""
 

@@ -54,6 +54,8 @@ class StartAgent:
     name: str
     agent_type: str
     cwd: str
+    supervised: bool = True
+    """Whether it is to ask before it acts."""
 
 
 @record

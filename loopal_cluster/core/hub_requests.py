@@ -110,7 +110,8 @@ class HubRequests:
                 own = Address(record.name)
                 self._spawn(origin, spec, caller=own, parent=own, depth=record.depth + 1, now=now)
             case Permission() | Question():
-                self._ask(origin, evolve(message, agent_name=record.name), now)
+                policy = self._settings.policy.asked_in(record.spec.permission_mode)
+                self._ask(origin, evolve(message, agent_name=record.name), policy, now)
             case _:
                 self._on_common_request(origin, message, now)
 
@@ -410,9 +411,9 @@ class HubRequests:
 
     # Humans.
 
-    def _ask(self, origin: Origin, message: Permission | Question, now: float) -> None:
+    def _ask(self, origin: Origin, message: Permission | Question, policy: Policy, now: float) -> None:
         check_asked(message, self._settings.limits.text_bytes)
-        policy, timeout = self._settings.policy, self._settings.timeouts.permission_timeout
+        timeout = self._settings.timeouts.permission_timeout
         if isinstance(message, Permission) and policy is not Policy.SUPERVISED:
             allow = policy is Policy.BYPASS
             reason = f"the policy of hub '{self._settings.name}' is {policy.value}"

@@ -16,7 +16,7 @@ from attrs import field
 
 from loopal_cluster.address import Address, check_name
 from loopal_cluster.completions import completed_outcome
-from loopal_cluster.config import HubSettings
+from loopal_cluster.config import HubSettings, is_supervised
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
@@ -127,7 +127,12 @@ class Supervisor:
         self._timers.set(StartDue(record.id), now + self._settings.timeouts.start_timeout)
         self._limit_time(record, now)
         cwd = spec.cwd or self._settings.cwd
-        self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd))
+        supervised = is_supervised(self.mode_of(record))
+        self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd, supervised))
+
+    def mode_of(self, record: AgentRecord) -> str:
+        """An agent's permission mode: whoever spawns it may make it stricter than the hub, never less strict."""
+        return self._settings.policy.mode_for(record.spec.permission_mode)
 
     def _spawned_before(self, spec: SpawnSpec, parent: Address | None, origin: Origin, now: float) -> bool:
         """Whether its owner repeats a spawn that was done already; it is answered as the first was.
@@ -273,7 +278,7 @@ class Supervisor:
             cwd=spec.cwd or self._settings.cwd,
             lifecycle=spec.lifecycle or "ephemeral",
             model=spec.model,
-            permission_mode=spec.permission_mode,
+            permission_mode=self.mode_of(record),
             prompt=spec.prompt,
             name=record.name,
             hub=self._settings.name,

@@ -250,7 +250,7 @@ class _Agents:
 
     async def _run(self, effect: StartAgent, scope: trio.CancelScope) -> None:
         agent_id = effect.agent_id
-        place = evolve(self._place, cwd=effect.cwd, name=effect.name)
+        place = evolve(self._place, cwd=effect.cwd, name=effect.name, supervised=effect.supervised)
         opened, reason = False, "stopped"
         try:
             async with self._types[effect.agent_type].open(place) as running:

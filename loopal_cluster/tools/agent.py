@@ -83,6 +83,10 @@ class Agent(Tool):
         if self.labels is not None and self.target_hub is not None:
             blame("labels", "expected nothing beside target_hub, which says where already")
 
+    @property
+    def level(self) -> PermissionLevel:
+        return PermissionLevel.SUPERVISED if self.action == "spawn" else PermissionLevel.READ_ONLY
+
     async def run(self, context: ToolContext) -> ToolResult:
         match self.action:
             case "result":

@@ -17,7 +17,7 @@ class SendMessage(Tool):
     """Talk to an agent."""
 
     tool_name: ClassVar = "SendMessage"
-    permission: ClassVar = PermissionLevel.READ_ONLY
+    permission: ClassVar = PermissionLevel.SUPERVISED
     description: ClassVar = (
         "Send a text message to another running AI agent of the hub cluster, on your own hub (the program that "
         "runs you) or on any other hub. Use this to give a running agent more information, to answer it or to "

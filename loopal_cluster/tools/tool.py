@@ -28,9 +28,9 @@ class PermissionLevel(enum.Enum):
     """What a human may want to be asked before a tool is used; the base dialect's words."""
 
     READ_ONLY = "ReadOnly"
-    """Starts nothing and changes no files: never asked."""
+    """Only reads: never asked."""
     SUPERVISED = "Supervised"
-    """Asked, if the agent runs in a supervised mode."""
+    """Asked, if the agent is supervised."""
 
 
 @record
@@ -87,6 +87,11 @@ class Tool:
     """Whether work may be lost by it."""
     needs_mailbox: ClassVar = False
     """Whether it is of use only to those who can be sent messages."""
+
+    @property
+    def level(self) -> PermissionLevel:
+        """What a human may want to be asked before this call."""
+        return self.permission
 
     async def run(self, context: ToolContext) -> ToolResult:
         """Do it.

@@ -105,7 +105,7 @@ class Toolbox:
         return ToolResult.error(f"{name}: not done after {time_limit:g} s, and given up; try again later")
 
     async def _denied(self, call: Tool) -> ToolResult | None:
-        if self._authorize is None or call.permission is PermissionLevel.READ_ONLY:
+        if self._authorize is None or call.level is PermissionLevel.READ_ONLY:
             return None
         decision = await self._authorize(call.tool_name, _given(call))
         if decision.allow:

@@ -95,6 +95,7 @@ def test_a_spawn_starts_the_agent_greets_it_lets_it_begin_and_only_then_answers(
         cwd="/here",
         lifecycle="ephemeral",
         model="m",
+        permission_mode="supervised",
         prompt="do it",
         name="x",
         hub="here",

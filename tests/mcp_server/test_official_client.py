@@ -17,7 +17,7 @@ import trio
 from attrs import frozen
 from mcp.client.streamable_http import streamable_http_client
 
-from loopal_cluster import AgentContext, Client, FunctionAgent, open_hub
+from loopal_cluster import AgentContext, Client, FunctionAgent, Policy, open_hub
 from loopal_cluster.agents.types import Place, RunningAgent
 from loopal_cluster.mcp_server.session import LONGEST_CALL
 from loopal_cluster.testing import open_test_cluster
@@ -135,7 +135,10 @@ async def test_a_hosted_agent_has_its_own_tools_in_its_program(http):
         return "all of it"
 
     agents: dict[str, Any] = {**AGENTS, "hosted": Hosted(program, http)}
-    async with open_test_cluster(2, agents=agents) as both, both["hub-a"].open_client() as client:
+    async with (
+        open_test_cluster(2, agents=agents, policy=Policy.BYPASS) as both,
+        both["hub-a"].open_client() as client,
+    ):
         agent = await client.spawn("hosted", name="lead")
 
         assert await agent.result() == "all of it"
@@ -150,7 +153,7 @@ async def test_the_official_client_is_refused_without_the_token():
         return "refused"
 
     async with (
-        open_hub("solo", agents={"hosted": Hosted(program, http=True)}) as hub,
+        open_hub("solo", policy=Policy.BYPASS, agents={"hosted": Hosted(program, http=True)}) as hub,
         hub.open_client() as client,
     ):
         assert await (await client.spawn("hosted")).result() == "refused"
@@ -160,7 +163,7 @@ async def test_a_client_that_nobody_hosts_becomes_a_member(tmp_path: Path):
     token = tmp_path / "token"
     token.write_text("sesame")
     address = f"unix:{tmp_path / 'hub.sock'}"
-    async with open_hub("solo", agents=AGENTS, token="sesame", listen=[address]) as hub:
+    async with open_hub("solo", policy=Policy.BYPASS, agents=AGENTS, token="sesame", listen=[address]) as hub:
         async with hub.open_client() as client:
             await be_a_member(client, ["--connect", address, "--token-file", str(token)])
 

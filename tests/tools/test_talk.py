@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from loopal_cluster import AgentContext, Client, open_hub
+from loopal_cluster import AgentContext, Client, Policy, open_hub
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import Toolbox, ToolResult
 from loopal_cluster.tools.mailbox import MAILS, MAILS_LENGTH
@@ -44,7 +44,10 @@ def agents(model: Model) -> dict[str, Any]:
 
 
 async def test_messages_are_read_once_and_in_order(autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         await client.send("model", "one")
         await client.send("model", "two")
@@ -57,7 +60,10 @@ async def test_messages_are_read_once_and_in_order(autojump_clock):
 
 
 async def test_a_reader_may_wait_for_a_message_and_no_longer_than_a_call_may_last(autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
 
         async def send() -> None:
@@ -73,7 +79,10 @@ async def test_a_reader_may_wait_for_a_message_and_no_longer_than_a_call_may_las
 
 
 async def test_many_or_long_messages_are_read_in_parts(autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         for number in range(MAILS + 1):
             await client.send("model", str(number))
@@ -91,7 +100,10 @@ async def test_many_or_long_messages_are_read_in_parts(autojump_clock):
     ("type_", "text"), [("shout", "Agent 'x' has ended:\nHI on solo"), ("fail", "[failed] ValueError: hi")]
 )
 async def test_the_outcome_of_a_background_agent_is_a_message(type_, text, autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         await model.use("Agent", prompt="hi", subagent_type=type_, name="x", run_in_background=True)
 
@@ -104,7 +116,10 @@ async def test_the_outcome_of_a_background_agent_is_a_message(type_, text, autoj
 @pytest.mark.parametrize("tool", ["WaitAgent", "CancelAgent"])
 @pytest.mark.parametrize("type_", ["shout", "fail"])
 async def test_a_result_that_was_waited_for_is_not_a_message_too(tool, type_, autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         await client.send("model", "other")
         await model.use("Agent", prompt="hi", subagent_type=type_, name="x", run_in_background=True)
@@ -116,7 +131,10 @@ async def test_a_result_that_was_waited_for_is_not_a_message_too(tool, type_, au
 
 
 async def test_an_agent_that_outlasts_its_call_goes_on_and_reports(autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         running = await model.use("Agent", limit=10, prompt="12", subagent_type="linger", name="x")
         inbox = await model.use("Inbox", wait=5)
@@ -127,7 +145,10 @@ async def test_an_agent_that_outlasts_its_call_goes_on_and_reports(autojump_cloc
 
 
 async def test_an_ask_is_answered_by_its_id(autojump_clock):
-    async with open_hub("solo", agents=agents(model := Model())) as hub, hub.open_client() as client:
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
         await begin(client, model)
         async with trio.open_nursery() as nursery:
 
@@ -153,7 +174,7 @@ async def test_who_has_no_inbox_is_not_offered_one(autojump_clock):
 @pytest.mark.parametrize("target", [None, "hub-b"])
 async def test_an_agent_is_stopped_with_its_reason(target, autojump_clock):
     async with (
-        open_test_cluster(2, agents=agents(model := Model())) as both,
+        open_test_cluster(2, agents=agents(model := Model()), policy=Policy.BYPASS) as both,
         both["hub-a"].open_client() as client,
     ):
         await begin(client, model)

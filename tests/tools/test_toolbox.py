@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from loopal_cluster import AgentContext, Decision, Failed, Role, Timeouts, open_hub
+from loopal_cluster import AgentContext, Decision, Policy, Role, Timeouts, open_hub
 from loopal_cluster.agents.inbox import Inbox
-from loopal_cluster.messages import Permission, SpawnAgent, SpawnSpec
+from loopal_cluster.messages import Permission
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import TOOLS, Mailbox, Toolbox, ToolResult
 
@@ -34,7 +34,7 @@ AGENTS = {"shout": shout, "fail": fail, "linger": linger, "listen": listen, "use
 
 
 def cluster(hubs: int = 2):
-    return open_test_cluster(hubs, agents=AGENTS, default_agent="shout")
+    return open_test_cluster(hubs, agents=AGENTS, default_agent="shout", policy=Policy.BYPASS)
 
 
 async def as_agent(hub, *calls: tuple[str, Any], **options: Any) -> ToolResult:
@@ -63,7 +63,7 @@ async def test_list_hubs_shows_the_hubs_and_what_they_run(autojump_clock):
 
 
 async def test_list_hubs_of_a_hub_alone_says_so(autojump_clock):
-    async with open_hub("solo", agents=AGENTS, capabilities=["gpu"]) as hub:
+    async with open_hub("solo", policy=Policy.BYPASS, agents=AGENTS, capabilities=["gpu"]) as hub:
         result = await as_agent(hub, ("ListHubs", ""))
 
         assert not result.is_error
@@ -99,7 +99,7 @@ async def test_list_agents_of_one_hub(autojump_clock):
 
 
 async def test_list_agents_of_a_hub_alone(autojump_clock):
-    async with open_hub("solo", agents=AGENTS) as hub:
+    async with open_hub("solo", policy=Policy.BYPASS, agents=AGENTS) as hub:
         result = await as_agent(hub, ("ListAgents", {}))
 
         assert [agent["agent"] for agent in result.data["agents"]] == ["solo/model"]
@@ -148,7 +148,9 @@ async def test_a_background_agent_reports_to_the_agent_that_started_it(autojump_
         assert "hub-b/loud" in started.text
         return (await ctx.receive()).text
 
-    async with open_test_cluster(2, agents=AGENTS | {"lead": lead}, default_agent="shout") as both:
+    async with open_test_cluster(
+        2, agents=AGENTS | {"lead": lead}, default_agent="shout", policy=Policy.BYPASS
+    ) as both:
         async with both["hub-a"].open_client() as client:
             agent = await client.spawn("lead")
 
@@ -179,7 +181,7 @@ async def test_what_the_hub_refuses_is_an_error_that_says_what_is_allowed(argume
 
 
 async def test_another_hub_without_a_cluster_is_an_error_that_says_so(autojump_clock):
-    async with open_hub("solo", agents=AGENTS) as hub:
+    async with open_hub("solo", policy=Policy.BYPASS, agents=AGENTS) as hub:
         result = await as_agent(hub, ("Agent", {"prompt": "x", "target_hub": "hub-b"}))
 
         assert result.is_error
@@ -308,7 +310,7 @@ async def test_an_unknown_tool_names_the_tools(autojump_clock):
 
 
 async def test_a_lost_connection_is_an_error_result(autojump_clock):
-    async with open_hub("solo", agents=AGENTS) as hub:
+    async with open_hub("solo", policy=Policy.BYPASS, agents=AGENTS) as hub:
         async with hub.open_client() as client:
             box = Toolbox(client)
 
@@ -325,32 +327,80 @@ def test_the_definitions_are_what_a_model_is_told():
     assert all(set(definition) == {"name", "description", "input_schema"} for definition in definitions)
 
 
-async def supervised(hub, decide, calls: list[tuple[str, Any]]) -> ToolResult:
-    """The same agent in a supervised mode, with an operator who decides."""
+async def supervised(hub, decide, calls: list[tuple[str, Any]], mode: str | None = None) -> ToolResult:
+    """The same agent, with an operator who decides, spawned in this permission mode."""
     async with hub.open_client(role=Role.OPERATOR, on_permission=decide) as client:
-        spec = SpawnSpec(
-            name="model", prompt=json.dumps(calls), permission_mode="supervised", agent_type="use"
-        )
-        await client._caller.call(SpawnAgent(spec))
-        outcome = await client.wait("model")
-        assert not isinstance(outcome, Failed), outcome
-        return ToolResult(**json.loads(outcome.result))
+        agent = await client.spawn("use", json.dumps(calls), name="model", permission_mode=mode)
+        return ToolResult(**json.loads(await agent.result()))
 
 
-async def test_a_supervised_agent_asks_before_it_starts_another(autojump_clock):
-    asked: list[Permission] = []
+class Allower:
+    """A human who allows everything, and remembers what."""
 
-    async def allow(ask: Permission) -> Decision:
-        asked.append(ask)
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, ask: Permission) -> Decision:
+        self.asked.append(ask.tool_name)
         return Decision(allow=True)
 
-    async with cluster(1) as one:
-        result = await supervised(one["hub-a"], allow, [("ListHubs", {}), ("Agent", {"prompt": "hi"})])
+
+CALLS = [
+    ("ListHubs", {}),
+    ("ListAgents", {}),
+    ("Inbox", {}),
+    ("Agent", {"action": "status", "name": "model"}),
+    ("WaitAgent", {"name": "model", "timeout": 0}),
+    ("SendMessage", {"to": "model", "message": "hi"}),
+    ("CancelAgent", {"name": "nobody"}),
+    ("Agent", {"prompt": "hi"}),
+]
+ASKED = ["SendMessage", "CancelAgent", "Agent"]
+"""What of that only reads is not asked for."""
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode", "asked"),
+    [
+        (Policy.SUPERVISED, None, ASKED),
+        (Policy.SUPERVISED, "supervised", ASKED),
+        (Policy.SUPERVISED, "auto", ASKED),
+        (Policy.SUPERVISED, "bypass", ASKED),
+        (Policy.SUPERVISED, "yolo", ASKED),
+        (Policy.BYPASS, None, []),
+        (Policy.BYPASS, "bypass", []),
+        (Policy.BYPASS, "supervised", ASKED),
+    ],
+)
+async def test_the_stricter_of_the_hub_and_the_spawner_says_whether_a_tool_is_asked_for(
+    policy, mode, asked, autojump_clock
+):
+    async with open_test_cluster(1, agents=AGENTS, default_agent="shout", policy=policy) as one:
+        human = Allower()
+        result = await supervised(one["hub-a"], human, CALLS, mode)
 
         assert result.text == "HI on hub-a"
-        assert [(ask.tool_name, json.loads(ask.tool_input.json)["prompt"]) for ask in asked] == [
-            ("Agent", "hi")
-        ]
+        assert human.asked == asked
+
+
+@pytest.mark.parametrize("mode", [None, "bypass", "supervised"])
+async def test_where_the_hub_denies_it_is_denied_whatever_the_spawner_says(mode, autojump_clock):
+    async with open_test_cluster(1, agents=AGENTS, default_agent="shout", policy=Policy.DENY) as one:
+        human = Allower()
+        result = await supervised(one["hub-a"], human, [("Agent", {"prompt": "hi"})], mode)
+
+        assert result.text == "Tool error: Agent: permission denied: the policy of hub 'hub-a' is deny"
+        assert human.asked == []
+
+
+async def test_what_a_function_itself_starts_is_code_and_not_asked_for(autojump_clock):
+    async def lead(ctx: AgentContext, prompt: str) -> str:
+        return await (await ctx.spawn("shout", prompt)).result()
+
+    agents = AGENTS | {"lead": lead}
+    async with open_test_cluster(1, agents=agents, policy=Policy.DENY) as one:
+        async with one["hub-a"].open_client() as client:
+            assert await (await client.spawn("lead", "hi")).result() == "HI on hub-a"
 
 
 async def test_a_denied_tool_is_an_error_with_the_reason_and_does_nothing(autojump_clock):
@@ -358,7 +408,8 @@ async def test_a_denied_tool_is_an_error_with_the_reason_and_does_nothing(autoju
         return Decision(allow=False, reason="not today")
 
     async with cluster(1) as one:
-        result = await supervised(one["hub-a"], deny, [("Agent", {"prompt": "hi", "name": "x"})])
+        call = ("Agent", {"prompt": "hi", "name": "x"})
+        result = await supervised(one["hub-a"], deny, [call], "supervised")
 
         assert result.text == "Tool error: Agent: permission denied: not today"
         async with one["hub-a"].open_client() as client:
@@ -367,7 +418,7 @@ async def test_a_denied_tool_is_an_error_with_the_reason_and_does_nothing(autoju
 
 async def test_an_agent_that_is_stopped_in_a_foreground_call_takes_its_child_along(autojump_clock):
     timeouts = Timeouts(stop_grace=1)
-    async with open_test_cluster(2, agents=AGENTS, timeouts=timeouts) as both:
+    async with open_test_cluster(2, agents=AGENTS, timeouts=timeouts, policy=Policy.BYPASS) as both:
         async with both["hub-a"].open_client() as client, both["hub-b"].open_client() as there:
             call = ("Agent", {"prompt": "", "subagent_type": "linger", "name": "slow", "target_hub": "hub-b"})
             model = await client.spawn("use", json.dumps([call]), name="model")
