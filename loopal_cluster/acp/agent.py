@@ -17,10 +17,11 @@ import trio
 from attrs import field
 
 from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session, TurnEnd
+from loopal_cluster.acp.modes import PLAN, choose_mode
 from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
 from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.acp.program import Command, Program
-from loopal_cluster.acp.schema import PermissionRequest
+from loopal_cluster.acp.schema import PermissionRequest, Update
 from loopal_cluster.acp.transcript import ANSWER_CHARACTERS, Transcript
 from loopal_cluster.acp.worktree import Worktree, open_worktree
 from loopal_cluster.agents.children import ChildNotStarted
@@ -29,7 +30,7 @@ from loopal_cluster.agents.session import serve_session
 from loopal_cluster.agents.types import Place, RunningAgent
 from loopal_cluster.errors import ClusterError, TextTooLong
 from loopal_cluster.outcomes import Cancelled, Failed
-from loopal_cluster.payloads import Error, Payload
+from loopal_cluster.payloads import AutoModeDecision, Error, Payload
 from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import record_pair
@@ -69,7 +70,12 @@ class AcpAgent:
     model: str | None = None
     """The model, by the program's own name; a spawn may ask for another."""
     mode: str | None = None
-    """How it works, by the program's own name; while it is to plan, that is its mode ``plan``."""
+    """How it works, by the program's own name; while it is to plan, that is its mode ``plan``.
+
+    If none is named, an agent that is supervised works in a mode in which it asks before it changes anything.
+    """
+    asks: bool = False
+    """Whether it is known to ask before it changes anything, in whatever mode it begins. The presets need not say so."""
     options: Mapping[str, str] = field(factory=dict)
     """Other settings of its sessions, by their ids."""
     auth: str | None = None
@@ -90,7 +96,8 @@ class AcpAgent:
     @asynccontextmanager
     async def open(self, place: Place) -> AsyncIterator[RunningAgent]:
         """Start the program, in a process group of its own and, if so wished, in a worktree of its own."""
-        env = place.environment(self.env)
+        asking = self._known.asking_env if place.supervised else {}
+        env = place.environment({**asking, **self.env})
         cwd = str(await trio.Path(self.cwd or place.cwd).absolute())
         async with AsyncExitStack() as stack:
             worktree = None
@@ -106,8 +113,13 @@ class AcpAgent:
             nursery.start_soon(agent.run_session)
             yield agent
 
+    @property
+    def _known(self) -> Preset:
+        """What there is to know of it."""
+        return PRESETS.get(self.preset or "", Preset(tuple(self.argv)))
+
     def _command(self, env: Mapping[str, str], cwd: str, place: Place) -> Command:
-        known = PRESETS.get(self.preset or "", Preset(tuple(self.argv)))
+        known = self._known
         auth = self.auth or next((method for name, method in known.auth.items() if env.get(name)), None)
         argv = self.argv or known.command
         return Command(
@@ -153,7 +165,10 @@ class _Agent:
         self._session: Session | None = None
         self._model: str | None = None
         self._mode: str | None = None
-        self._first_mode: str | None = None
+        self._acting_mode: str | None = None
+        """The mode in which it works while it does not plan."""
+        self._is_put_back = False
+        """Whether a session that went over to another mode is just put back."""
         self._serving = trio.CancelScope()
         self._served = trio.Event()
         self._idle = trio.Event()
@@ -262,9 +277,16 @@ class _Agent:
     async def _answer_once(self, context: AgentContext, prompt: str) -> str:
         session = await self._open_session(context)
         turn = _Turn(context, self._type, self._agent_name)
+
+        def take(update: Update) -> None:
+            turn.transcript.take(update)
+            if self._strays(session) and not self._is_put_back:
+                self._is_put_back = True
+                self._nursery.start_soon(self._put_back, context, session)
+
         end = await session.prompt(
             prompt,
-            on_update=turn.transcript.take,
+            on_update=take,
             on_permission=turn.judge,
             cancel_timeout=self._type.cancel_timeout,
         )
@@ -333,13 +355,39 @@ class _Agent:
         servers = self._open_mcp(context, client)
         if self._session is not None:
             session = await client.resume_session(self._session.id, self._command.cwd, servers)
+            session.is_like(self._session)
         else:
             session = await client.new_session(self._command.cwd, servers)
-        for option, value in self._type.options.items():
+        for option, value in self._options_of(session).items():
             await session.set_option(option, value)
+        self._acting_mode = self._type.mode or session.mode
+        if self._place.supervised:
+            self._supervise(context, session)
         self._client, self._session = client, session
-        self._model, self._mode, self._first_mode = None, None, session.mode
+        self._model, self._mode = None, None
         return session
+
+    def _options_of(self, session: Session) -> Mapping[str, str]:
+        asking = self._type._known.asking_options if self._place.supervised else {}
+        there = {option.id for option in session.options}
+        return {key: value for key, value in asking.items() if key in there} | dict(self._type.options)
+
+    def _supervise(self, context: AgentContext, session: Session) -> None:
+        """Choose a mode in which it asks, and say which.
+
+        Raises:
+            AcpError: nobody knows one.
+        """
+        type_ = self._type
+        chosen = choose_mode(
+            type_._known,
+            first=session.mode,
+            there_are=session.mode_ids,
+            named=type_.mode or type_.options.get("mode"),
+            vouched=type_.asks,
+        )
+        self._acting_mode = chosen.mode
+        context.emit(AutoModeDecision("mode", chosen.mode or "", f"{self._command.name}: {chosen.why}"))
 
     def _open_mcp(self, context: AgentContext, client: Client) -> list[Mapping[str, object]]:
         if self._mcp_servers is None:
@@ -355,10 +403,35 @@ class _Agent:
         if model is not None and model != self._model:
             await session.set_model(model)
         self._model = model
-        mode = "plan" if context.mode == "plan" else self._type.mode or self._first_mode
-        if mode is not None and mode != (self._mode or session.mode):
+        mode = PLAN if context.mode == "plan" else self._acting_mode
+        current = session.mode if self._strays(session) else self._mode or session.mode
+        if mode is not None and mode != current:
             await session.set_mode(mode)
         self._mode = mode
+
+    def _strays(self, session: Session) -> bool:
+        """Whether it has by itself gone over to a mode that nobody has chosen, where it matters."""
+        return (
+            self._place.supervised
+            and self._acting_mode is not None
+            and session.mode not in (self._acting_mode, PLAN)
+        )
+
+    async def _put_back(self, context: AgentContext, session: Session) -> None:
+        """Have it work as was chosen; a program that cannot be had to is ended."""
+        context.emit(
+            Error(
+                f"{self._command.name} went over to its mode {session.mode!r} by itself, "
+                f"and is put back into {self._acting_mode!r}"
+            )
+        )
+        try:
+            with trio.fail_after(ANSWER_TIMEOUT):
+                await session.set_mode(str(self._acting_mode))
+        except (AcpError, PeerGone, trio.TooSlowError):
+            self._program.kill(f"it went over to its mode {session.mode!r} by itself, and cannot be put back")
+        finally:
+            self._is_put_back = False
 
 
 class _Turn:

@@ -23,6 +23,7 @@ from loopal_cluster.acp.schema import (
     ConfigOption,
     Initialized,
     ModeUpdate,
+    OptionsUpdate,
     PermissionRequest,
     SessionInfo,
     Unreadable,
@@ -237,8 +238,9 @@ class Session:
         self._turn: _Turn | None = None
         self.id = session_id
         self.modes = info.modes
-        self.mode = None if info.modes is None else info.modes.current_mode_id
         self.options: tuple[ConfigOption, ...] = info.config_options or ()
+        self.mode = info.modes.current_mode_id if info.modes is not None else self._mode_option()
+        """The mode that is on, if it has any."""
         self.unreadable_count = 0
         """Updates that were left out because they are not of their form."""
         self.is_stuck = False
@@ -286,9 +288,22 @@ class Session:
             self.mode = mode
         elif (option := self._option_of("mode")) is not None:
             await self.set_option(option.id, mode)
+            self.mode = mode
         else:
-            known = [] if self.modes is None else [mode.id for mode in self.modes.available_modes]
-            raise AcpError(f"it has no mode {mode!r} (there are: {', '.join(known) or 'none'})")
+            raise AcpError(f"it has no mode {mode!r} (there are: {', '.join(self.mode_ids) or 'none'})")
+
+    def is_like(self, earlier: Session) -> None:
+        """Say that it goes on with another one: what can be chosen is the same, if nothing else was said."""
+        if not self.mode_ids:
+            self.modes, self.options = earlier.modes, earlier.options or self.options
+
+    @property
+    def mode_ids(self) -> tuple[str, ...]:
+        """The modes that can be chosen."""
+        if self.modes is not None:
+            return tuple(mode.id for mode in self.modes.available_modes)
+        option = self._option_of("mode")
+        return () if option is None else option.values
 
     async def set_model(self, model: str) -> None:
         """Choose the model, by the program's own name for it.
@@ -314,10 +329,19 @@ class Session:
             raise AcpError(f"{option_id} cannot be {value!r} (it can be: {', '.join(option.values)})")
         params = {"sessionId": self.id, "configId": option_id, "value": value}
         info = await self._client._call("session/set_config_option", params, SessionInfo)
-        self.options = info.config_options or self.options
+        self._on_options(info.config_options)
 
     def _option_of(self, category: str) -> ConfigOption | None:
         return next((option for option in self.options if category in (option.category, option.id)), None)
+
+    def _mode_option(self) -> str | None:
+        option = self._option_of("mode")
+        return option.current_value if option is not None and isinstance(option.current_value, str) else None
+
+    def _on_options(self, options: tuple[ConfigOption, ...] | None) -> None:
+        self.options = options or self.options
+        if options:
+            self.mode = self._mode_option() or self.mode
 
     def _cancel(self, turn: _Turn) -> None:
         turn.cancelled = True
@@ -336,6 +360,8 @@ class Session:
             return
         if isinstance(update, ModeUpdate):
             self.mode = update.current_mode_id
+        elif isinstance(update, OptionsUpdate):
+            self._on_options(update.config_options)
         if update is not None and self._turn is not None:
             self._turn.on_update(update)
 

@@ -25,6 +25,12 @@ class Preset:
     """Programs that it cannot do without."""
     auth: Mapping[str, str] = Factory(dict)
     """The login method to choose, by the environment variable that makes it work."""
+    asking_modes: tuple[str, ...] = ()
+    """Its modes in which nothing is changed unasked, over all its versions; the first that a session has is taken."""
+    asking_env: Mapping[str, str] = Factory(dict)
+    """Environment variables that make it ask, if that is no matter of modes."""
+    asking_options: Mapping[str, str] = Factory(dict)
+    """Settings of a session that it must not have otherwise while it is to ask."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -33,12 +39,16 @@ PRESETS: Mapping[str, Preset] = {
         install="npm install -g @agentclientprotocol/claude-agent-acp",
         login="set ANTHROPIC_API_KEY, or log in with `claude` once",
         needs=("node",),
+        # Up to 0.49 its sessions begin in it; those of 0.101 begin in "auto", where a model decides.
+        asking_modes=("default",),
     ),
     "codex": Preset(
         command=("codex-acp",),
         install="npm install -g @zed-industries/codex-acp",
         login="set OPENAI_API_KEY or CODEX_API_KEY, or run `codex login`",
         needs=("node",),
+        # Sessions begin in it if Codex does not trust the folder; otherwise in one that changes files unasked.
+        asking_modes=("read-only",),
     ),
     "gemini": Preset(
         command=("gemini", "--acp"),
@@ -46,15 +56,20 @@ PRESETS: Mapping[str, Preset] = {
         login="set GEMINI_API_KEY, or log in with `gemini` once",
         needs=("node",),
         auth={"GEMINI_API_KEY": "gemini-api-key"},
+        asking_modes=("default",),
     ),
     "opencode": Preset(
         command=("opencode", "acp"),
         install="npm install -g opencode-ai",
         login="run `opencode auth login`",
+        # Its modes are agents, none of which asks: that is said by a setting.
+        asking_env={"OPENCODE_PERMISSION": '{"*":"ask"}'},
     ),
     "goose": Preset(
         command=("goose", "acp"),
         install="see https://block.github.io/goose/docs/getting-started/installation",
         login="run `goose configure`",
+        asking_modes=("approve",),
+        asking_env={"GOOSE_MODE": "approve"},
     ),
 }

@@ -21,6 +21,7 @@ __all__ = [
     "Mode",
     "Modes",
     "ModeUpdate",
+    "OptionsUpdate",
     "PermissionOption",
     "PermissionRequest",
     "Plan",
@@ -188,6 +189,12 @@ class ModeUpdate(_Wire, frozen=True):
     current_mode_id: str
 
 
+class OptionsUpdate(_Wire, frozen=True):
+    """Settings have changed; the mode may be one of them."""
+
+    config_options: tuple[ConfigOption, ...]
+
+
 class UsageUpdate(_Wire, frozen=True):
     """How full the model's context is, in tokens."""
 
@@ -195,13 +202,14 @@ class UsageUpdate(_Wire, frozen=True):
     size: int
 
 
-Update = Chunk | ToolCall | Plan | ModeUpdate | UsageUpdate
+Update = Chunk | ToolCall | Plan | ModeUpdate | OptionsUpdate | UsageUpdate
 
 _UPDATES: Mapping[str, type[Update]] = {
     "tool_call": ToolCall,
     "tool_call_update": ToolCall,
     "plan": Plan,
     "current_mode_update": ModeUpdate,
+    "config_option_update": OptionsUpdate,
     "usage_update": UsageUpdate,
 }
 _CHUNKS = ("agent_message_chunk", "agent_thought_chunk", "user_message_chunk")

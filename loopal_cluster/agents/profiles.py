@@ -163,6 +163,7 @@ class _Acp:
     cwd: str | None = None
     model: str | None = None
     mode: str | None = None
+    asks: bool = False
     options: Mapping[str, str] = Factory(dict)
     auth: str | None = None
     isolation: _Isolation = _Isolation.NONE
@@ -182,6 +183,7 @@ class _Acp:
             cwd=_path(directory, self.cwd),
             model=self.model,
             mode=self.mode,
+            asks=self.asks,
             options=self.options,
             auth=self.auth,
             worktree=self.isolation is _Isolation.WORKTREE,

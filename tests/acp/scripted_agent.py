@@ -6,6 +6,7 @@ protocol's text, and shares nothing with the client. Lines of a prompt::
     say TEXT          an agent_message_chunk
     think TEXT        an agent_thought_chunk
     update JSON       any update
+    mode MODE         go over to another mode, and say so
     raw TEXT          a line that is not of the protocol
     ask TOOL [JSON]   session/request_permission; reports which option was chosen
     request METHOD    any other request; says what came of it
@@ -135,7 +136,13 @@ class Agent:
             return
         self.session = {"id": f"session-{os.getpid()}", **params}
         options = [] if self.manner == "bare" else [MODELS]
-        self.answer(request, {"sessionId": self.session["id"], "modes": MODES, "configOptions": options})
+        modes = MODES
+        if self.manner == "auto":
+            modes = {"currentModeId": "auto", "availableModes": [{"id": "auto"}, *MODES["availableModes"]]}
+            self.session["mode"] = "auto"
+        if self.manner == "modeless":
+            modes = None
+        self.answer(request, {"sessionId": self.session["id"], "modes": modes, "configOptions": options})
 
     def session_resume(self, request, params):
         self.session = {"id": params["sessionId"], **params, "resumed": True}
@@ -175,6 +182,15 @@ class Agent:
 
     def do_update(self, text):
         self.update(json.loads(text))
+
+    def do_mode(self, mode):
+        self.session["mode"] = mode
+        self.update({"sessionUpdate": "current_mode_update", "currentModeId": mode})
+
+    def do_serve(self, text):
+        """Answer what has come meanwhile."""
+        request = self.waiting.popleft() if self.waiting else self.read()
+        getattr(self, request["method"].replace("/", "_"))(request, request["params"])
 
     def do_raw(self, text):
         sys.stdout.write(text + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -33,6 +34,7 @@ from loopal_cluster import (
     open_hub,
 )
 from loopal_cluster.payloads import (
+    AutoModeDecision,
     AwaitingInput,
     Error,
     Interrupted,
@@ -54,7 +56,8 @@ NAME = os.path.basename(sys.executable)
 
 
 def scripted(manner: str = "plain", **options: Any) -> AcpAgent:
-    return AcpAgent([sys.executable, "-I", "-S", SCRIPT, manner], **options)
+    """A program that nobody knows. Which mode it works in is said, as it must be on a supervised hub."""
+    return AcpAgent([sys.executable, "-I", "-S", SCRIPT, manner], **({"asks": True} | options))
 
 
 @define
@@ -572,6 +575,93 @@ async def test_the_session_gets_the_servers_of_the_hub_for_as_long_as_the_agent_
 
     assert servers == [{"name": "loopal", "command": "/bin/x", "args": [], "env": []}]
     assert door.closed == 1
+
+
+# Modes.
+
+
+def claude(manner: str, **options: Any) -> AcpAgent:
+    return scripted(manner, preset="claude", asks=False, **options)
+
+
+async def test_a_supervised_agent_works_in_a_mode_in_which_it_asks_and_that_is_told():
+    async with scene(claude("auto")) as on:
+        assert await on.outcome("tell mode") == Done('"default"')
+
+        chosen = [one.payload for one in on.events.arrived() if isinstance(one.payload, AutoModeDecision)]
+        assert chosen == [
+            AutoModeDecision("mode", "default", "claude: in this mode it asks before it changes anything")
+        ]
+
+
+async def test_where_nobody_is_asked_it_works_as_it_begins():
+    async with scene(claude("auto"), policy=Policy.BYPASS) as on:
+        assert await on.outcome("tell mode") == Done('"auto"')
+
+
+async def test_its_spawner_may_have_it_supervised_where_nobody_is_asked_otherwise():
+    async with scene(claude("auto"), policy=Policy.BYPASS, decision=False) as on:
+        outcome = await on.outcome("ask Bash\ntell mode", permission_mode="supervised")
+
+        assert outcome == Done('Bash: opt-3\n"default"')
+        assert on.asked == [("Bash", {"title": "Use Bash"})]
+
+
+@pytest.mark.parametrize("mode", ["bypass", "yolo", "auto"])
+async def test_its_spawner_cannot_have_it_less_supervised_than_its_hub(mode):
+    async with scene(claude("auto"), decision=False) as on:
+        outcome = await on.outcome("ask Bash\ntell mode", permission_mode=mode)
+
+        assert outcome == Done('Bash: opt-3\n"default"')
+
+
+async def test_a_mode_that_its_type_names_is_taken_and_that_is_told():
+    async with scene(claude("auto", mode="auto")) as on:
+        assert await on.outcome("tell mode") == Done('"auto"')
+        assert await on.until(AutoModeDecision) == AutoModeDecision(
+            "mode", "auto", "claude: its type names it"
+        )
+
+
+@pytest.mark.parametrize(
+    ("coder", "begins"),
+    [
+        (scripted("auto", asks=False), "it begins in its mode 'auto'. .* there are: auto, default, plan"),
+        (scripted("modeless", asks=False), "it has no modes. .* there are: none"),
+        (scripted(preset="codex", asks=False), "it begins in its mode 'default'"),
+    ],
+)
+async def test_a_program_of_which_nobody_knows_such_a_mode_is_refused(coder, begins):
+    async with scene(coder) as on:
+        outcome = await on.outcome("write made")
+
+        assert isinstance(outcome, Failed)
+        assert re.search(f"nobody knows whether it asks before it acts: {begins}", outcome.error)
+
+
+async def test_one_that_is_known_to_ask_needs_no_modes():
+    async with scene(scripted("modeless")) as on:
+        assert await on.outcome("say yes") == Done("yes")
+
+
+async def test_a_session_that_goes_over_to_another_mode_is_put_back():
+    async with scene(claude("auto")) as on:
+        assert await on.outcome("mode auto\nserve\ntell mode") == Done('"default"')
+        assert await on.until(Error) == Error(
+            "claude went over to its mode 'auto' by itself, and is put back into 'default'"
+        )
+
+
+async def test_so_is_one_that_is_started_again():
+    async with scene(claude("load", resume=True)) as on:
+        assert await on.outcome("die once\ntell mode") == Done('"default"')
+
+
+async def test_an_environment_makes_a_program_ask_that_has_no_mode_for_it():
+    async with scene(scripted("modeless", preset="opencode", asks=False)) as on:
+        assert await on.outcome("env OPENCODE_PERMISSION") == Done('{"*":"ask"}')
+    async with scene(scripted("modeless", preset="opencode"), policy=Policy.BYPASS) as on:
+        assert await on.outcome("env OPENCODE_PERMISSION") == Done("unset")
 
 
 async def test_an_idle_agent_says_that_it_is():

@@ -81,6 +81,18 @@ UPDATES: dict[str, dict[str, Any]] = {
     "tool_call_update": {"toolCallId": "t", "status": None, "content": None},
     "plan": {"entries": [{"content": "c", "priority": "low", "status": "pending"}]},
     "current_mode_update": {"currentModeId": "plan"},
+    "config_option_update": {
+        "configOptions": [
+            {
+                "id": "mode",
+                "name": "Mode",
+                "category": "mode",
+                "type": "select",
+                "currentValue": "plan",
+                "options": [],
+            }
+        ]
+    },
     "usage_update": {"used": 1, "size": 2, "cost": {"amount": 0.1, "currency": "USD"}},
 }
 

@@ -17,7 +17,7 @@ from .test_agent import scene
 
 pytest.importorskip("acp", reason="needs the package agent-client-protocol, of the extra dev")
 
-SDK = AcpAgent([sys.executable, str(Path(__file__).parent / "sdk_agent.py")])
+SDK = AcpAgent([sys.executable, str(Path(__file__).parent / "sdk_agent.py")], asks=True)
 """Without the warnings of ours: what it warns of is its own affair."""
 
 

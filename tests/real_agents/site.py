@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,17 +47,18 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(directory: Path) -> AsyncIterator[Site]:
-    """Hubs ``laptop`` and ``gpu-box``, each with ``claude`` and ``codex``. Their processes are real."""
-    programs = await trio.to_thread.run_sync(installed)
+async def open_site(directory: Path, makes: Sequence[Make] = MAKES) -> AsyncIterator[Site]:
+    """Hubs ``laptop`` and ``gpu-box``, each with all these agents. Their processes are real."""
+    programs = {make: await trio.to_thread.run_sync(installed, make.packages) for make in makes}
     async with open_stand_in() as model, open_meta_hub() as meta_hub:
         join = {"join": meta_hub.address, "meta_token": meta_hub.token}
 
         def agents(hub: str):
-            homes = {make: directory / hub / make.name for make in MAKES}
+            homes = {make: directory / hub / make.name for make in makes}
             path = os.environ["PATH"]
             return {
-                make.name: make.agent(programs, home, model.url, path=path) for make, home in homes.items()
+                make.name: make.agent(programs[make], home, model.url, path=path)
+                for make, home in homes.items()
             }
 
         async with (
