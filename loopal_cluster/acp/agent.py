@@ -29,6 +29,7 @@ from loopal_cluster.agents.context import AgentContext, Streamed, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.agents.types import Place, RunningAgent
 from loopal_cluster.errors import ClusterError, TextTooLong
+from loopal_cluster.messages import Decision
 from loopal_cluster.outcomes import Cancelled, Failed
 from loopal_cluster.payloads import AutoModeDecision, Error, Payload
 from loopal_cluster.records import record
@@ -41,6 +42,9 @@ ANSWER_TIMEOUT = 60.0
 """Seconds for a session to be opened, or set up."""
 QUOTED = 500
 """So much of an answer is quoted in a failure."""
+
+TOLD = 5
+"""Of so many tools it is told at most that nobody has answered whether they may be used."""
 
 GO_ON = (
     "(The program you run in ended in the middle of this turn, and was started again. "
@@ -174,6 +178,8 @@ class _Agent:
         self._idle = trio.Event()
         self._idle.set()
         self._is_over = False
+        self._untold = ""
+        """What the model does not know of its last turn."""
 
     async def start_program(self) -> None:
         """Start the process. That it then introduces itself is waited for by the first turn."""
@@ -285,12 +291,13 @@ class _Agent:
                 self._nursery.start_soon(self._put_back, context, session)
 
         end = await session.prompt(
-            prompt,
+            self._untold + prompt,
             on_update=take,
             on_permission=turn.judge,
             cancel_timeout=self._type.cancel_timeout,
         )
         turn.transcript.on_usage(end.usage)
+        self._untold = f"[In your last turn {turn.unanswered}]\n\n" if turn.unanswered else ""
         note = await self._worktree_note()
         return turn.result_of(end, note)
 
@@ -443,6 +450,8 @@ class _Turn:
         self._type = type_
         self._program = program
         self._denied: list[str] = []
+        self._unanswered: dict[str, str] = {}
+        """Why nobody has answered whether it may use a tool, by the tool."""
 
     def _emit(self, payload: Payload) -> None:
         try:
@@ -454,28 +463,40 @@ class _Turn:
         """Which option of a permission to take."""
         self.transcript.end_message()  # some ask before they say what for
         name = self.transcript.name_of(request.tool_call)
-        allow = await self._may(name, request)
+        decision = await self._decide(name, request)
+        allow = decision.allow
         option = choose_option(request.options, allow=allow)
         if allow and option is None:
             self._context.emit(Error(f"{name}: it cannot be allowed only once, and so it is not"))
             allow, option = False, choose_option(request.options, allow=False)
-        if not allow:
+        if decision.unanswered:
+            self._unanswered[name] = decision.reason or "nobody was there to answer"
+            self._context.emit(Error(f"{name} is not allowed: {self._unanswered[name]}"))
+        elif not allow:
             self._denied.append(name)
         return option
 
-    async def _may(self, name: str, request: PermissionRequest) -> bool:
+    async def _decide(self, name: str, request: PermissionRequest) -> Decision:
         call = request.tool_call
         own_name = self.transcript.own_name_of(call)
         if self._type.allow_cluster_tools and is_cluster_tool(request, self._program, own_name):
-            return True
+            return Decision(allow=True)
         try:
-            decision = await self._context.ask_permission(
-                name, shown_input(call), tool_call_id=call.tool_call_id
-            )
+            return await self._context.ask_permission(name, shown_input(call), tool_call_id=call.tool_call_id)
         except ClusterError as error:
-            self._context.emit(Error(f"{name}: permission could not be asked for: {error}"))
-            return False
-        return decision.allow
+            reason = f"permission could not be asked for: {error}"
+            return Decision(allow=False, reason=reason, unanswered=True)
+
+    @property
+    def unanswered(self) -> str:
+        """What nobody has refused and was not allowed; empty if nothing.
+
+        A program is only told that it may not, and tells its model, in words of its own, that the user refused.
+        """
+        return "; ".join(
+            f"{tool} was not allowed, but nobody has refused it: {reason}"
+            for tool, reason in [*self._unanswered.items()][:TOLD]
+        )
 
     def result_of(self, end: TurnEnd, note: str) -> str:
         """The answer, if the turn has one.
@@ -486,10 +507,11 @@ class _Turn:
         answer = self.transcript.answer
         said = f": {answer.strip()[:QUOTED]}" if answer.strip() else ""
         after = f" after it was not allowed to use {', '.join(self._denied)}" if self._denied else ""
+        note += f"\n\n[{self.unanswered}]" if self._unanswered else ""
         match end.stop_reason:
             case "end_turn" if self.transcript.is_cut:
                 return f"{answer}\n[cut after {ANSWER_CHARACTERS} characters]{note}"  # too large, and kept as that
-            case "end_turn" if self._denied and not said:
+            case "end_turn" if (self._denied or self._unanswered) and not said:
                 raise _failed(f"it ended its turn without a word{after}{note}")
             case "end_turn":
                 return answer.rstrip("\n") + note

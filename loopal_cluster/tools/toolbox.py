@@ -110,8 +110,9 @@ class Toolbox:
         decision = await self._authorize(call.tool_name, _given(call))
         if decision.allow:
             return None
+        said = "it is not allowed, but nobody has refused it" if decision.unanswered else "permission denied"
         reason = f": {decision.reason}" if decision.reason else ""
-        return ToolResult.error(f"{call.tool_name}: permission denied{reason}")
+        return ToolResult.error(f"{call.tool_name}: {said}{reason}")
 
 
 def _given(call: Tool) -> dict[str, Any]:

@@ -164,6 +164,7 @@ class Agent:
     def session_prompt(self, request, params):
         self.cancelled = False
         text = "".join(block["text"] for block in params["prompt"])
+        self.prompt = text
         reason = "end_turn"
         for line in text.splitlines():
             word, _, rest = line.partition(" ")
@@ -199,6 +200,10 @@ class Agent:
     def do_tell(self, text):
         """Say something of the session."""
         self.say(json.dumps(self.session.get(text)))
+
+    def do_prompt(self, text):
+        """Say what the prompt is."""
+        self.say(self.prompt)
 
     def do_pid(self, text):
         self.say(str(os.getpid()))

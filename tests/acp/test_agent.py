@@ -278,6 +278,35 @@ async def test_a_turn_that_ends_over_a_denial_says_so():
     assert cancelled == Cancelled("it gave up its turn after it was not allowed to use Bash: Bash: opt-3")
 
 
+UNANSWERED = "Bash was not allowed, but nobody has refused it: no operator answered within 0.3 s"
+SHORT = evolve(QUICK, permission_timeout=0.3)
+
+
+async def test_what_nobody_answered_is_told_as_that_to_who_spawned_it_and_to_who_watches():
+    async with scene(timeouts=SHORT) as on:
+        assert await on.outcome("ask Bash") == Done(f"Bash: opt-3\n\n[{UNANSWERED}]")
+
+        told = [event.payload for event in on.events.arrived() if isinstance(event.payload, Error)]
+        assert told == [Error("Bash is not allowed: no operator answered within 0.3 s")]
+
+
+async def test_a_turn_that_ends_over_what_nobody_answered_does_not_say_that_somebody_refused():
+    async with scene(timeouts=SHORT) as on:
+        cancelled = await on.outcome("ask Bash\nstop cancelled")
+
+    assert cancelled == Cancelled(f"it gave up its turn: Bash: opt-3\n\n[{UNANSWERED}]")
+
+
+async def test_the_model_is_told_with_its_next_prompt_that_nobody_refused():
+    async with scene(timeouts=SHORT) as on:
+        agent = await on.client.spawn("coder", persistent=True)
+        await agent.ask("ask Bash")
+
+        told = await agent.ask("prompt")
+        assert told == f"[In your last turn {UNANSWERED}]\n\nprompt"
+        assert await agent.ask("prompt") == "prompt"
+
+
 async def test_a_permission_of_a_turn_that_is_cancelled_is_withdrawn():
     async with scene() as on:
         await on.client.spawn("coder", "ask Bash", name="c", persistent=True)

@@ -416,6 +416,18 @@ async def test_a_denied_tool_is_an_error_with_the_reason_and_does_nothing(autoju
             assert (await Toolbox(client).call("WaitAgent", {"name": "x"})).is_error
 
 
+async def test_a_tool_that_nobody_was_there_to_allow_is_not_said_to_be_refused(autojump_clock):
+    async def nobody(ask: Permission) -> Decision:
+        return Decision(allow=False, reason="nobody was there", by="policy", unanswered=True)
+
+    async with cluster(1) as one:
+        result = await supervised(one["hub-a"], nobody, [("Agent", {"prompt": "hi", "name": "x"})])
+
+        assert result.text == (
+            "Tool error: Agent: it is not allowed, but nobody has refused it: nobody was there"
+        )
+
+
 async def test_an_agent_that_is_stopped_in_a_foreground_call_takes_its_child_along(autojump_clock):
     timeouts = Timeouts(stop_grace=1)
     async with open_test_cluster(2, agents=AGENTS, timeouts=timeouts, policy=Policy.BYPASS) as both:
