@@ -14,12 +14,17 @@ from attrs import field
 from loopal_cluster.errors import InvalidAddress
 from loopal_cluster.records import record
 
-__all__ = ["MAX_ADDRESS", "Address", "check_name", "sanitize_name"]
+__all__ = ["MAX_ADDRESS", "Address", "check_name", "is_name", "sanitize_name"]
 
 MAX_ADDRESS = 64 + 1 + 64
 """The characters of the longest address."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def is_name(text: str) -> bool:
+    """Whether it may name a hub or an agent."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_name(name: str, what: str = "name") -> str:

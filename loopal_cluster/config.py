@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import Factory, field, validators
 
+from loopal_cluster.labels import check_description
 from loopal_cluster.records import record
 from loopal_cluster.texts import TEXT_BYTES
 
@@ -166,6 +167,8 @@ class Limits:
     """Generations below a root agent, counted across hubs."""
     results: int = field(default=10000, validator=_positive)
     """Outcomes of finished agents that one hub keeps."""
+    owed_bytes: int = field(default=4 * 2**20, validator=_positive)
+    """Of the cancels that a MetaHub keeps for hubs which are not there."""
     timeline: int = field(default=2048, validator=_positive)
     """Events kept for observers who come late or fell behind."""
     timeline_bytes: int = field(default=16 * 2**20, validator=_positive)
@@ -218,6 +221,9 @@ class HubSettings:
     """The working directory of agents whose spawner did not, or may not, choose one."""
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+
+    def __attrs_post_init__(self) -> None:
+        check_description(self.capabilities, self.labels, self.agent_types)
 
 
 @record

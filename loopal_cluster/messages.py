@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from attrs import Factory, field
 
+from loopal_cluster import labels as text
 from loopal_cluster.address import Address
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.records import record
@@ -126,10 +127,10 @@ def wire(name: str, **kwargs: Any) -> Any:
     return field(metadata={"wire": name}, **kwargs)
 
 
-def extension(default: Any = None, *, name: str | None = None) -> Any:
+def extension(default: Any = None, *, name: str | None = None, **kwargs: Any) -> Any:
     """A field that is ours, not the base dialect's; left out when it has its default."""
     metadata = {"extension": True} | ({"wire": name} if name else {})
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, **kwargs)
 
 
 # Values.
@@ -177,15 +178,15 @@ class HumanSource:
 class AgentSource:
     """An agent wrote it; ``name`` is an address that can be answered."""
 
-    name: str
+    name: str = field(converter=text.sender_name)
 
 
 @record
 class ChannelSource:
     """A chat channel brought it."""
 
-    channel: str
-    sender: str = wire("from")
+    channel: str = field(converter=text.label)
+    sender: str = wire("from", converter=text.label)
 
 
 @record
@@ -197,7 +198,7 @@ class ScheduledSource:
 class SystemSource:
     """A hub made it; ``kind`` says why."""
 
-    kind: str
+    kind: str = field(converter=text.label)
 
 
 Source = HumanSource | AgentSource | ChannelSource | ScheduledSource | SystemSource
@@ -224,15 +225,15 @@ class UserContent:
 class Envelope:
     """A message on its way to an agent."""
 
-    id: str
+    id: str = field(validator=text.message_id)
     """A uuid chosen by the origin."""
     source: Source
     target: Address
     content: UserContent | Opaque
     """Read only by the agent it is for; opaque to every hub on the way."""
-    timestamp: str
+    timestamp: str = field(converter=text.short)
     """RFC 3339, UTC."""
-    origin_hub: str | None = extension()
+    origin_hub: str | None = extension(converter=text.label)
     """The hub the message comes from, stamped by the MetaHub."""
     timeout_ms: int | None = extension()
     """Of an ask: the time left for the answer. The hub it starts from fills it in."""
@@ -248,18 +249,18 @@ class SpawnSpec:
 
     name: str
     prompt: str | None = None
-    cwd: str | None = None
+    cwd: str | None = field(default=None, validator=text.path)
     """A directory on the hub that spawns; refused across hubs by whoever receives it."""
-    model: str | None = None
-    permission_mode: str | None = None
-    parent: str | None = None
+    model: str | None = field(default=None, converter=text.label)
+    permission_mode: str | None = field(default=None, converter=text.label)
+    parent: str | None = field(default=None, converter=text.sender_name)
     """Set by hubs only; a caller's value is overwritten."""
-    target_hub: str | None = extension()
-    agent_type: str | None = extension()
+    target_hub: str | None = extension(validator=text.hub_name)
+    agent_type: str | None = extension(converter=text.label)
     """A type the hub runs; None is its default type."""
-    lifecycle: str | None = extension()
+    lifecycle: str | None = extension(converter=text.label)
     """``ephemeral`` or ``persistent``; None is ephemeral."""
-    spawn_id: str | None = extension()
+    spawn_id: str | None = extension(validator=text.identity)
     """Chosen by the origin; the agent's identity and the spawn's idempotency key."""
     depth: int = extension(0)
     """Generations above this agent, set by hubs."""
@@ -281,15 +282,15 @@ class SpawnSpec:
 class AgentNode:
     """An agent in a topology."""
 
-    name: str
-    parent: str | None = None
+    name: str = field(converter=text.label)
+    parent: str | None = field(default=None, converter=text.label)
     children: tuple[str, ...] = ()
     lifecycle: str = "Running"
     """``Spawning``, ``Running``, ``Finished`` or ``Failed("...")``."""
-    model: str | None = None
-    id: str | None = extension()
-    type: str | None = extension()
-    hub: str | None = extension()
+    model: str | None = field(default=None, converter=text.label)
+    id: str | None = extension(validator=text.identity)
+    type: str | None = extension(converter=text.label)
+    hub: str | None = extension(validator=text.hub_name)
     """Where it runs, if not on the hub that answers (a shadow)."""
     persistent: bool = extension(False)
 
@@ -321,7 +322,7 @@ class UplinkInfo:
 class Completion:
     """The outcome of an agent, on its way to a parent on another hub."""
 
-    spawn_id: str
+    spawn_id: str = field(validator=text.identity)
     agent: Address
     """The agent, qualified."""
     parent: Address
@@ -347,15 +348,15 @@ class Welcome:
     """The answer to a registration. A base peer sends and reads ``ok`` only."""
 
     ok: bool = True
-    name: str | None = extension()
+    name: str | None = extension(converter=text.label)
     """The name registered."""
-    kind: str | None = extension()
+    kind: str | None = extension(converter=text.label)
     """``hub`` or ``meta_hub``."""
-    hub: str | None = extension()
+    hub: str | None = extension(converter=text.label)
     """The name of the hub that answers."""
     protocol: Protocol | None = extension()
     """What both sides speak."""
-    cluster: str | None = extension()
+    cluster: str | None = extension(converter=text.label)
     """The id of the MetaHub's cluster."""
     heartbeat_interval: float | None = extension()
     """Seconds."""
@@ -367,8 +368,8 @@ class Welcome:
 class Spawned:
     """The agent is up."""
 
-    agent_id: str
-    name: str
+    agent_id: str = field(validator=text.identity)
+    name: str = field(converter=text.label)
 
 
 @record
@@ -379,8 +380,8 @@ class Waited:
     """The base dialect's text: the result, or the reason there is none."""
     timed_out: bool = extension(False)
     """True: the wait ended first; the agent goes on."""
-    agent: str | None = extension()
-    agent_id: str | None = extension()
+    agent: str | None = extension(converter=text.label)
+    agent_id: str | None = extension(validator=text.identity)
     outcome: Outcome | None = extension()
 
 
@@ -402,15 +403,15 @@ class AgentNames:
 class AgentDetails:
     """One agent, live or finished."""
 
-    name: str
+    name: str = field(converter=text.label)
     lifecycle: str
     output: str | None = None
-    parent: str | None = extension()
+    parent: str | None = extension(converter=text.label)
     children: tuple[str, ...] = extension(())
-    model: str | None = extension()
-    id: str | None = extension()
-    type: str | None = extension()
-    hub: str | None = extension()
+    model: str | None = extension(converter=text.label)
+    id: str | None = extension(validator=text.identity)
+    type: str | None = extension(converter=text.label)
+    hub: str | None = extension(validator=text.hub_name)
     outcome: Outcome | None = extension()
 
 
@@ -439,7 +440,7 @@ class Found:
     """Where an agent is."""
 
     found: bool
-    hub: str | None = extension()
+    hub: str | None = extension(validator=text.hub_name)
 
 
 @record
@@ -453,9 +454,9 @@ class HubList:
 class TopologyOf:
     """One hub's part of the cluster's topology, or why it is missing."""
 
-    hub: str
+    hub: str = field(converter=text.label)
     topology: HubTopology | None = None
-    error: str | None = None
+    error: str | None = field(default=None, converter=text.reason)
     """``timeout``, ``unreachable``, or the hub's own words."""
 
 
@@ -471,8 +472,8 @@ class Decision:
     """The answer to a permission."""
 
     allow: bool
-    reason: str | None = extension()
-    by: str | None = extension()
+    reason: str | None = extension(converter=text.reason)
+    by: str | None = extension(converter=text.label)
     """Who decided: ``ann``, or ``ann at hub-b`` if that is neither the agent's hub nor the MetaHub, or ``policy``."""
     unanswered: bool = extension(False)
     """Nobody has decided: it is denied because nobody was there to answer, or answered in time. ``reason`` says more."""
@@ -483,7 +484,7 @@ class Answers:
     """The answers to a question, one per question asked."""
 
     answers: tuple[str, ...]
-    by: str | None = extension()
+    by: str | None = extension(converter=text.label)
 
 
 @record
@@ -508,7 +509,7 @@ class Initialized:
 class Started:
     """An agent has begun."""
 
-    session_id: str
+    session_id: str = field(converter=text.label)
 
 
 # To a hub, from its agents and clients. The address of an agent on another hub is passed on.
@@ -563,7 +564,7 @@ class WaitAgent(Message[Waited]):
     method: ClassVar = "hub/wait_agent"
     result: ClassVar = Waited
     agent: Address = wire("name")
-    agent_id: str | None = extension()
+    agent_id: str | None = extension(validator=text.identity)
     """Which of several agents that had the name."""
     timeout_ms: int | None = extension()
     brief: bool = extension(False)
@@ -585,7 +586,7 @@ class AgentInfo(Message[AgentDetails]):
     method: ClassVar = "hub/agent_info"
     result: ClassVar = AgentDetails
     agent: Address = wire("name")
-    agent_id: str | None = extension()
+    agent_id: str | None = extension(validator=text.identity)
     brief: bool = extension(False)
     """As of ``hub/wait_agent``."""
 
@@ -641,8 +642,8 @@ class CancelAgent(Message[Waited]):
     method: ClassVar = "hub/cancel_agent"
     result: ClassVar = Waited
     agent: Address = wire("target")
-    agent_id: str | None = extension()
-    reason: str = extension("cancelled")
+    agent_id: str | None = extension(validator=text.identity)
+    reason: str = extension("cancelled", converter=text.reason)
     timed_out: bool = extension(False)
     """True: its time is over, by its owner's clock; so it ends as ``timed_out``."""
     brief: bool = extension(False)
@@ -764,7 +765,7 @@ class AgentEvent(Message[None]):
 
     method: ClassVar = "agent/event"
     result: ClassVar = None
-    agent_name: str | None
+    agent_name: str | None = field(converter=text.sender_name)
     payload: Any
     """A record of ``payloads``, or ``Opaque``."""
 
@@ -775,7 +776,7 @@ class Completed(Message[None]):
 
     method: ClassVar = "agent/completed"
     result: ClassVar = None
-    reason: str = "goal"
+    reason: str = field(default="goal", converter=text.label)
     """``goal``, ``shutdown``, ``error`` or ``aborted``."""
     result_text: str | None = wire("result", default=None)
     traceback: str | None = extension()
@@ -787,12 +788,12 @@ class Permission(Message[Decision]):
 
     method: ClassVar = "agent/permission"
     result: ClassVar = Decision
-    tool_name: str = ""
+    tool_name: str = field(default="", converter=text.label)
     tool_input: Opaque = NULL
-    tool_call_id: str = ""
-    agent_name: str | None = extension()
+    tool_call_id: str = field(default="", validator=text.identity)
+    agent_name: str | None = extension(converter=text.sender_name)
     """Who asks; set by hubs."""
-    ask_id: str | None = extension()
+    ask_id: str | None = extension(validator=text.identity)
     timeout_ms: int | None = extension()
     """The time the asking hub gives, if it is bounded."""
     extra: Mapping[str, Opaque] = Factory(dict)
@@ -806,8 +807,8 @@ class Question(Message[Answers]):
     result: ClassVar = Answers
     questions: Opaque = Opaque(b"[]")
     """A list of ``{question, options: [{label, description}], allow_multiple}``."""
-    agent_name: str | None = extension()
-    ask_id: str | None = extension()
+    agent_name: str | None = extension(converter=text.sender_name)
+    ask_id: str | None = extension(validator=text.identity)
     timeout_ms: int | None = extension()
     extra: Mapping[str, Opaque] = Factory(dict)
 
@@ -818,8 +819,8 @@ class Decided(Message[None]):
 
     method: ClassVar = "hub/decided"
     result: ClassVar = None
-    ask_id: str
-    by: str | None
+    ask_id: str = field(validator=text.identity)
+    by: str | None = field(converter=text.label)
     """Who answered; None if the asker went away."""
     allow: bool | None = None
 
@@ -855,7 +856,7 @@ class RegisterHub(Message[Welcome]):
     token: str = field(default="", repr=False)
     capabilities: tuple[str, ...] = ()
     protocol: Protocol | None = extension()
-    instance: str | None = extension()
+    instance: str | None = extension(validator=text.identity)
     """A uuid made at process start. The same instance returning is a reconnect."""
     labels: Mapping[str, str] = extension(Factory(dict))
     agent_types: tuple[str, ...] = extension(())
@@ -869,7 +870,7 @@ class Heartbeat(Message[None]):
 
     method: ClassVar = "meta/heartbeat"
     result: ClassVar = None
-    hub_name: str = ""
+    hub_name: str = field(default="", converter=text.label)
     agent_count: int = 0
 
 
@@ -962,10 +963,10 @@ class MetaTopology(Message[ClusterTopology]):
 class Announced:
     """An agent that a hub runs, for the MetaHub's directory."""
 
-    name: str
-    id: str
-    type: str | None = None
-    parent: str | None = None
+    name: str = field(validator=text.agent_name)
+    id: str = field(validator=text.identity)
+    type: str | None = field(default=None, converter=text.label)
+    parent: str | None = field(default=None, converter=text.sender_name)
     up_ms: int = extension(0)
     """How long it has been up."""
 
@@ -1019,7 +1020,7 @@ class MetaReconcile(Message[Reconciled]):
 
     method: ClassVar = "meta/reconcile"
     result: ClassVar = Reconciled
-    hub: str
+    hub: str = field(validator=text.hub_name)
     """The hub to compare with."""
     runs: tuple[str, ...] = ()
     """Ids of agents that run here for owners there."""
@@ -1033,7 +1034,7 @@ class HubReconcile(Message[Reconciled]):
 
     method: ClassVar = "hub/reconcile"
     result: ClassVar = Reconciled
-    hub: str
+    hub: str = field(validator=text.hub_name)
     """The hub that asks, stamped by the MetaHub."""
     runs: tuple[str, ...] = ()
     owns: tuple[str, ...] = ()
@@ -1053,8 +1054,8 @@ class HubLost(Message[Ok]):
 
     method: ClassVar = "hub/hub_lost"
     result: ClassVar = Ok
-    hub: str
-    reason: str
+    hub: str = field(validator=text.hub_name)
+    reason: str = field(converter=text.reason)
 
 
 @record

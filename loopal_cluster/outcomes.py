@@ -7,6 +7,9 @@ caller's hands (``unwrap``).
 
 from __future__ import annotations
 
+from attrs import field
+
+from loopal_cluster import labels
 from loopal_cluster.errors import (
     AgentCancelled,
     AgentError,
@@ -45,7 +48,7 @@ class Failed:
 class Cancelled:
     """The agent was stopped: by its parent, an operator, or the end of its owner."""
 
-    reason: str
+    reason: str = field(converter=labels.reason)
     """Who stopped it, in words."""
 
     kind = "cancelled"
@@ -55,7 +58,7 @@ class Cancelled:
 class TimedOut:
     """The agent's deadline passed."""
 
-    reason: str
+    reason: str = field(converter=labels.reason)
     """Which deadline, in words."""
 
     kind = "timed_out"
@@ -65,7 +68,7 @@ class TimedOut:
 class Lost:
     """The agent's hub is gone, or cannot be reached; whether the work was done is unknown."""
 
-    reason: str
+    reason: str = field(converter=labels.reason)
     """What was lost, in words."""
 
     kind = "lost"

@@ -6,7 +6,6 @@ changes, new files or commits. Git itself decides that, so that nothing is lost 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import trio
 from loopal_cluster.agents.command import CommandFailed, run_command
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.records import record
+from loopal_cluster.runtime.logs import get_logger
 
 __all__ = ["Worktree", "open_worktree"]
 
@@ -24,7 +24,7 @@ GIT_TIMEOUT = 60.0
 
 _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @record

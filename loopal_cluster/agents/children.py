@@ -11,7 +11,6 @@ nobody waiting.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from loopal_cluster.agents.guard import Guard, living_groups, signal_group
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.descriptors import with_first_limit
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.pipes import ReadPipe
 
 __all__ = ["Child", "ChildNotStarted", "open_child"]
@@ -38,7 +38,7 @@ TAIL_BYTES = 8192
 LAST_WORDS = 500
 """So many characters of it, and at most three lines, are part of how a child ended."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class ChildNotStarted(ClusterError):

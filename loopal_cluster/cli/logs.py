@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from loopal_cluster.runtime.logs import OneLine
+
 __all__ = ["Verbose", "show_logs"]
 
 Verbose = Annotated[
@@ -21,4 +23,6 @@ Verbose = Annotated[
 def show_logs(verbose: int) -> None:
     """Write the log to standard error: warnings, with 1 what happens, with 2 the transcript."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])

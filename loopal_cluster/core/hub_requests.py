@@ -321,7 +321,11 @@ class HubRequests:
         # The caller's working directory means nothing here.
         spec = evolve(spec, cwd=None, target_hub=None)
         owner = self._uplink.cluster if parent is None else None
-        self._supervisor.spawn_here(spec, origin, parent=parent, depth=spec.depth, now=now, owner=owner)
+        depth = max(0, spec.depth)
+        # A parent that we ourselves had started there: nobody needs to tell us how deep it is.
+        if parent is not None and parent.hub and (shadow := self._agents.find(parent)) is not None:
+            depth = max(depth, shadow.depth + 1)
+        self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
 
     def _addressed(self, origin: Origin, message: Addressed, now: float, *, may_escalate: bool) -> None:
         """Anything about one agent: here if it is here, else up, and down to the hub that has it."""
@@ -450,7 +454,7 @@ def sent_by(source: Source, envelope: Envelope, target: Address, timeout_ms: int
         target,
         envelope.content,
         envelope.timestamp,
-        envelope.origin_hub,
+        None,  # the MetaHub says it, and to those here it is no other hub
         timeout_ms,
         envelope.extend,
     )

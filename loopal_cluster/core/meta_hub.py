@@ -55,6 +55,7 @@ from loopal_cluster.core.steps import (
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import AskLetter, Failure, Frame, Letter, Notification, Request, Response
+from loopal_cluster.labels import check_description
 from loopal_cluster.messages import (
     OK,
     AgentDetails,
@@ -254,7 +255,7 @@ class MetaHubCore:
     def _on_notification(self, peer: Peer, party: Party, message: Message[Any], now: float) -> None:
         match message, party:
             case Heartbeat(agent_count=count), HubParty(record):
-                record.agent_count = count
+                record.agent_count = max(0, count)
             case AgentEvent(name, payload), HubParty(record):
                 self._timeline.publish(record.name, name, payload, now)
             case CancelRequest(request_id), _:
@@ -358,6 +359,7 @@ class MetaHubCore:
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
         name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
+        check_description(message.capabilities, message.labels, message.agent_types)
         known = self.hubs.get(name)
         returning = known is not None and message.instance is not None and known.instance == message.instance
         if known is not None and not returning and known.health is not Health.AWAY:
@@ -379,7 +381,7 @@ class MetaHubCore:
                 labels=message.labels,
                 agent_types=message.agent_types,
                 seen_at=now,
-                since=now - message.up_ms / 1000,
+                since=now - max(0, message.up_ms) / 1000,
                 joined_at=now,
             )
             self.hubs.add(record)

@@ -25,6 +25,7 @@ from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import asked_timeout, source_of_client, unknown
 from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
+from loopal_cluster.core.owed import Owed
 from loopal_cluster.core.parties import ClientParty, check_may
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import completion_envelope
@@ -41,6 +42,7 @@ from loopal_cluster.core.steps import (
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
+from loopal_cluster.labels import sender_name
 from loopal_cluster.messages import (
     OK,
     Addressed,
@@ -142,14 +144,15 @@ class MetaRequests:
     _cache: RouteCache = field(init=False)
     _lookups: dict[str, Lookup] = field(factory=dict, init=False)
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
-    _owed: dict[str, dict[str, CancelAgent]] = field(factory=dict, init=False)
-    """Agents that are to end and whose hub may not know it, by hub and agent id."""
+    _owed: Owed = field(init=False)
+    """Agents that are to end and whose hub may not know it."""
     _owned: dict[str, dict[str, tuple[Peer, SpawnSpec]]] = field(factory=dict, init=False)
     """The agents of our clients that are not detached, by hub and name: whose each is."""
     _last_gather: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._cache = RouteCache(self._settings.timeouts.route_cache_ttl)
+        self._owed = Owed(self._settings.limits.owed_bytes)
 
     def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
         """A hub asks, mostly for one of its agents."""
@@ -162,7 +165,8 @@ class MetaRequests:
                 if spec.asked_ms is not None:
                     self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
                 parent = None if spec.parent is None else stamped(spec.parent, hub.name)
-                self._spawn(origin, evolve(spec, parent=parent, asked_ms=None), now)
+                depth = self._directory.depth_below(parent, spec.depth)
+                self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), now)
             case Announce():
                 self._directory.update(hub.name, message, now)
                 self._forget_ended(hub.name)
@@ -278,7 +282,7 @@ class MetaRequests:
     def _send(self, origin: Origin, hub: str, message: Message[Any], now: float) -> None:
         record = self._hubs.get(hub)
         if record is None and isinstance(message, CancelAgent):
-            self._owe(hub, message, now)
+            self._owe(hub, message, origin.peer, now)
         if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
         then: MetaHubThen = origin
@@ -437,7 +441,8 @@ class MetaRequests:
         record = self._hub_of(hub)
         # A base hub would have to be told by name, and does not tell when the agent ends.
         if not spec.detached and record is not None and record.protocol is not None:
-            self._owned.setdefault(record.name, {})[spec.name] = (client, spec)
+            kept = evolve(spec, prompt=None, cwd=None, extra={})  # it lives as long as the agent
+            self._owned.setdefault(record.name, {})[spec.name] = (client, kept)
 
     def _forget_ended(self, hub: str) -> None:
         """Forget what a hub does not run (any more): it answers a spawn before it announces the agent."""
@@ -465,7 +470,7 @@ class MetaRequests:
             return
         assert spec.spawn_id is not None
         message = CancelAgent(Address(spec.name), agent_id=spec.spawn_id, reason=reason)
-        self._owe(record.name, message, now)
+        self._owe(record.name, message, peer, now)
         if record.health is not Health.AWAY:  # else it hears of it when it joins again
             self._revoke(record, message, now)
 
@@ -477,7 +482,7 @@ class MetaRequests:
 
     def revoke_again(self, hub: HubRecord, now: float) -> None:
         """A hub is back that may not know which spawns were given up meanwhile."""
-        for message in list(self._owed.get(hub.name, {}).values()):
+        for message in self._owed.to(hub.name):
             self._revoke(hub, message, now)
 
     def on_revoked(self, then: Revoking, answer: Response | Failure) -> None:
@@ -485,20 +490,18 @@ class MetaRequests:
         if not (isinstance(answer, Failure) and answer.code in UNCERTAIN):
             self.forget_owed(then.hub, then.agent_id)
 
-    def _owe(self, hub: str, message: CancelAgent, now: float) -> None:
+    def _owe(self, hub: str, message: CancelAgent, asker: Peer, now: float) -> None:
         """Remember for a while that an agent is to end, until its hub is there and has heard of it."""
-        if message.agent_id is None or len(self._owed.get(hub, ())) >= self._settings.limits.calls_per_peer:
+        if message.agent_id is None:
             return  # a name may be another agent's by then
-        self._owed.setdefault(hub, {})[message.agent_id] = message
         self._timers.set(OwedDue(hub, message.agent_id), now + self._settings.timeouts.result_ttl)
+        for other_hub, agent_id in self._owed.add(hub, message, asker):
+            self._timers.discard(OwedDue(other_hub, agent_id))
 
     def forget_owed(self, hub: str, agent_id: str) -> None:
         """Nothing more is to be said about a spawn that was given up."""
         self._timers.discard(OwedDue(hub, agent_id))
-        owed = self._owed.get(hub, {})
-        owed.pop(agent_id, None)
-        if not owed:
-            self._owed.pop(hub, None)
+        self._owed.forget(hub, agent_id)
 
     def _report(self, origin: Origin, completion: Completion, now: float) -> None:
         """Bring an outcome to the parent's hub, in the words it knows."""
@@ -593,4 +596,4 @@ def stamped(agent: str, hub: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _stamped(agent: str, hub: str) -> str:
-    return f"{hub}/{agent.rpartition('/')[2]}"
+    return f"{hub}/{sender_name(agent.rpartition('/')[2])}"

@@ -15,6 +15,9 @@ from loopal_cluster.records import define
 
 __all__ = ["Directory", "RouteCache"]
 
+MAX_GENERATIONS = 1024
+"""More than any ``agent_depth`` in use."""
+
 
 @define
 class Directory:
@@ -22,18 +25,20 @@ class Directory:
 
     _by_name: dict[str, dict[str, tuple[str, float]]] = field(factory=dict, init=False)
     """The identity of each, and since when it is up."""
-    _by_hub: dict[str, set[str]] = field(factory=dict, init=False)
+    _by_hub: dict[str, dict[str, str | None]] = field(factory=dict, init=False)
+    """Each hub's agents, and the parent of each."""
 
     def update(self, hub: str, announce: Announce, now: float) -> None:
         """Take in what a hub says it runs now."""
         if announce.whole:
             self.forget(hub)
-        known = self._by_hub.setdefault(hub, set())
-        for name in known.intersection(announce.ended):
-            known.remove(name)
-            self._drop(name, hub)
+        known = self._by_hub.setdefault(hub, {})
+        for name in announce.ended:
+            if name in known:
+                del known[name]
+                self._drop(name, hub)
         for entry in announce.started:
-            known.add(entry.name)
+            known[entry.name] = entry.parent
             self._by_name.setdefault(entry.name, {})[hub] = (entry.id, now - entry.up_ms / 1000)
 
     def forget(self, hub: str) -> None:
@@ -61,6 +66,22 @@ class Directory:
     def since(self, agent: str, hub: str) -> float:
         """Since when the hub's agent of this name is up, at the latest."""
         return self._by_name[agent][hub][1]
+
+    def depth_below(self, parent: str | None, claimed: int) -> int:
+        """The generations above an agent to be spawned: as many as we know of, or as its hub claims, if that is more.
+
+        What a hub says of its own agents cannot be checked; but it cannot deny what it, or another, has announced.
+        """
+        known, hub = 0, None
+        # Chains that bite their tail are as deep as any.
+        while parent is not None and known < MAX_GENERATIONS:
+            at, slash, name = parent.rpartition("/")
+            hub = at if slash else hub
+            agents = self._by_hub.get(hub or "", {})
+            if name not in agents:  # a client of that hub, or an agent that we do not know
+                break
+            known, parent = known + 1, agents[name]
+        return max(known, claimed, 0)
 
     def count(self, hub: str) -> int:
         """How many agents a hub has announced."""

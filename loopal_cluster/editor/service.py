@@ -7,7 +7,6 @@ to another operator, since some editors allow everything without looking.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from loopal_cluster.errors import ClusterError, ConnectionLost, NoOperator, Remo
 from loopal_cluster.messages import ClusterEvent, Decision, Permission
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.client import Client, EventStream
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 
 __all__ = ["Editor"]
@@ -35,7 +35,7 @@ CLOSE_TIMEOUT = 20.0
 GENERATIONS = 32
 """How far up an agent's parents are looked for: hubs allow fewer."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Editor:

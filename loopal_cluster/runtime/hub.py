@@ -6,7 +6,6 @@ to it, and stops it; the uplink is a task that dials, and dials again.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -34,11 +33,12 @@ from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
 from loopal_cluster.runtime.kept import keep_text, kept_directory
 from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["Hub", "open_hub"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @define(eq=False)

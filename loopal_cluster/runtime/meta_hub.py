@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -21,11 +20,12 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.listeners import accept_connections, address_of, open_listeners
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
 __all__ = ["MetaHub", "open_meta_hub", "serve_meta_hub"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @define(eq=False)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.frames import AskLetter, Letter, Notification, Request, Response
+from loopal_cluster.labels import MAX_ID, MAX_LABEL
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -83,12 +84,13 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     asked_ms: Int64 | None = None
     content: Raw
     extend: bool = False
-    id: str
-    origin_hub: str | None = None
+    # Of lengths at which ``messages.Envelope`` takes them as they are, so that a letter can always be opened.
+    id: Annotated[str, Meta(max_length=MAX_ID)]
+    origin_hub: Annotated[str, Meta(max_length=MAX_LABEL)] | None = None
     source: _Agent
     target: str
     timeout_ms: Int64 | None = None
-    timestamp: str
+    timestamp: Annotated[str, Meta(max_length=MAX_LABEL)]
 
 
 class _EnvelopeLine(Struct, frozen=True):

@@ -63,7 +63,7 @@ SPECS = st.builds(
     m.SpawnSpec,
     name=NAMES | st.just("no/name"),
     parent=st.none() | NAMES | ADDRESSES.map(str) | st.just("//"),
-    target_hub=st.none() | NAMES | st.just("no name"),
+    target_hub=st.none() | NAMES,
     agent_type=st.sampled_from([None, "t", "z"]),
     spawn_id=IDS,
     depth=st.integers(0, 3),

@@ -137,7 +137,7 @@ def test_a_spawn_that_cannot_even_be_asked_leaves_no_shadow():
     assert hub.core.agents.find(THERE) is None
 
 
-@pytest.mark.parametrize("spec", [SpawnSpec("y", target_hub="there"), SpawnSpec("y", target_hub="a/b")])
+@pytest.mark.parametrize("spec", [SpawnSpec("y", target_hub="there"), SpawnSpec("y/z", target_hub="there")])
 def test_a_spawn_there_that_cannot_be_is_refused_at_once(spec):
     hub, x, _ = with_shadow()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import string
 import types
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopal_cluster import labels
 from loopal_cluster import messages as m
 from loopal_cluster.address import Address
 from loopal_cluster.frames import Notification, Request, Response
@@ -24,6 +26,12 @@ NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
 OPAQUES = st.sampled_from(
     [m.Opaque(b"null"), m.Opaque(b' {"b":1,  "a":[ 1e3 ]}'.strip()), m.Opaque(b'"\xc3\xa9"')]
 )
+CHECKED = {
+    labels.identity: st.text(string.ascii_letters + string.digits + "-:é", max_size=128),
+    labels.agent_name: NAMES,
+    labels.hub_name: NAMES,
+    labels.path: st.text(max_size=50),
+}
 EXTRAS = st.dictionaries(st.text(min_size=20), OPAQUES, max_size=2)
 
 
@@ -65,7 +73,15 @@ def records(cls: Any) -> st.SearchStrategy[Any]:
         metadata = st.sampled_from([None, m.Opaque(b'{"a": 1}')])
         return st.builds(ToolResult, st.text(), st.text(), st.text(), st.booleans(), st.none(), metadata)
     attrs.resolve_types(cls)
-    return st.builds(cls, **{field.name: values(field.type, field.name) for field in attrs.fields(cls)})
+    return st.builds(cls, **{field.name: checked(field) for field in attrs.fields(cls)})
+
+
+def checked(field: Any) -> st.SearchStrategy[Any]:
+    """What may be the value of a field, by its type and its validator."""
+    allowed = CHECKED.get(field.validator)
+    if allowed is None:
+        return values(field.type, field.name)
+    return allowed if field.type is str else st.none() | allowed
 
 
 def not_opened(message: Any) -> bool:
