@@ -831,7 +831,7 @@ class Shown(Message[None]):
 
     method: ClassVar = "hub/shown"
     result: ClassVar = None
-    ask_id: str
+    ask_id: str = field(validator=text.identity)
 
 
 # Between a hub and its MetaHub.

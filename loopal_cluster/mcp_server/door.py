@@ -9,7 +9,6 @@ machine's, and the socket this user's, alone.
 from __future__ import annotations
 
 import importlib.util
-import logging
 import secrets
 import socket
 import sys
@@ -33,11 +32,12 @@ from loopal_cluster.runtime.admission import Admission
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.descriptors import share_of_descriptors
 from loopal_cluster.runtime.listeners import accept_streams
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.tools.toolbox import MCP_SERVER
 
 __all__ = ["Door", "open_door"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Serve = Callable[[trio.SocketStream, Entrance], Awaitable[object]]
 """Serves one connection until it ends."""

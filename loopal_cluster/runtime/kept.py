@@ -6,17 +6,17 @@ oldest go first. Until there are artifacts, that is where a result is that no li
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
+from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.texts import KEPT_BYTES
 
 __all__ = ["FILES", "FILES_BYTES", "KeptLine", "keep_line", "keep_text", "kept_directory"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FILES = 64
 """So many files are kept, of all hubs of this user on this machine."""
