@@ -608,6 +608,14 @@ class Status(Message[StatusInfo]):
 
 
 @record
+class Ping(Message[Ok]):
+    """I am here; are you?"""
+
+    method: ClassVar = "hub/ping"
+    result: ClassVar = Ok
+
+
+@record
 class ControlAgent(Message[Ok]):
     """Hand an agent a control command."""
 

@@ -25,7 +25,8 @@ from loopal_cluster.messages import (
     Shutdown,
     Welcome,
 )
-from loopal_cluster.runtime.alive import register
+from loopal_cluster.runtime.alive import features_on, keep_alive, register
+from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.cluster_client import ClusterClient
@@ -69,9 +70,15 @@ async def open_member(
         ConnectionLost: the link ended.
     """
     desk = _Desk(inbox)
-    async with open_caller(channel, desk.on_request, desk.on_notification) as caller:
-        message = Register(name=name, token=token, role=Role.AGENT, protocol=Protocol(1))
-        yield Member(caller, await register(caller, message), name, mailbox)
+    async with (
+        open_caller(channel, desk.on_request, desk.on_notification) as caller,
+        open_background() as nursery,
+    ):
+        protocol = Protocol(1, features_on(channel))
+        message = Register(name=name, token=token, role=Role.AGENT, protocol=protocol)
+        welcome = await register(caller, message)
+        nursery.start_soon(keep_alive, caller, channel, welcome)
+        yield Member(caller, welcome, name, mailbox)
 
 
 class _Desk:

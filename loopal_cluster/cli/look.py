@@ -267,7 +267,7 @@ class EventPrinter:
         """
         async for event in self.stream:
             self._print(event)
-        raise ConnectionLost("connection lost: no more events")
+        raise ConnectionLost(f"{self.stream.ended}; no more events")
 
     def print_kept(self) -> None:
         """Print what was kept from before, and return."""

@@ -7,7 +7,18 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Frame, Notification
 from loopal_cluster.records import record
 
-__all__ = ["Disconnect", "Effect", "Joined", "KeepText", "Log", "Publish", "Send", "StartAgent", "StopAgent"]
+__all__ = [
+    "Disconnect",
+    "Effect",
+    "Joined",
+    "KeepText",
+    "Log",
+    "Publish",
+    "Send",
+    "StartAgent",
+    "StopAgent",
+    "Watch",
+]
 
 
 @record
@@ -44,6 +55,15 @@ class Disconnect:
 @record
 class Joined:
     """The MetaHub has accepted us."""
+
+
+@record
+class Watch:
+    """End a connection when nothing shows any more that a client is at its other end."""
+
+    peer: Peer
+    pings: bool
+    """It has promised to be heard of; else only the transport can tell."""
 
 
 @record
@@ -84,4 +104,4 @@ class Log:
     text: str
 
 
-Effect = Send | Disconnect | Joined | StartAgent | StopAgent | KeepText | Log
+Effect = Send | Disconnect | Joined | Watch | StartAgent | StopAgent | KeepText | Log

@@ -20,7 +20,7 @@ from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
-from loopal_cluster.core.effects import Effect, StopAgent
+from loopal_cluster.core.effects import Effect, StopAgent, Watch
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -44,6 +44,7 @@ from loopal_cluster.core.parties import (
     Stranger,
     agree,
     is_token,
+    pings,
 )
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
@@ -407,6 +408,7 @@ class HubCore:
         if protocol is not None:
             welcome = Welcome(name=name, kind="hub", hub=self.settings.name, protocol=protocol)
         self.exchange.answer(origin, welcome)
+        self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
             self._asks.show_all(origin.peer, now)
             self._on_attendance(now)

@@ -60,6 +60,7 @@ from loopal_cluster.messages import (
     MetaSpawn,
     MetaTopology,
     Permission,
+    Ping,
     Question,
     Resolve,
     Route,
@@ -185,6 +186,8 @@ class HubRequests:
                 self._exchange.answer(origin, HubTopology(nodes))
             case Status():
                 self._exchange.answer(origin, self._status())
+            case Ping():
+                self._exchange.answer(origin, OK)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
             case ListHubs() | MetaTopology() | Resolve():

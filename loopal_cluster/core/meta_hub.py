@@ -19,7 +19,7 @@ from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
-from loopal_cluster.core.effects import Effect, Publish, Send
+from loopal_cluster.core.effects import Effect, Publish, Send, Watch
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -35,7 +35,7 @@ from loopal_cluster.core.events import (
 from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests, stamped
-from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token
+from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token, pings
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
     AskDue,
@@ -353,6 +353,7 @@ class MetaHubCore:
         self._parties[origin.peer] = ClientParty(name, message.role)
         welcome = Welcome(name=name, kind="meta_hub", protocol=protocol, cluster=self.settings.cluster)
         self.exchange.answer(origin, welcome)
+        self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
             self._asks.show_all(origin.peer, now)
             self._on_attendance(now)

@@ -72,6 +72,7 @@ from loopal_cluster.messages import (
     MetaSpawn,
     MetaTopology,
     Permission,
+    Ping,
     Progress,
     Question,
     Relayed,
@@ -232,6 +233,8 @@ class MetaRequests:
                 self._exchange.answer(origin, HubList(tuple(record.info() for record in self._hubs)))
             case MetaTopology():
                 self._gather_topology(origin, now)
+            case Ping():
+                self._exchange.answer(origin, OK)
             case Resolve(name):
                 self._find(origin, Address.parse(name), message, sender, now)
             case _:

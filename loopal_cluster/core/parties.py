@@ -16,6 +16,7 @@ from loopal_cluster.messages import (
     ListHubs,
     Message,
     MetaTopology,
+    Ping,
     Protocol,
     Resolve,
     Role,
@@ -36,13 +37,17 @@ __all__ = [
     "agree",
     "check_may",
     "is_token",
+    "pings",
 ]
 
-PROTOCOL = Protocol(1, ("announce", "ask", "attended", "complete", "judge", "leave", "reconcile", "shown"))
+PROTOCOL = Protocol(
+    1, ("announce", "ask", "attended", "complete", "judge", "leave", "ping", "reconcile", "shown")
+)
 """What this version speaks beyond the base dialect; ``docs/protocol.md`` says what each means."""
 
 _LOOKING = (
-    Status, ListAgents, AgentInfo, Topology, WaitAgent, Subscribe, ListHubs, MetaTopology, Resolve
+    Status, ListAgents, AgentInfo, Topology, WaitAgent, Subscribe, ListHubs, MetaTopology, Resolve,
+    Ping,
 )  # fmt: skip
 
 
@@ -89,6 +94,11 @@ def check_may(party: ClientParty, message: Message[object]) -> None:
     """
     if party.role is Role.OBSERVER and not isinstance(message, _LOOKING):
         raise Refused(ErrorCode.UNAUTHORIZED, f"an observer may not use {message.method}")
+
+
+def pings(protocol: Protocol | None) -> bool:
+    """Whether a party has promised not to be silent."""
+    return protocol is not None and "ping" in protocol.features
 
 
 def is_token(given: str, expected: str) -> bool:

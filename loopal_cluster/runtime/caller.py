@@ -207,7 +207,7 @@ class Caller:
                 nursery.start_soon(self._read_forever)
                 task_status.started(nursery.cancel_scope)
         finally:
-            self._end("closed on this side")
+            self.end("closed on this side")
 
     async def _flush_forever(self) -> None:
         try:
@@ -221,7 +221,7 @@ class Caller:
                     self._flushed.unpark_all()
                     await self._flush_wanted.park()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end("broken connection")
+            self.end("broken connection")
 
     async def _read_forever(self) -> None:
         reason = "closed by the other side"
@@ -231,9 +231,15 @@ class Caller:
                     self._on_frame(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             reason = f"broken connection ({error})" if str(error) else "broken connection"
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, reason: str) -> None:
+    @property
+    def lost(self) -> str | None:
+        """Why the connection has ended, in words; None while it has not."""
+        return self._lost
+
+    def end(self, reason: str) -> None:
+        """Take the connection for ended: whoever waits is told, and nothing more is sent."""
         if self._lost is not None:
             return
         self._lost = f"connection lost: {reason}"

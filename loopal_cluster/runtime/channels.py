@@ -14,10 +14,15 @@ batch, not per message, is what makes a hub fast.
 from __future__ import annotations
 
 import abc
+import fcntl
+import math
 import os
 import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -42,12 +47,27 @@ FIRST_CHUNK = 4096
 """The same, while nobody knows who the other side is: what it sends, we keep."""
 
 
+PATIENCE = 45.0
+"""Seconds after which a TCP connection without any acknowledgement is broken: a client's other side is to know it
+within a minute."""
+PROBE_AFTER, PROBE_INTERVAL = 15.0, 5.0
+"""Seconds of silence until the system asks for an acknowledgement, and until it asks again."""
+
 Inbound = Frame | Rejected | Letter
 """What a channel brings."""
 
 
 class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
     """Frames in, in batches; frames out, without waiting."""
+
+    in_process = False
+    """Whether the other end is in this process, and lives as long as we do."""
+    can_vanish = True
+    """Whether the other end can be gone without our being told, as over a network."""
+    received = 0
+    """So many bytes have come."""
+    sent = 0
+    """So many have been taken to be sent."""
 
     @abc.abstractmethod
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
@@ -81,6 +101,13 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
 
     def limit_lines(self, line_bytes: int) -> None:
         """From now on, read no longer lines than this. Without lines there is nothing to do."""
+
+    def backlog(self) -> int:
+        """So many of the bytes taken the other end has not acknowledged, as far as the transport can say."""
+        return 0
+
+    def be_patient(self, seconds: float) -> None:
+        """Take a transport that says nothing for so long for broken. Only TCP is told."""
 
     def leave_sealed(self) -> None:
         """From now on, bring as ``Letter`` what a MetaHub need not read. Without lines there is nothing to do."""
@@ -152,6 +179,8 @@ class SocketChannel(FrameChannel):
         self._lines = _Lines(line_bytes)
         self._unsent = memoryview(b"")
         self._closed = False
+        self.can_vanish = sock.family != socket.AF_UNIX
+        self.be_patient(PATIENCE)
 
     @classmethod
     def from_stream(cls, stream: trio.SocketStream, line_bytes: int) -> SocketChannel:
@@ -171,6 +200,7 @@ class SocketChannel(FrameChannel):
                 continue
             if not data:
                 return self._lines.last()
+            self.received += len(data)
             if frames := self._lines.feed(data):
                 return frames
 
@@ -202,6 +232,7 @@ class SocketChannel(FrameChannel):
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])
+        self.sent += len(data)
         if self._unsent:
             self._unsent = memoryview(self._unsent.tobytes() + data)
             return False
@@ -227,6 +258,13 @@ class SocketChannel(FrameChannel):
 
     def limit_lines(self, line_bytes: int) -> None:
         self._lines.limit(line_bytes)
+
+    def backlog(self) -> int:
+        return len(self._unsent) + _unacknowledged(self._sock)
+
+    def be_patient(self, seconds: float) -> None:
+        if self.can_vanish:
+            _watch_transport(self._sock, seconds)
 
     def leave_sealed(self) -> None:
         self._lines.leave_sealed()
@@ -263,6 +301,7 @@ class StreamChannel(FrameChannel):
             data = await self._receiver.receive_some(CHUNK)
             if not data:
                 return self._lines.last()
+            self.received += len(data)
             if frames := self._lines.feed(bytes(data)):
                 return frames
 
@@ -277,6 +316,7 @@ class StreamChannel(FrameChannel):
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])
+        self.sent += len(data)
         # The end of a pipe takes most of what it is given at once, which spares everybody a task.
         if isinstance(self._sender, trio.lowlevel.FdStream) and not self._unsent:
             data = _write_some(self._sender.fileno(), data)
@@ -284,9 +324,12 @@ class StreamChannel(FrameChannel):
         return not self._unsent
 
     async def drained(self) -> None:
-        while data := self._unsent:
+        while data := self._unsent[:CHUNK]:
             await self._sender.send_all(data)
             self._unsent = self._unsent[len(data) :]
+
+    def backlog(self) -> int:
+        return len(self._unsent)
 
     def limit_lines(self, line_bytes: int) -> None:
         self._lines.limit(line_bytes)
@@ -299,6 +342,34 @@ class StreamChannel(FrameChannel):
             await self._sender.aclose()
         finally:
             await self._receiver.aclose()
+
+
+def _watch_transport(sock: socket.socket, seconds: float) -> None:
+    """Let the system break a TCP connection whose other end has not acknowledged anything for so long.
+
+    It asks when nothing is on the way (keepalive), and gives up what is (``TCP_USER_TIMEOUT``): else a flow that
+    a firewall has dropped is noticed after hours, or after 16 minutes. Not every system has every option.
+    """
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+    options = (
+        (idle, int(PROBE_AFTER)),
+        (getattr(socket, "TCP_KEEPINTVL", None), int(PROBE_INTERVAL)),
+        (getattr(socket, "TCP_KEEPCNT", None), max(1, math.ceil((seconds - PROBE_AFTER) / PROBE_INTERVAL))),
+        (getattr(socket, "TCP_USER_TIMEOUT", None), int(seconds * 1000)),
+    )
+    with suppress(OSError):  # no TCP after all, or closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in options:
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """Bytes in a socket's send buffer; 0 where the system does not say."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
 
 
 def _write_some(fd: int, data: bytes) -> bytes:
@@ -329,6 +400,9 @@ class _Mailbox:
 
 
 class _RecordChannel(FrameChannel):
+    in_process = True
+    can_vanish = False
+
     def __init__(self, inbound: _Mailbox, outbound: _Mailbox) -> None:
         self._in = inbound
         self._out = outbound

@@ -32,7 +32,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.records import define, evolve
-from loopal_cluster.runtime.alive import register
+from loopal_cluster.runtime.alive import features_on, keep_alive, register
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
@@ -89,16 +89,17 @@ class _Arrivals:
 
     limit: int
     events: deque[ClusterEvent] = field(factory=deque)
-    ended: bool = False
+    ended: str | None = None
+    """Why no more will come."""
     arrived: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def put(self, event: ClusterEvent) -> None:
-        if len(self.events) < self.limit and not self.ended:
+        if len(self.events) < self.limit and self.ended is None:
             self.events.append(event)
             self.arrived.unpark()
 
-    def end(self) -> None:
-        self.ended = True
+    def end(self, reason: str) -> None:
+        self.ended = self.ended or reason
         self.arrived.unpark_all()
 
 
@@ -115,13 +116,18 @@ class EventStream:
     """The number of the newest event when the subscription began."""
     missed: int = 0
 
+    @property
+    def ended(self) -> str | None:
+        """Why no more events come; None while they may."""
+        return self._arrivals.ended
+
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> ClusterEvent:
         await trio.lowlevel.checkpoint()
         while not self._arrivals.events:
-            if self._arrivals.ended:
+            if self._arrivals.ended is not None:
                 raise StopAsyncIteration
             await self._arrivals.arrived.park()
         return self._count(self._arrivals.events.popleft())
@@ -194,21 +200,22 @@ async def open_client(
 
     async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
         nursery.start_soon(_end_events, caller, arrivals)
-        features = (SHOWN,) if role is Role.OPERATOR else ()
+        features = features_on(channel) + ((SHOWN,) if role is Role.OPERATOR else ())
         message = Register(name=name, token=token, role=role, protocol=Protocol(1, features))
         welcome = await register(caller, message)
+        nursery.start_soon(keep_alive, caller, channel, welcome)
         client = Client(caller, welcome, arrivals, ambient)
         registered.set()
         try:
             yield client
         finally:
-            arrivals.end()
+            arrivals.end("closed on this side")
 
 
 async def _end_events(caller: Caller, arrivals: _Arrivals) -> None:
     """Let whoever reads events know that the connection has ended: nothing else would."""
     await caller.closed.wait()
-    arrivals.end()
+    arrivals.end(caller.lost or "closed on this side")
 
 
 @asynccontextmanager

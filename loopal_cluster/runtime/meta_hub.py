@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 
 import trio
 from attrs import field
@@ -17,7 +16,7 @@ from loopal_cluster.messages import Role
 from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel, record_pair
+from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, record_pair
 from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.listeners import accept_connections, address_of, open_listeners
 from loopal_cluster.runtime.logs import get_logger
@@ -90,7 +89,13 @@ async def open_meta_hub(
         open_runtime(core, settings.limits, logger, _perform, relay=core) as runtime,
         open_background() as nursery,
     ):
-        serve = partial(runtime.serve, link=Link.ACCEPTED)
+        # A hub's silence is judged by its heartbeats, and a client's, once it is one, sooner.
+        patience = max(PATIENCE, settings.timeouts.lost_timeout)
+
+        async def serve(channel: FrameChannel) -> None:
+            channel.be_patient(patience)
+            await runtime.serve(channel, Link.ACCEPTED)
+
         nursery.start_soon(
             accept_connections,
             listeners,

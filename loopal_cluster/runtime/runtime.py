@@ -21,7 +21,7 @@ import trio
 from attrs import field
 
 from loopal_cluster.config import Limits
-from loopal_cluster.core.effects import Disconnect, Effect, Log, Publish, Send
+from loopal_cluster.core.effects import Disconnect, Effect, Log, Publish, Send, Watch
 from loopal_cluster.core.events import (
     DeadlineReached,
     Event,
@@ -37,8 +37,9 @@ from loopal_cluster.messages import AgentEvent, Message, Reply
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
 from loopal_cluster.runtime.admission import Admission, Place
+from loopal_cluster.runtime.alive import SILENT, Pulse, look_again
 from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, Inbound
 from loopal_cluster.runtime.descriptors import share_of_descriptors
 from loopal_cluster.wire.codec import decode_result, is_plain
 from loopal_cluster.wire.one_pass import EVENTS, opened
@@ -143,6 +144,9 @@ class Runtime:
         self._alarm = trio.CancelScope()
         self._alarm_at = math.inf
         self._dispatched = trio.lowlevel.ParkingLot()
+        self._pulses: dict[Peer, Pulse] = {}
+        """Of the clients that have promised to be heard of."""
+        self._pulse_taken = trio.lowlevel.ParkingLot()
         self._watched = 0
         """So many tasks look at the core after each step."""
         self.dropped = 0
@@ -217,6 +221,7 @@ class Runtime:
         """Forget a peer; what is still queued for it is dropped."""
         connection = self._connections.pop(peer)
         connection.outbox.clear()
+        self._pulses.pop(peer, None)
         connection.below_mark.unpark_all()
 
     async def read(self, peer: Peer) -> str:
@@ -343,6 +348,8 @@ class Runtime:
                 else:
                     self.hang_up(peer, reason)
                 self._perform_other(effect)
+            case Watch(peer, pings):
+                self._watch(peer, pings)
             case Log(level, text):
                 self._logger.log(logging.getLevelName(level), text)
             case _:
@@ -449,6 +456,26 @@ class Runtime:
         self._mark_dirty(connection)
         self._flush_soon()
 
+    def _watch(self, peer: Peer, pings: bool) -> None:
+        if (connection := self._connections.get(peer)) is None:
+            return
+        connection.channel.be_patient(PATIENCE)
+        # One on this machine cannot vanish, and may be stopped for a while, or look at its pager.
+        if pings and connection.channel.can_vanish:
+            self._pulses[peer] = Pulse(connection.channel)
+            self._pulse_taken.unpark_all()
+
+    async def _watch_forever(self) -> None:
+        """End the connections of clients of which nothing shows any more that they are there."""
+        while True:
+            while not self._pulses:
+                await self._pulse_taken.park()
+            forgiven = await look_again()
+            for peer in [peer for peer, pulse in self._pulses.items() if pulse.is_silent(forgiven)]:
+                del self._pulses[peer]
+                self._connections[peer].hang_up_reason = SILENT
+                self._connections[peer].scope.cancel()
+
     async def _ring_forever(self) -> None:
         while True:
             deadline = self._core.next_deadline()
@@ -472,6 +499,7 @@ async def open_runtime(
         nursery.start_soon(runtime._flush_forever)
         nursery.start_soon(runtime._ring_forever)
         nursery.start_soon(runtime.admission.report_forever)
+        nursery.start_soon(runtime._watch_forever)
         yield runtime
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits, Policy
-from loopal_cluster.core.effects import Disconnect, Send
+from loopal_cluster.core.effects import Disconnect, Send, Watch
 from loopal_cluster.core.events import Link
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
@@ -90,14 +90,17 @@ def test_a_party_that_registers_is_welcomed(role):
     effects = hub.request(peer, Register("ann", TOKEN, role, PROTOCOL))
 
     welcome = Welcome(name="ann", kind="hub", hub="here", protocol=PROTOCOL)
-    assert unlogged(effects) == [Send(peer, Response(1, welcome))]
+    assert unlogged(effects) == [Send(peer, Response(1, welcome)), Watch(peer, pings=True)]
 
 
 def test_a_party_of_the_base_dialect_gets_a_plain_ok():
     hub = open_hub()
     peer = hub.connect()
 
-    assert hub.request(peer, Register("x", TOKEN)) == [Send(peer, Response(1, Welcome()))]
+    assert hub.request(peer, Register("x", TOKEN)) == [
+        Send(peer, Response(1, Welcome())),
+        Watch(peer, pings=False),
+    ]
 
 
 def test_a_wrong_token_is_refused_and_the_connection_ended():

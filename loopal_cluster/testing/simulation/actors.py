@@ -77,6 +77,9 @@ __all__ = [
     "letter",
 ]
 
+QUIET = evolve(PROTOCOL, features=tuple(feature for feature in PROTOCOL.features if feature != "ping"))
+"""What our parties speak: they have nothing to say for long, and do not promise it."""
+
 TOKEN = "token"
 
 
@@ -225,7 +228,7 @@ class Caller:
         self.end = end
         token = "" if self.world.trusts(self.hub) else TOKEN
         name = self.name.partition("@")[0]
-        self._handshakes[self._last_id + 1] = message = Register(name, token, role, PROTOCOL)
+        self._handshakes[self._last_id + 1] = message = Register(name, token, role, QUIET)
         self._send_request(message)
 
 

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from loopal_cluster.config import HubSettings, MetaHubSettings
-from loopal_cluster.core.effects import Disconnect, Effect, Joined, KeepText, Log, Send, StartAgent, StopAgent
+from loopal_cluster.core.effects import (
+    Disconnect,
+    Effect,
+    Joined,
+    KeepText,
+    Log,
+    Send,
+    StartAgent,
+    StopAgent,
+    Watch,
+)
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -171,7 +181,7 @@ class Process(abc.ABC):
                     end.send(frame)
             case Disconnect(peer):
                 self._hang_up(peer, effect.reason)
-            case Log() | Joined() | KeepText():
+            case Log() | Joined() | KeepText() | Watch():
                 pass
             case StartAgent() | StopAgent():
                 raise AssertionError("only a hub has agents")
