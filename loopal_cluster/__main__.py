@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 
@@ -15,6 +16,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line. An interrupt ends it in silence: also while it is imported, and also a second one."""
     try:
+        _open_closed_streams()
         gc.disable()  # what is imported stays; ``cli.app`` enables it when that is done
         from loopal_cluster.cli.app import main as run
 
@@ -24,6 +26,18 @@ def main() -> None:
     finally:
         # We are leaving already. Python would otherwise leave with a traceback, or by the signal.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _open_closed_streams() -> None:
+    """Have all three standard streams: where one was closed, the next socket would take its number."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+            os.set_inheritable(fd, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from loopal_cluster.cli.unread import shield_output
 from loopal_cluster.runtime.logs import OneLine
 
 __all__ = ["Verbose", "show_logs"]
@@ -21,7 +22,11 @@ Verbose = Annotated[
 
 
 def show_logs(verbose: int) -> None:
-    """Write the log to standard error: warnings, with 1 what happens, with 2 the transcript."""
+    """Write the log to standard error: warnings, with 1 what happens, with 2 the transcript.
+
+    From then on nothing that is printed waits for its reader.
+    """
+    shield_output()
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))

@@ -17,6 +17,7 @@ import trio
 import typer
 
 from loopal_cluster.cli.show import one_line
+from loopal_cluster.cli.unread import finish_output
 from loopal_cluster.errors import (
     AgentLost,
     AgentTimedOut,
@@ -84,7 +85,10 @@ def run_async(function: Callable[..., Awaitable[int | None]], *args: Any) -> Non
 
 def _run(function: Callable[..., Awaitable[int | None]], *args: Any) -> int:
     try:
-        status = trio.run(function, *args)
+        try:
+            status = trio.run(function, *args)
+        finally:
+            finish_output()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         leaves = list(_leaves(error))

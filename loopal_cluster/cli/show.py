@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from loopal_cluster.cli.unread import UnreadOutput
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.messages import ClusterEvent, Opaque
 from loopal_cluster.outcomes import Done, Outcome, reason_of
@@ -78,6 +79,8 @@ def result(text: str) -> None:
     """Print an agent's text: as it is for a program, harmless for a terminal."""
     if sys.stdout.isatty():
         text = as_plain(text)
+    if isinstance(sys.stdout, UnreadOutput):
+        sys.stdout.is_result = True
     out(text.removesuffix("\n"))
 
 
