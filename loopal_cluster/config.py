@@ -108,10 +108,18 @@ class Timeouts:
     """The longest pause between two redials. With ``retry_interval`` well below a second, so that within one
     of a MetaHub's return all goes on."""
 
+    refused_delay_max: float = field(default=10.0, validator=_positive)
+    """The longest pause between two dials of a MetaHub that refuses this hub."""
+
     @property
     def acknowledge_timeout(self) -> float:
         """``shown_timeout``, or a quarter of ``permission_timeout`` if that is shorter."""
         return min(self.shown_timeout, self.permission_timeout / 4)
+
+    @property
+    def claim_timeout(self) -> float:
+        """For a hub to show that it lives, whose name another one wants: well before that one thinks that we do not."""
+        return self.handshake_timeout / 2
 
     @property
     def answer_grace(self) -> float:
@@ -126,6 +134,8 @@ class Timeouts:
     def __attrs_post_init__(self) -> None:
         if not self.heartbeat_interval < self.suspect_timeout < self.lost_timeout:
             raise ValueError("heartbeat_interval < suspect_timeout < lost_timeout must hold")
+        if not self.redial_delay_max <= self.refused_delay_max:
+            raise ValueError("redial_delay_max <= refused_delay_max must hold")
         if not self.redial_delay <= self.redial_delay_max < self.settle_timeout:
             raise ValueError("redial_delay <= redial_delay_max < settle_timeout must hold")
         # A pause, and as long for the dial and the registration: a hub that can reach its MetaHub again so
@@ -208,6 +218,8 @@ class HubSettings:
     """What a party that connects to this hub must bring."""
     meta_token: str = field(default="", repr=False)
     """What this hub brings to its MetaHub."""
+    meta_hub: str | None = None
+    """Where its MetaHub is, in words for people; None: it has none, and is alone."""
     capabilities: tuple[str, ...] = ()
     labels: Mapping[str, str] = Factory(dict)
     agent_types: tuple[str, ...] = ()

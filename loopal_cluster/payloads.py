@@ -30,6 +30,8 @@ __all__ = [
     "HubSuspect",
     "Interrupted",
     "MessageRouted",
+    "MetaHubAway",
+    "MetaHubBack",
     "ModeChanged",
     "Payload",
     "RetryCleared",
@@ -345,6 +347,18 @@ class HubGone:
     reason: str
 
 
+@record
+class MetaHubAway:
+    """A hub is not in its cluster (any more): the MetaHub is lost, not reached, or refuses it. It dials on."""
+
+    reason: str
+
+
+@record
+class MetaHubBack:
+    """A hub is in its cluster, after it was not."""
+
+
 Payload = (
     Started
     | AwaitingInput
@@ -378,6 +392,8 @@ Payload = (
     | HubSuspect
     | HubAway
     | HubGone
+    | MetaHubAway
+    | MetaHubBack
 )
 
 PAYLOADS: dict[str, type[Payload]] = {cls.__name__: cls for cls in Payload.__args__}

@@ -147,7 +147,7 @@ class Site:
         config.write_text(CONFIG)
         arguments = ["hub", "--server", "--hub-name", name, "--config", str(config)]
         program = await self._start(name, *arguments, "--join-hub", join or self.address)
-        await program.says("ready (")
+        await program.says("ready (joined")
         return program
 
     async def start_cluster(self, *hubs: str, options: Iterable[str] = ()) -> Program:

@@ -20,15 +20,15 @@ from attrs import evolve
 from loopal_cluster.address import check_name, sanitize_name
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile
 from loopal_cluster.agents.types import AgentType
-from loopal_cluster.cli.discovery import claim_name, file_of
+from loopal_cluster.cli.discovery import Claim, claim_name, file_of
 from loopal_cluster.cli.logs import Verbose, show_logs
-from loopal_cluster.cli.run import DONE, INTERRUPTED, async_command, exit_status
-from loopal_cluster.cli.show import note
+from loopal_cluster.cli.run import DONE, INTERRUPTED, REFUSED, async_command, exit_status
+from loopal_cluster.cli.show import note, one_line
 from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.cli.terminal import Root, converse, show_outcome
 from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
-from loopal_cluster.errors import ClusterError, ConfigError, NameTaken, Unauthorized
+from loopal_cluster.errors import ConfigError, ErrorCode, NameTaken, RemoteError
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.records import record
 from loopal_cluster.runtime.descriptors import raise_descriptor_limit
@@ -38,6 +38,9 @@ __all__ = ["register"]
 
 NAMES_TRIED = 1000
 """So many hubs of one machine can go by its name, with a number."""
+ANSWER_TIMEOUT = 8.0
+"""Seconds that a hub waits, before it says that it is ready, for what its MetaHub says. A MetaHub takes five
+to find out whether a name that is taken still has a living hub."""
 
 
 def register(app: typer.Typer) -> None:
@@ -80,9 +83,17 @@ async def hub(
         Path | None,
         typer.Option(metavar="FILE", help=f"A file with the MetaHub's token, instead of {TOKEN_VARIABLE}."),
     ] = None,
+    join_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="End if it has not joined by then, with 3 if refused, 4 if not reached. Default: dial on.",
+        ),
+    ] = None,
     verbose: Verbose = 0,
 ) -> int:
-    """Run a hub, which hosts agents. Ctrl-C ends it, and all its agents."""
+    """Run a hub, which hosts agents. Ctrl-C ends it, and all its agents. Nothing that a MetaHub says does."""
     show_logs(verbose)
     raise_descriptor_limit()
     profile = load_profile(config) if config else Profile()
@@ -90,7 +101,7 @@ async def hub(
         name=hub_name, join=join_hub, listen=listen, default_agent=agent, token_file=_text(token_file)
     )
     plan = make_plan(profile, options, server=server, ephemeral=ephemeral, words=prompt or [])
-    return await run_plan(plan)
+    return await run_plan(evolve(plan, join_timeout=join_timeout))
 
 
 def _text(path: Path | None) -> str | None:
@@ -106,6 +117,7 @@ class Plan:
     meta_token: str
     server: bool
     root: Root
+    join_timeout: float | None = None
 
 
 def make_plan(
@@ -138,35 +150,30 @@ async def run_plan(plan: Plan) -> int:
     outcome = None
     async with open_stopper() as stopper, _open_hub(plan) as hub:
         with stopper.work():
-            outcome = await _work(hub, plan)
+            if plan.table.join and plan.join_timeout is not None:
+                try:
+                    await hub.until_joined(plan.join_timeout)
+                except RemoteError as error:
+                    note(f"error: {one_line(str(error))}{_remedy(hub, plan)}")
+                    return REFUSED
+            _announce(hub, plan)
+            settle_down()
+            outcome = await (_serve(hub, plan.root) if plan.server else converse(hub, plan.root))
     if outcome is not None:
         return exit_status(outcome)
     # SIGTERM is the proper end of a hub that stays up, but not of a job.
     return DONE if plan.root.persistent else INTERRUPTED
 
 
-async def _work(hub: Hub, plan: Plan) -> Outcome | None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_fail_when_refused, hub)
-        outcome = await (_serve(hub, plan.root) if plan.server else converse(hub, plan.root))
-        nursery.cancel_scope.cancel()
-    return outcome
-
-
-async def _fail_when_refused(hub: Hub) -> None:
-    await hub.left.wait()
-    assert hub.refusal is not None
-    remedy = _REMEDIES.get(type(hub.refusal))
-    if remedy is None:
-        raise hub.refusal
-    raise type(hub.refusal)(f"{hub.refusal}; {remedy}")
-
-
-_REMEDIES: dict[type[ClusterError], str] = {
-    Unauthorized: f"its token has changed: start this hub again, with the new one in {TOKEN_VARIABLE}",
-    NameTaken: "another hub has come with this name: start this one again, with another --hub-name",
-}
-"""What to do about a MetaHub that does not take its hub back."""
+def _remedy(hub: Hub, plan: Plan) -> str:
+    """What to do about a MetaHub that does not have this hub, to be put behind what it says."""
+    match hub.absence and hub.absence.refusal:
+        case ErrorCode.UNAUTHORIZED if not plan.meta_token:
+            return f" ({NO_TOKEN})"
+        case ErrorCode.NAME_TAKEN if plan.table.name:
+            return " (--hub-name gives it another)"
+        case _:
+            return ""
 
 
 async def _serve(hub: Hub, root: Root) -> Outcome | None:
@@ -188,22 +195,25 @@ async def _serve(hub: Hub, root: Root) -> Outcome | None:
 
 @asynccontextmanager
 async def _open_hub(plan: Plan) -> AsyncIterator[Hub]:
-    """Open the hub under its own name, or under the first that is free."""
+    """Open the hub under its own name, or under the first that is free here and in the cluster."""
     names = iter([plan.table.name]) if plan.table.name else _default_names()
     for name in names:
         async with AsyncExitStack() as stack:
             try:
-                hub = await _try_open(stack, name, plan)
+                hub, claim = await _try_open(stack, name, plan)
             except NameTaken:
                 if plan.table.name:
                     raise
                 continue
-            except Unauthorized as error:
-                if plan.meta_token:
-                    raise
-                raise Unauthorized(f"{error.detail} ({NO_TOKEN})") from None
-            _announce(hub, plan)
-            settle_down()
+            if plan.table.name:
+                claim.publish(hub.addresses, hub.token)  # whatever the MetaHub says, or does not say
+            if plan.table.join:
+                with trio.move_on_after(ANSWER_TIMEOUT):
+                    await hub.until_answered()
+            if not plan.table.name:
+                if hub.absence is not None and hub.absence.refusal is ErrorCode.NAME_TAKEN:
+                    continue
+                claim.publish(hub.addresses, hub.token)
             yield hub
             return
     raise NameTaken(f"{NAMES_TRIED} hubs have the name of this machine; use --hub-name")
@@ -216,7 +226,7 @@ def _default_names() -> Iterator[str]:
         yield f"{base}-{number}"
 
 
-async def _try_open(stack: AsyncExitStack, name: str, plan: Plan) -> Hub:
+async def _try_open(stack: AsyncExitStack, name: str, plan: Plan) -> tuple[Hub, Claim]:
     table = plan.table
     claim = stack.enter_context(claim_name(check_name(name, "hub name")))
     timeouts = Timeouts()
@@ -229,6 +239,7 @@ async def _try_open(stack: AsyncExitStack, name: str, plan: Plan) -> Hub:
             default_agent=table.default_agent,
             join=table.join,
             meta_token=plan.meta_token,
+            join_timeout=None,
             listen=[claim.socket, *([table.listen] if table.listen else [])],
             policy=table.permission,
             capabilities=table.capabilities,
@@ -236,12 +247,19 @@ async def _try_open(stack: AsyncExitStack, name: str, plan: Plan) -> Hub:
             timeouts=timeouts,
         )
     )
-    claim.publish(hub.addresses, hub.token)
-    return hub
+    return hub, claim
+
+
+def _why_not(hub: Hub, plan: Plan) -> str:
+    if hub.absence is None:
+        return f"{plan.table.join} has not answered yet"
+    return f"{one_line(hub.absence.reason)}{_remedy(hub, plan)}"
 
 
 def _announce(hub: Hub, plan: Plan) -> None:
-    where = f"joined {plan.table.join}" if plan.table.join else "alone"
+    where = "alone"
+    if plan.table.join:
+        where = f"joined {plan.table.join}" if hub.joined else f"not joined: {_why_not(hub, plan)}"
     note(f"Hub '{hub.name}' ready ({where}), listening on {', '.join(hub.addresses)}")
     if plan.table.listen:
         note(f"Clients on other machines need the token in {file_of(hub.name)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from loopal_cluster.core.events import Peer
-from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Frame, Notification
 from loopal_cluster.records import record
 
@@ -46,8 +45,6 @@ class Disconnect:
 
     peer: Peer
     reason: str
-    refusal: ErrorCode | None = None
-    """Of an uplink: set if dialling again is pointless (a wrong token, a taken name)."""
     wrong_token: bool = False
     """It has guessed; those who guess are told so late."""
 

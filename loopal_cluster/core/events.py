@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import NewType
 
+from attrs import field
+
 from loopal_cluster.frames import Frame
 from loopal_cluster.records import record
 
@@ -17,9 +19,11 @@ __all__ = [
     "Event",
     "FrameReceived",
     "Link",
+    "NotReached",
     "Peer",
     "PeerConnected",
     "PeerLost",
+    "TokensGiven",
 ]
 
 Peer = NewType("Peer", int)
@@ -43,6 +47,8 @@ class PeerConnected:
 
     peer: Peer
     link: Link = Link.ACCEPTED
+    source: str = ""
+    """Where it comes from, for the log; nothing: from this process."""
 
 
 @record
@@ -58,6 +64,23 @@ class PeerLost:
     """A connection ended, whoever ended it."""
 
     peer: Peer
+    reason: str
+
+
+@record
+class TokensGiven:
+    """The tokens of the cluster, if they are no longer those that the core was made with.
+
+    A MetaHub takes each of them; a hub brings the first.
+    """
+
+    tokens: tuple[str, ...] = field(repr=False)
+
+
+@record
+class NotReached:
+    """Our MetaHub could not be dialled; it is dialled again."""
+
     reason: str
 
 
@@ -100,6 +123,8 @@ Event = (
     PeerConnected
     | FrameReceived
     | PeerLost
+    | NotReached
+    | TokensGiven
     | DeadlineReached
     | Closing
     | AgentStarted

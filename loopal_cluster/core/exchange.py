@@ -114,12 +114,10 @@ class Exchange(Generic[N]):
         """
         self.give_up(self.ask_again(peer, call, now))
 
-    def hang_up(
-        self, peer: Peer, reason: str, refusal: ErrorCode | None = None, *, wrong_token: bool = False
-    ) -> None:
+    def hang_up(self, peer: Peer, reason: str, *, wrong_token: bool = False) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""
         if self._requests.pop(peer, None) is not None:
-            self._effects.append(Disconnect(peer, reason, refusal, wrong_token))
+            self._effects.append(Disconnect(peer, reason, wrong_token))
 
     def take(self, peer: Peer, request: Request) -> Origin | None:
         """Open a peer's request; None if it is refused at once (and answered so)."""

@@ -30,9 +30,11 @@ from loopal_cluster.core.events import (
     Event,
     FrameReceived,
     Link,
+    NotReached,
     Peer,
     PeerConnected,
     PeerLost,
+    TokensGiven,
 )
 from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import HubRequests
@@ -47,6 +49,7 @@ from loopal_cluster.core.parties import (
     pings,
 )
 from loopal_cluster.core.reconciler import Reconciler
+from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
@@ -108,6 +111,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, TimedOut
+from loopal_cluster.payloads import MetaHubAway, MetaHubBack
 from loopal_cluster.records import define, evolve
 
 __all__ = ["HubCore"]
@@ -141,6 +145,7 @@ class HubCore:
     _supervisor: Supervisor = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _requests: HubRequests = field(init=False)
+    _refusals: Refusals = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
     _told_attended: bool = field(default=False, init=False)
     """What the MetaHub was last told of our operators, on the connection that is up."""
@@ -148,7 +153,8 @@ class HubCore:
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
-        self.uplink = Uplink(self.exchange, settings, self.agents, self._timers)
+        self._refusals = Refusals(self.exchange)
+        self.uplink = Uplink(self.exchange, settings, self.agents, self._timers, self._publish_uplink)
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
         audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
         self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
@@ -197,10 +203,14 @@ class HubCore:
             case FrameReceived():  # nearly always; the class alone, because a pattern of its fields costs more
                 if self.exchange.knows(event.peer):
                     self._on_frame(event.peer, event.frame, now)
-            case PeerConnected(peer, link):
-                self._on_connected(peer, link, now)
+            case PeerConnected(peer, link, source):
+                self._on_connected(peer, link, source, now)
             case PeerLost(peer, reason):
                 self._on_lost(peer, reason, now)
+            case TokensGiven(tokens):
+                self.uplink.token = tokens[0]
+            case NotReached(reason):
+                self.uplink.on_not_reached(reason, now)
             case AgentStarted(agent_id, peer):
                 self._on_agent_started(agent_id, peer, now)
             case AgentNotStarted(agent_id, reason):
@@ -238,13 +248,13 @@ class HubCore:
 
     # Connections and agents, coming and going.
 
-    def _on_connected(self, peer: Peer, link: Link, now: float) -> None:
+    def _on_connected(self, peer: Peer, link: Link, source: str, now: float) -> None:
         self.exchange.admit(peer)
         if link is Link.UPLINK:
             self._parties[peer] = MetaHubParty()
             self.uplink.connect(peer, now)
             return
-        self._parties[peer] = Stranger(trusted=link is Link.TRUSTED)
+        self._parties[peer] = Stranger(link is Link.TRUSTED, source)
         self._timers.set(HandshakeDue(peer), now + self.settings.timeouts.handshake_timeout)
 
     def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
@@ -287,7 +297,7 @@ class HubCore:
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
-            self.uplink.lost(now)  # what it has asked it may ask again
+            self.uplink.lost(reason, now)  # what it has asked it may ask again
         else:
             self._disown(peer, asked, now)
         self._fail(calls, reason, now, party.record.ending if isinstance(party, AgentParty) else None)
@@ -382,9 +392,14 @@ class HubCore:
                 case unreachable:
                     assert_never(unreachable)
         except Refused as refused:
-            self.exchange.refuse(origin, refused.code, refused.detail)
+            self._refuse(origin, party, refused.code, refused.detail, now)
         except InvalidAddress as error:
-            self.exchange.refuse(origin, ErrorCode.INVALID_REQUEST, str(error))
+            self._refuse(origin, party, ErrorCode.INVALID_REQUEST, str(error), now)
+
+    def _refuse(self, origin: Origin, party: Party, code: ErrorCode, detail: str, now: float) -> None:
+        self.exchange.refuse(origin, code, detail)
+        if isinstance(party, Stranger):
+            self._refusals.say(party.source, detail, now)
 
     def _on_stranger_request(
         self, origin: Origin, party: Stranger, message: Message[Any], now: float
@@ -533,8 +548,6 @@ class HubCore:
     # The MetaHub and the humans.
 
     def _on_joined(self, joined: bool, now: float) -> None:
-        if self.uplink.refused:
-            self._fail(self.uplink.give_up(), "the MetaHub does not take this hub any more", now)
         if joined:
             self._reports.send_all(now)
             self._reconciler.begin(now)
@@ -568,6 +581,9 @@ class HubCore:
             self._told_attended = here
             self.uplink.notify(Attended(here))
         self._asks.on_attendance(now)
+
+    def _publish_uplink(self, payload: MetaHubAway | MetaHubBack, now: float) -> None:
+        self._timeline.publish(self.settings.name, None, payload, now)
 
     def _operators(self) -> list[Peer]:
         return [

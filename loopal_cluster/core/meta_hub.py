@@ -18,6 +18,7 @@ from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.claims import Claims
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Effect, Publish, Send, Watch
 from loopal_cluster.core.events import (
@@ -28,17 +29,21 @@ from loopal_cluster.core.events import (
     DeadlineReached,
     Event,
     FrameReceived,
+    NotReached,
     Peer,
     PeerConnected,
     PeerLost,
+    TokensGiven,
 )
 from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests, stamped
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token, pings
+from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
     AskDue,
+    Claiming,
     Gathering,
     HandshakeDue,
     HealthDue,
@@ -74,6 +79,7 @@ from loopal_cluster.messages import (
     RegisterHub,
     Relayed,
     RelayedAsk,
+    Resolve,
     Role,
     Shown,
     SpawnAgent,
@@ -116,12 +122,17 @@ class MetaHubCore:
     _attended_at: tuple[str, ...] = field(default=(), init=False)
     """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
     is known whether anybody else has one, and most that come and go change nothing."""
+    _tokens: tuple[str, ...] = field(init=False, repr=False)
+    _claims: Claims = field(factory=Claims, init=False)
+    _refusals: Refusals = field(init=False)
     _losses: deque[tuple[float, HubLost]] = field(factory=deque, init=False)
     """The newest, for those who could not be told at once."""
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
+        self._tokens = (settings.token,)
+        self._refusals = Refusals(self.exchange)
         self._timeline = Timeline(self.exchange, self.epoch)
         audience = Audience(self._judges, None, self._attended, self._signed)
         self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
@@ -143,15 +154,17 @@ class MetaHubCore:
             case FrameReceived():  # nearly always; the class alone, because a pattern of its fields costs more
                 if self.exchange.knows(event.peer):
                     self._on_frame(event.peer, event.frame, now)
-            case PeerConnected(peer):
+            case PeerConnected(peer, source=source):
                 self.exchange.admit(peer)
-                self._parties[peer] = Stranger()
+                self._parties[peer] = Stranger(source=source)
                 self._timers.set(HandshakeDue(peer), now + self.settings.timeouts.handshake_timeout)
             case PeerLost(peer, reason):
                 self._on_lost(peer, reason, now)
             case DeadlineReached():
                 self._on_deadline(now)
-            case AgentStarted() | AgentNotStarted() | AgentEnded() | Closing():
+            case TokensGiven(tokens):
+                self._tokens = tokens
+            case AgentStarted() | AgentNotStarted() | AgentEnded() | Closing() | NotReached():
                 raise AssertionError("a MetaHub has no agents of its own")
             case unreachable:
                 assert_never(unreachable)
@@ -248,9 +261,14 @@ class MetaHubCore:
                 case unreachable:
                     assert_never(unreachable)
         except Refused as refused:
-            self.exchange.refuse(origin, refused.code, refused.detail)
+            self._refuse(origin, refused.code, refused.detail, now)
         except InvalidAddress as error:
-            self.exchange.refuse(origin, ErrorCode.INVALID_REQUEST, str(error))
+            self._refuse(origin, ErrorCode.INVALID_REQUEST, str(error), now)
+
+    def _refuse(self, origin: Origin, code: ErrorCode, detail: str, now: float) -> None:
+        self.exchange.refuse(origin, code, detail)
+        if isinstance(party := self._parties.get(origin.peer), Stranger):
+            self._refusals.say(party.source, detail, now)
 
     def _on_notification(self, peer: Peer, party: Party, message: Message[Any], now: float) -> None:
         match message, party:
@@ -291,6 +309,8 @@ class MetaHubCore:
                 self._requests.on_revoked(then, answer)
             case Judging(ask_id):
                 self._asks.on_answer(call, ask_id, answer, now)
+            case Claiming(hub):
+                self._on_probed(hub, answer, now)
             case Resolving() as then:
                 self._requests.on_resolved(then, answer, now)
             case Gathering() as then:
@@ -336,21 +356,23 @@ class MetaHubCore:
     def _on_stranger_request(self, origin: Origin, message: Message[Any], now: float) -> None:
         if not isinstance(message, RegisterHub | Register):
             raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
-        if not is_token(message.token, self.settings.token):
+        if not is_token(message.token, *self._tokens):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
             return
+        if self._claims.has(origin.peer):
+            raise Refused(ErrorCode.INVALID_REQUEST, "it waits for a hub name already")
         if isinstance(message, RegisterHub):
             self._register_hub(origin, message, now)
         else:
             self._register_client(origin, message, now)
-        self._timers.discard(HandshakeDue(origin.peer))
 
     def _register_client(self, origin: Origin, message: Register, now: float) -> None:
         if message.role is Role.AGENT:
             raise Refused(ErrorCode.INVALID_REQUEST, "a MetaHub has no agents; register with a hub")
         name, protocol = check_name(message.name), agree(message.protocol)
         self._parties[origin.peer] = ClientParty(name, message.role)
+        self._timers.discard(HandshakeDue(origin.peer))
         welcome = Welcome(name=name, kind="meta_hub", protocol=protocol, cluster=self.settings.cluster)
         self.exchange.answer(origin, welcome)
         self.exchange.perform(Watch(origin.peer, pings(protocol)))
@@ -363,14 +385,13 @@ class MetaHubCore:
         check_description(message.capabilities, message.labels, message.agent_types)
         known = self.hubs.get(name)
         returning = known is not None and message.instance is not None and known.instance == message.instance
-        if known is not None and not returning and known.health is not Health.AWAY:
-            raise Refused(ErrorCode.NAME_TAKEN, f"hub name '{name}' is taken by a live hub")
+        if known is not None and not returning:
+            self._claim(origin, message, known, now)
+            return
         if known is None and len(self.hubs) >= self.settings.limits.hubs:
             raise Refused(ErrorCode.OVERLOADED, f"this MetaHub has {len(self.hubs)} hubs already")
-        if known is not None and not returning:
-            self._lose(known, "another hub has come with its name", now)
         old = None if known is None else known.peer
-        if known is not None and returning:
+        if known is not None:
             record = self._take_back(known, origin.peer, now)
         else:
             record = HubRecord(
@@ -387,6 +408,7 @@ class MetaHubCore:
             )
             self.hubs.add(record)
         self._parties[origin.peer] = HubParty(record)
+        self._timers.discard(HandshakeDue(origin.peer))
         self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
         self.exchange.answer(origin, self._welcome_hub(record))
         if old is not None:
@@ -400,6 +422,58 @@ class MetaHubCore:
         self._tell_attended(record)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
+        if returning:
+            self._refuse_claims(name, now)
+
+    def _claim(self, origin: Origin, message: RegisterHub, known: HubRecord, now: float) -> None:
+        """A hub wants a name that another one has: see first whether that one lives.
+
+        Raises:
+            Refused: too many want it already.
+        """
+        claim, timeouts = self._claims.add(origin, message, now), self.settings.timeouts
+        self._timers.set(HandshakeDue(origin.peer), now + timeouts.handshake_timeout)
+        if claim.probed or known.health is Health.AWAY:  # whose place is kept only for a moment
+            return
+        claim.probed = True
+        try:
+            # What every hub answers, also one of the base dialect, and what changes nothing.
+            self.exchange.call(
+                known.peer, Resolve(known.name), Claiming(known.name), now + timeouts.claim_timeout
+            )
+        except Refused:  # so much is asked of it that it shows by its answers whether it lives
+            self._refuse_claims(known.name, now)
+
+    def _on_probed(self, name: str, answer: Response | Failure, now: float) -> None:
+        """A hub whose name another one wants has answered, or has not."""
+        record, claim = self.hubs.get(name), self._claims.get(name)
+        if record is None or claim is None:
+            return
+        if isinstance(answer, Failure) and answer.code is ErrorCode.CONNECTION_LOST:
+            claim.probed = False  # it may come back, until its place is not kept any more
+        elif (
+            isinstance(answer, Failure)
+            and answer.code is ErrorCode.DEADLINE_EXCEEDED
+            and (record.seen_at <= claim.since)
+        ):
+            reason = (
+                f"it has not answered for {now - claim.since:.1f} s, and another hub has come with its name"
+            )
+            self.exchange.hang_up(record.peer, reason)
+            self._lose(record, reason, now)
+        else:
+            self._refuse_claims(name, now)
+
+    def _refuse_claims(self, name: str, now: float) -> None:
+        """The hub that has a name lives."""
+        for origin, _ in self._claims.take(name):
+            self._refuse(origin, ErrorCode.NAME_TAKEN, f"hub name '{name}' is taken by a live hub", now)
+
+    def _grant_claims(self, name: str, now: float) -> None:
+        """A name is free: it goes to the first who has waited for it."""
+        for origin, message in self._claims.take(name):
+            if self.exchange.waits(origin):
+                self._on_request(origin, self._parties[origin.peer], message, now)
 
     def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
@@ -459,6 +533,7 @@ class MetaHubCore:
 
     def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
         party = self._parties.pop(peer)
+        self._claims.withdraw(peer)
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
         self._asks.withdraw(peer, now)
@@ -533,6 +608,7 @@ class MetaHubCore:
         for other in self.hubs:
             if other.health is Health.ALIVE:  # the others hear of it when they are
                 self._tell(other, loss, now)
+        self._grant_claims(record.name, now)
 
     def _tell(self, hub: HubRecord, loss: HubLost, now: float) -> None:
         if hub.protocol is None:

@@ -57,6 +57,8 @@ class Stranger:
 
     trusted: bool = False
     """True: the program that embeds the hub; it needs no token."""
+    source: str = ""
+    """Where it comes from; nothing: from this process."""
 
 
 @define
@@ -101,9 +103,9 @@ def pings(protocol: Protocol | None) -> bool:
     return protocol is not None and "ping" in protocol.features
 
 
-def is_token(given: str, expected: str) -> bool:
-    """Compare in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+def is_token(given: str, *expected: str) -> bool:
+    """Whether it is one of those that are expected; compared in a time that does not depend on where they differ."""
+    return sum(hmac.compare_digest(given.encode(), token.encode()) for token in expected) > 0
 
 
 def agree(theirs: Protocol | None) -> Protocol | None:

@@ -16,6 +16,7 @@ __all__ = [
     "AgentDue",
     "Announcing",
     "AskDue",
+    "Claiming",
     "Delivering",
     "DeliveryDue",
     "Gathering",
@@ -160,6 +161,13 @@ class Reconciling:
 
 
 @record
+class Claiming:
+    """A hub whose name another one wants lives, or does not."""
+
+    hub: str
+
+
+@record
 class Resolving:
     """A hub of the base dialect has said whether it has the agent."""
 
@@ -200,7 +208,7 @@ HubThen = (
     | Reconciling
 )
 
-MetaHubThen = Origin | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
+MetaHubThen = Origin | Claiming | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
 
 # When an instant comes.
 

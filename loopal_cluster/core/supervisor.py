@@ -202,7 +202,7 @@ class Supervisor:
         except Refused as refused:
             self._forget_times(record)
             self.agents.remove(record)
-            if refused.code is ErrorCode.NOT_IN_CLUSTER:
+            if refused.code is ErrorCode.NOT_IN_CLUSTER and not self._uplink.expected:
                 detail = "target_hub specified but no MetaHub uplink"
                 raise Refused(ErrorCode.NOT_IN_CLUSTER, detail) from None
             raise

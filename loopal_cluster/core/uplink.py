@@ -1,8 +1,9 @@
 """A hub's side of its connection to the MetaHub: join, heartbeat, announce, leave.
 
 The runtime dials; this part registers, and from then on everything that is not local goes through
-``call``. A lost connection is dialled again; what was asked and can be asked twice waits for it, and is
-asked again. A MetaHub that was restarted may not know yet who is about to join, so its "no" to such a
+``call``. A lost connection is dialled again, and so is a MetaHub that refuses us, for as long as the hub lives:
+``Absence`` says why we are not in the cluster. What was asked and can be asked twice waits for the next
+connection, and is asked again. A MetaHub that was restarted may not know yet who is about to join, so its "no" to such a
 request is not believed at once. A MetaHub of the base dialect says ok even if the name is taken and then
 never answers again, so it is probed with ``meta/list_hubs`` before we believe that we joined.
 """
@@ -10,6 +11,7 @@ never answers again, so it is probed with ``meta/list_hubs`` before we believe t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field
@@ -58,9 +60,10 @@ from loopal_cluster.messages import (
     UplinkInfo,
     WaitAgent,
 )
-from loopal_cluster.records import define, evolve
+from loopal_cluster.payloads import MetaHubAway, MetaHubBack
+from loopal_cluster.records import define, evolve, record
 
-__all__ = ["Uplink"]
+__all__ = ["Absence", "Uplink"]
 
 REPEATABLE = (
     MetaRoute,
@@ -86,8 +89,20 @@ UNNAMED = {ErrorCode.AGENT_NOT_FOUND, ErrorCode.AMBIGUOUS_NAME}
 LOOKS = (ListHubs, MetaTopology, Resolve)
 """What people ask who want to see what is there now; they are told if it is nothing."""
 
-FINAL = {ErrorCode.UNAUTHORIZED, ErrorCode.NAME_TAKEN, ErrorCode.INVALID_REQUEST, ErrorCode.REFUSED}
-"""Refusals that dialling again will not change."""
+UNANSWERED = {ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CONNECTION_LOST}
+"""Nobody has said no."""
+
+
+@record
+class Absence:
+    """Why a hub that has a MetaHub is not in its cluster."""
+
+    since: float
+    """When it began to be so."""
+    reason: str
+    """The newest, in words: what was lost, why nobody is reached, what the MetaHub says."""
+    refusal: ErrorCode | None = None
+    """Of a MetaHub that said no; None: none has answered."""
 
 
 @define
@@ -98,6 +113,8 @@ class Uplink:
     _settings: HubSettings
     _agents: AgentTree
     _timers: DeadlineQueue[Timer]
+    _publish: Callable[[MetaHubAway | MetaHubBack, float], None]
+    """Tells those who watch this hub."""
     peer: Peer | None = field(default=None, init=False)
     """The connection that is up."""
     _leg: Peer | None = field(default=None, init=False)
@@ -113,8 +130,12 @@ class Uplink:
     _settling_until: float = field(default=-math.inf, init=False)
     _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
-    refused: bool = field(default=False, init=False)
-    """The MetaHub does not want us, and dialling again will not change that."""
+    joins: int = field(default=0, init=False)
+    """So often has it joined."""
+    token: str = field(init=False, repr=False)
+    """What we bring."""
+    absence: Absence | None = field(default=None, init=False)
+    """None while we are in the cluster, until the first dial has come to something, and if there is no MetaHub."""
     protocol: Protocol | None = field(default=None, init=False)
     """None while not joined, and for a MetaHub of the base dialect."""
     attended: bool | None = field(default=None, init=False)
@@ -131,6 +152,9 @@ class Uplink:
     left: bool = field(default=False, init=False)
     """And the MetaHub knows, or never will."""
 
+    def __attrs_post_init__(self) -> None:
+        self.token = self._settings.meta_token
+
     def connect(self, peer: Peer, now: float) -> None:
         """The runtime has dialled: register."""
         self.peer = peer
@@ -138,7 +162,7 @@ class Uplink:
         settings = self._settings
         message = RegisterHub(
             name=settings.name,
-            token=settings.meta_token,
+            token=self.token,
             capabilities=settings.capabilities,
             protocol=PROTOCOL,
             instance=settings.instance,
@@ -155,11 +179,7 @@ class Uplink:
         if isinstance(answer, Failure) or answer.result.ok is not True:
             code = answer.code if isinstance(answer, Failure) else ErrorCode.REFUSED
             detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
-            refusal = code if code in FINAL else None
-            self.refused = refusal is not None
-            what = "refused this hub" if self._leg is None else "does not take this hub back"
-            self._exchange.hang_up(self.peer, f"the MetaHub {what}: {detail}", refusal)
-            self.lost(now)
+            self._turned_away(code, detail, now)
             return False
         welcome = answer.result
         self.protocol = welcome.protocol
@@ -181,17 +201,37 @@ class Uplink:
             return False
         if isinstance(answer, Failure) or self._settings.name not in [h.name for h in answer.result.hubs]:
             # If we have been in the cluster, it may be our own old connection that has the name.
-            self.refused = self._leg is None
-            reason = f"the MetaHub said ok but does not list us: is the name '{self._settings.name}' taken?"
-            self._exchange.hang_up(self.peer, reason, ErrorCode.NAME_TAKEN if self.refused else None)
-            self.lost(now)
+            code = ErrorCode.NAME_TAKEN if self._leg is None else ErrorCode.CONNECTION_LOST
+            detail = f"it said ok but does not list us: is the name '{self._settings.name}' taken?"
+            self._turned_away(code, detail, now)
             return False
         self._join(now)
         return True
 
+    def _turned_away(self, code: ErrorCode, detail: str, now: float) -> None:
+        """Whoever answers there does not take us: hang up. The runtime dials again."""
+        assert self.peer is not None
+        reason = detail if code in UNANSWERED else f"the MetaHub refuses this hub: {detail}"
+        self._exchange.hang_up(self.peer, reason)
+        self.lost(reason, now, None if code in UNANSWERED else code)
+
+    def on_not_reached(self, reason: str, now: float) -> None:
+        """Nobody could be dialled."""
+        self._be_absent(reason, None, now)
+
+    def _be_absent(self, reason: str, refusal: ErrorCode | None, now: float) -> None:
+        before, since = self.absence, now if self.absence is None else self.absence.since
+        self.absence = Absence(since, reason, refusal)
+        if (before is None or before.reason != reason) and not self._leaving:
+            self._publish(MetaHubAway(reason), now)
+
     def _join(self, now: float) -> None:
         assert self.peer is not None
+        if self.absence is not None:
+            self.absence = None
+            self._publish(MetaHubBack(), now)  # before we have joined: the MetaHub knows it
         self.joined = True
+        self.joins += 1
         self.attended = False if self.speaks("attended") else None  # until it says so
         self._timers.discard(LeaseDue())
         self._exchange.perform(Joined())
@@ -221,7 +261,7 @@ class Uplink:
         # Even if there is nothing new: a heartbeat has no answer, and this tells us that the MetaHub lives.
         self._announce(now, even_nothing=True)
 
-    def lost(self, now: float) -> None:
+    def lost(self, reason: str, now: float, refusal: ErrorCode | None = None) -> None:
         """The connection is gone."""
         if self.joined:
             self._lost_at = now
@@ -231,6 +271,7 @@ class Uplink:
         self.protocol = None
         self.attended = None
         self._timers.discard(HeartbeatDue())
+        self._be_absent(reason, refusal, now)
 
     def leave(self, now: float) -> None:
         """Say goodbye, once. A MetaHub that cannot be told, or does not answer, sees the connection end."""
@@ -248,7 +289,7 @@ class Uplink:
     @property
     def expected(self) -> bool:
         """Whether there is a MetaHub, or will be again."""
-        return self._leg is not None
+        return self._leg is not None or self.absence is not None
 
     def call(
         self, message: Message[Any], then: HubThen, deadline: float, *, now: float | None = None
@@ -259,10 +300,12 @@ class Uplink:
             Refused: this hub is not in a cluster, or has asked too much already.
         """
         if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
-            raise Refused(ErrorCode.NOT_IN_CLUSTER, "not connected to MetaHub cluster")
+            why = "" if self.absence is None else f": {self.absence.reason}"
+            raise Refused(ErrorCode.NOT_IN_CLUSTER, f"not connected to MetaHub cluster{why}")
         away = 0.0 if self.joined or now is None else now - self._lost_at
         if away > self._settings.timeouts.settle_timeout and isinstance(message, LOOKS):
-            detail = f"the MetaHub is away since {away:.0f} s; this hub dials it again"
+            why = "" if self.absence is None else f" ({self.absence.reason})"
+            detail = f"the MetaHub is away since {away:.0f} s{why}; this hub dials it again"
             raise Refused(ErrorCode.NOT_IN_CLUSTER, detail)
         return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
 
@@ -277,12 +320,6 @@ class Uplink:
     def keeps(self, call: Call[HubThen]) -> bool:
         """Whether a call that a lost connection left unanswered is asked again on the next."""
         return self.protocol is not None and call.peer == self._leg and isinstance(call.message, REPEATABLE)
-
-    def give_up(self) -> list[Call[HubThen]]:
-        """There will be no next connection; return the calls that waited for it."""
-        leg, self._leg = self._leg, None
-        retries, self._retries = self._retries, []
-        return retries + ([] if leg is None else self._exchange.forget(leg))
 
     def doubts(self, call: Call[HubThen], answer: Failure, now: float) -> bool:
         """Whether a restarted MetaHub's answer is not believed; then it is asked again."""

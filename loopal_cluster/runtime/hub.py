@@ -6,6 +6,8 @@ to it, and stops it; the uplink is a task that dials, and dials again.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,10 +22,11 @@ from loopal_cluster.agents.guard import Guard, open_guard
 from loopal_cluster.agents.types import AgentType, FunctionAgent, Place
 from loopal_cluster.config import HubSettings, Limits, Policy, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect, Joined, KeepText, StartAgent, StopAgent
-from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link
+from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link, NotReached
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
-from loopal_cluster.errors import ClusterError, ConnectionLost, remote_error
+from loopal_cluster.core.uplink import Absence
+from loopal_cluster.errors import ClusterError, ConfigError, ConnectionLost, ErrorCode, remote_error
 from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.messages import Decided, Role
 from loopal_cluster.records import define, evolve
@@ -32,7 +35,13 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
 from loopal_cluster.runtime.kept import keep_text, kept_directory
-from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
+from loopal_cluster.runtime.listeners import (
+    accept_connections,
+    address_of,
+    check_address,
+    dial,
+    open_listeners,
+)
 from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 
@@ -55,12 +64,35 @@ class Hub:
     _runtime: Runtime = field(repr=False)
     _nursery: trio.Nursery = field(repr=False)
     _ambient: Ambient = field(repr=False)
-    joined: trio.Event = field(factory=trio.Event, repr=False)
-    """Set while, or since, the newest connection to the MetaHub has been accepted by it."""
-    left: trio.Event = field(factory=trio.Event, repr=False)
-    """Set when this hub has given up on its MetaHub, because that has refused it."""
-    refusal: ClusterError | None = field(default=None, repr=False)
-    """Why."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is in its cluster now."""
+        return self.core.uplink.joined
+
+    @property
+    def absence(self) -> Absence | None:
+        """Why it is not; None also while nothing is known yet, and for a hub without a MetaHub."""
+        return self.core.uplink.absence
+
+    async def until_answered(self) -> None:
+        """Wait until the first dial of the MetaHub has come to something: it has joined, or knows why not."""
+        await self._runtime.until(lambda: self.joined or self.absence is not None)
+
+    async def until_joined(self, timeout: float = math.inf) -> None:
+        """Wait until it is in its cluster.
+
+        Raises:
+            ConnectionLost: not within ``timeout``: the MetaHub cannot be reached, or does not answer.
+            RemoteError: not within ``timeout``: it refuses this hub. ``Unauthorized``, ``NameTaken``, ...
+        """
+        with trio.move_on_after(timeout):
+            await self._runtime.until(lambda: self.joined)
+            return
+        absence = self.absence
+        if absence is None:
+            raise ConnectionLost(f"{self.core.settings.meta_hub} has not answered within {timeout:g} s")
+        raise remote_error(absence.refusal or ErrorCode.CONNECTION_LOST, absence.reason)
 
     def attach(self, channel: FrameChannel) -> None:
         """Serve one more connection, however it was made."""
@@ -94,6 +126,9 @@ class Hub:
 Dial = Callable[[], Awaitable[FrameChannel]]
 """Makes a connection to the MetaHub, or raises ``ConnectionLost``."""
 
+JOIN_TIMEOUT = 20.0
+"""Seconds a program waits for its hub to be in the cluster: ample time for a MetaHub that starts with it."""
+
 AgentTypes = Mapping[str, AgentType | AgentFunction]
 
 
@@ -105,6 +140,7 @@ async def open_hub(
     default_agent: str | None = None,
     join: str | Dial | None = None,
     meta_token: str = "",
+    join_timeout: float | None = JOIN_TIMEOUT,
     listen: Sequence[str] = (),
     token: str | None = None,
     policy: Policy = Policy.SUPERVISED,
@@ -118,14 +154,15 @@ async def open_hub(
     """Run a hub for the length of the block.
 
     ``agents`` are the types it runs: an async function ``(ctx, prompt)``, or an ``AgentType``. ``join``
-    is the MetaHub's address, or an async function that connects to it; the block then begins when the
-    MetaHub has accepted the hub, and from then on a lost connection is dialled again, for ever, and only
-    a refusal ends that (``Hub.left``). ``listen`` has the addresses for local clients; ``cwd`` is where
-    agents work if their spawner does not say.
+    is the MetaHub's address, or an async function that connects to it. It is dialled until it accepts the hub, and
+    again whenever that is over, whatever it says: nothing but the end of the block ends a hub. The block begins
+    when the hub has joined for the first time, which may take ``join_timeout`` seconds; if that is None, it
+    begins at once (``Hub.joined``, ``Hub.until_joined``). ``listen`` has the addresses for local clients;
+    ``cwd`` is where agents work if their spawner does not say.
 
     Raises:
-        ConnectionLost: the MetaHub cannot be reached.
-        Unauthorized, NameTaken, InvalidRequest: the MetaHub refused.
+        ConnectionLost: the MetaHub could not be reached within ``join_timeout``.
+        Unauthorized, NameTaken, InvalidRequest: it was, and refused this hub to the end.
         ConfigError: an address cannot be listened on.
         InvalidAddress: ``name`` is not a valid name.
     """
@@ -145,6 +182,7 @@ async def open_hub(
         default_type=default_agent,
         policy=policy,
         kept=kept_directory(),
+        meta_hub=join if join is None or isinstance(join, str) else "its MetaHub",
         cwd=cwd or os.getcwd(),
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
@@ -152,6 +190,7 @@ async def open_hub(
     epoch = ambient.time() - trio.current_time()
     core = HubCore(settings, new_id=ambient.new_id, epoch=epoch)
     if isinstance(join, str):
+        check_address(join)
         join = partial(dial, join, settings.limits.line_bytes)
     async with (
         open_listeners(listen) as listeners,
@@ -159,7 +198,9 @@ async def open_hub(
         _open_hub(core, types, listeners, guard, ambient) as hub,
     ):
         if join is not None:
-            await _join(hub, join)
+            hub._nursery.start_soon(_keep_joined, hub, join)
+            if join_timeout is not None:
+                await hub.until_joined(join_timeout)
         yield hub
 
 
@@ -181,14 +222,10 @@ async def _open_hub(
                 running.start(effect)
             case StopAgent(agent_id):
                 running.stop(agent_id)
-            case Joined():
-                hub.joined.set()
             case KeepText(path, text):
                 _keep(path, text)
-            case Disconnect(refusal=code, reason=reason):
-                if code is not None:
-                    hub.refusal = remote_error(code, reason)
-                    hub.left.set()
+            case Joined() | Disconnect():
+                pass  # the core knows
 
     async with (
         open_runtime(core, settings.limits, logger, perform) as runtime,
@@ -276,41 +313,54 @@ class _Agents:
             self._runtime.dismiss(peer)
 
 
-async def _join(hub: Hub, dial: Dial) -> None:
-    """Connect to the MetaHub, and return when it has accepted us."""
-    channel = await dial()
-    hub._nursery.start_soon(_keep_joined, hub, dial, channel)
-    with trio.move_on_after(2 * hub.core.settings.timeouts.handshake_timeout):
-        await hub._runtime.until(lambda: hub.joined.is_set() or hub.left.is_set())
-    if hub.refusal is not None:
-        raise hub.refusal
-    if not hub.joined.is_set():
-        raise ConnectionLost("the MetaHub did not answer")
+async def _keep_joined(hub: Hub, dial: Dial) -> None:
+    """Dial the MetaHub and serve the connection, again and again, until the hub has nothing more to do."""
+    timeouts, uplink = hub.core.settings.timeouts, hub.core.uplink
 
+    def refused() -> bool:
+        return uplink.absence is not None and uplink.absence.refusal is not None
 
-async def _keep_joined(hub: Hub, dial: Dial, channel: FrameChannel) -> None:
-    """Serve the uplink; when it ends, dial again."""
-    timeouts = hub.core.settings.timeouts
-    pauses = redial_pauses(timeouts, hub._ambient.uniform)
-    while True:
-        hub.joined = trio.Event()
-        reason = await hub._runtime.serve(channel, Link.UPLINK)
-        if hub.refusal is not None:
-            if hub.joined.is_set():  # otherwise our caller is told, by the exception
-                logger.error("left the cluster: %s", reason)
-            return
+    def fresh_pauses() -> Iterator[float]:
+        return redial_pauses(timeouts, hub._ambient.uniform, refused)
+
+    pauses, complaints = fresh_pauses(), _Complaints(hub.core.settings.meta_hub or "")
+    while not hub.core.closed:
+        has_joined = await _serve_uplink(hub, dial)
         if hub.core.closed:
             return
-        if hub.joined.is_set():  # it was a good connection; one that was refused goes on slowing us
-            logger.warning("lost the MetaHub: %s; dialling again", reason)
-            pauses = redial_pauses(timeouts, hub._ambient.uniform)
-        channel = await _redial(dial, pauses)
-
-
-async def _redial(dial: Dial, pauses: Iterator[float]) -> FrameChannel:
-    while True:
+        assert uplink.absence is not None
+        complaints.complain(uplink.absence, was_joined=has_joined)
+        if has_joined:  # it was a good connection; one that was refused goes on slowing us
+            pauses = fresh_pauses()
         await trio.sleep(next(pauses))
-        try:
-            return await dial()
-        except ConnectionLost as error:
-            logger.info("%s", error)
+
+
+async def _serve_uplink(hub: Hub, dial: Dial) -> bool:
+    """One dial, and the connection if it comes to one; return whether the hub was in the cluster meanwhile."""
+    try:
+        channel = await dial()
+    except (ConnectionLost, ConfigError) as error:
+        hub._runtime.dispatch(NotReached(str(error)))
+        return False
+    before = hub.core.uplink.joins
+    await hub._runtime.serve(channel, Link.UPLINK)
+    return hub.core.uplink.joins > before
+
+
+@define
+class _Complaints:
+    """What is said of a MetaHub that does not have us: each thing once, and louder if somebody can do something."""
+
+    _meta_hub: str
+    _said: str = ""
+
+    def complain(self, absence: Absence, *, was_joined: bool) -> None:
+        """Log it if it is new."""
+        if was_joined:
+            reason = absence.reason.removeprefix("connection lost: ")
+            logger.warning("lost the MetaHub: %s; dialling again", reason)
+        elif absence.reason != self._said:
+            first = not self._said
+            level = logging.WARNING if first or absence.refusal is not None else logging.INFO
+            logger.log(level, "not joined (%s): %s; dialling again", self._meta_hub, absence.reason)
+        self._said = absence.reason

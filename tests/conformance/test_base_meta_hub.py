@@ -53,7 +53,7 @@ async def try_to_join(base, script, **settings) -> ClusterError:
             await script(await base.accept())
 
         with pytest.raises(ClusterError) as refusal:
-            async with open_hub("hub-a", join=base.address, meta_token=TOKEN, **settings):
+            async with open_hub("hub-a", join=base.address, meta_token=TOKEN, join_timeout=0.3, **settings):
                 raise AssertionError("it must not have joined")
         nursery.cancel_scope.cancel()
     return refusal.value

@@ -128,11 +128,11 @@ def test_a_connection_is_hung_up_once_and_said_nothing_more():
     exchange = talk()
     origin = exchange.take(A, Request(7, Status()))
 
-    exchange.hang_up(A, "enough", ErrorCode.REFUSED)
+    exchange.hang_up(A, "enough")
     exchange.hang_up(A, "again")
     exchange.answer(origin, OK)
 
-    assert exchange.drain() == [Disconnect(A, "enough", ErrorCode.REFUSED)]
+    assert exchange.drain() == [Disconnect(A, "enough")]
     assert not exchange.knows(A)
 
 

@@ -30,6 +30,15 @@ def test_pauses_are_short_while_the_place_is_kept_then_double_up_to_the_longest(
     assert pauses == [0.125] * 6 + [0.25, 0.5, 0.75, 0.75, 0.75]
 
 
+def test_pauses_grow_to_seconds_while_the_meta_hub_refuses_and_shrink_when_it_only_is_away():
+    times = Timeouts(redial_delay=0.125, rejoin_timeout=0.75, redial_delay_max=0.5, refused_delay_max=2.0)
+    refused = [*[True] * 10, *[False] * 2]
+
+    pauses = redial_pauses(times, longest, lambda: refused.pop(0) if refused else False)
+
+    assert [*itertools.islice(pauses, 14)] == [0.125] * 6 + [0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_a_hub_whose_meta_hub_is_reachable_again_in_time_dials_it_in_time(seed):
     at = [0.0, *dials(random.Random(seed).uniform)]

@@ -6,8 +6,9 @@ import pytest
 
 from loopal_cluster.config import HubSettings, Limits
 from loopal_cluster.core.effects import Disconnect, Joined, Log, Send
-from loopal_cluster.core.events import AgentEnded, Closing, Link
+from loopal_cluster.core.events import AgentEnded, Closing, Link, NotReached
 from loopal_cluster.core.parties import PROTOCOL
+from loopal_cluster.core.uplink import Absence
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
@@ -26,6 +27,7 @@ from loopal_cluster.messages import (
     Resolve,
     Role,
     Route,
+    Subscribe,
     Welcome,
 )
 
@@ -77,24 +79,23 @@ def test_a_hub_that_is_welcome_has_joined_and_says_what_it_runs():
 
 
 @pytest.mark.parametrize(
-    ("code", "final"),
+    "code",
     [
-        (ErrorCode.UNAUTHORIZED, True),
-        (ErrorCode.NAME_TAKEN, True),
-        (ErrorCode.INVALID_REQUEST, True),
-        (ErrorCode.REFUSED, True),
-        (ErrorCode.OVERLOADED, False),
-        (ErrorCode.DEADLINE_EXCEEDED, False),
+        ErrorCode.UNAUTHORIZED,
+        ErrorCode.NAME_TAKEN,
+        ErrorCode.INVALID_REQUEST,
+        ErrorCode.REFUSED,
+        ErrorCode.OVERLOADED,
     ],
 )
-def test_a_refused_hub_knows_whether_it_is_worth_dialling_again(code, final):
+def test_a_refused_hub_hangs_up_and_knows_why_it_is_not_in_the_cluster(code):
     hub = open_hub()
     up = hub.connect(Link.UPLINK)
 
-    assert hub.receive(up, Failure(1, code, "no")) == [
-        Disconnect(up, "the MetaHub refused this hub: no", code if final else None)
-    ]
-    assert [effect for effect in hub.lose(up) if not isinstance(effect, Log)] == []
+    reason = "the MetaHub refuses this hub: no"
+    assert hub.receive(up, Failure(1, code, "no")) == [Disconnect(up, reason)]
+    assert hub.lose(up) == []
+    assert hub.core.uplink.absence == Absence(0.0, reason, code)
 
 
 def test_an_answer_that_is_not_ok_is_a_refusal():
@@ -103,15 +104,68 @@ def test_an_answer_that_is_not_ok_is_a_refusal():
 
     [effect] = hub.receive(up, Response(1, Welcome(ok=False)))
 
-    assert effect == Disconnect(up, "the MetaHub refused this hub: it did not say ok", ErrorCode.REFUSED)
+    assert effect == Disconnect(up, "the MetaHub refuses this hub: it did not say ok")
+    assert hub.core.uplink.absence.refusal is ErrorCode.REFUSED
 
 
-def test_a_meta_hub_that_does_not_answer_is_left_and_may_be_dialled_again():
+def test_a_meta_hub_that_does_not_answer_has_refused_nothing():
     hub = open_hub()
     up = hub.connect(Link.UPLINK)
 
-    reason = "the MetaHub refused this hub: no answer to meta/register in time"
+    reason = "no answer to meta/register in time"
     assert hub.advance(10.0) == [Disconnect(up, reason)]
+    assert hub.core.uplink.absence == Absence(10.0, reason)
+
+
+def test_an_absence_begins_when_the_cluster_was_lost_and_has_the_newest_reason():
+    hub = open_hub()
+    before = hub.core.uplink.absence
+    up = join_meta(hub)
+    joined = hub.core.uplink.absence
+    hub.advance(5.0)
+    hub.lose(up, "reset")
+    hub.advance(5.0)
+    hub.handle(NotReached("cannot reach it"))
+    lost = hub.core.uplink.absence
+    join_meta(hub)
+
+    assert (before, joined, hub.core.uplink.absence) == (None, None, None)
+    assert lost == Absence(5.0, "cannot reach it")
+
+
+def test_whoever_watches_a_hub_is_told_why_it_is_not_in_its_cluster_each_thing_once_and_when_it_is_back():
+    hub = open_hub()
+    watcher = attach(hub)
+    hub.request(watcher, Subscribe())
+    for _ in range(3):
+        hub.handle(NotReached("cannot reach it"))
+    for _ in range(2):
+        up = hub.connect(Link.UPLINK)
+        hub.receive(up, Failure(1, ErrorCode.UNAUTHORIZED, "invalid token"))
+        hub.lose(up)
+    join_meta(hub)
+
+    told = [
+        line.partition("payload=")[2]
+        for line in hub.transcript
+        if "-> Send" in line and "ClusterEvent" in line
+    ]
+    assert [line.partition(")")[0] for line in told] == [
+        "MetaHubAway(reason='cannot reach it'",
+        "MetaHubAway(reason='the MetaHub refuses this hub: invalid token'",
+        "MetaHubBack(",
+    ]
+
+
+def test_a_hub_that_was_never_in_a_cluster_says_why_to_those_who_want_to_reach_another():
+    hub = open_hub()
+    client, up = attach(hub), hub.connect(Link.UPLINK)
+    hub.receive(up, Failure(1, ErrorCode.UNAUTHORIZED, "invalid token"))
+
+    [failure] = answers(hub.request(client, Route(envelope("there/z"))), client)
+
+    assert failure.code is ErrorCode.NOT_IN_CLUSTER
+    assert failure.detail.endswith("cluster: the MetaHub refuses this hub: invalid token")
 
 
 @pytest.mark.parametrize("stage", ["registering", "probing", "joined"])
@@ -160,8 +214,9 @@ def test_a_meta_hub_that_does_not_list_us_has_refused_us(answer):
 
     effects = hub.receive(up, answer) if answer else hub.advance(10.0)
 
-    reason = "the MetaHub said ok but does not list us: is the name 'here' taken?"
-    assert effects == [Disconnect(up, reason, ErrorCode.NAME_TAKEN)]
+    reason = "the MetaHub refuses this hub: it said ok but does not list us: is the name 'here' taken?"
+    assert effects == [Disconnect(up, reason)]
+    assert hub.core.uplink.absence.refusal is ErrorCode.NAME_TAKEN
 
 
 def test_a_meta_hub_that_does_not_list_us_any_more_may_still_have_our_old_connection():
@@ -170,10 +225,9 @@ def test_a_meta_hub_that_does_not_list_us_any_more_may_still_have_our_old_connec
     again = hub.connect(Link.UPLINK)
     hub.receive(again, Response(1, Welcome()))
 
-    effects = hub.receive(again, Response(2, HubList(())))
+    hub.receive(again, Response(2, HubList(())))
 
-    assert [effect.refusal for effect in effects if isinstance(effect, Disconnect)] == [None]
-    assert not hub.core.uplink.refused
+    assert hub.core.uplink.absence.refusal is None
 
 
 # Leaving.
@@ -366,4 +420,4 @@ def test_whoever_looks_at_the_cluster_waits_for_a_meta_hub_that_is_away_only_a_m
     [failure] = answers(hub.request(client, message), client)
 
     assert failure.code is ErrorCode.NOT_IN_CLUSTER
-    assert failure.detail == "the MetaHub is away since 3 s; this hub dials it again"
+    assert failure.detail == "the MetaHub is away since 3 s (connection lost: gone); this hub dials it again"

@@ -12,6 +12,7 @@ from loopal_cluster import (
     AgentContext,
     ConnectionLost,
     DeadlineExceeded,
+    ErrorCode,
     HubNotConnected,
     NameTaken,
     Role,
@@ -322,19 +323,94 @@ async def run_meta_hub(bind: str, task_status=trio.TASK_STATUS_IGNORED) -> None:
     running.closed.set()
 
 
-async def test_a_restarted_meta_hub_with_another_token_is_left_for_good():
-    timeouts = Timeouts(redial_delay=0.01, redial_delay_max=0.02)
-    async with trio.open_nursery() as nursery:
-        first = await nursery.start(run_meta_hub, "127.0.0.1:0")
-        address = first.meta_hub.address
-        async with open_hub("hub-a", join=address, meta_token=TOKEN, timeouts=timeouts) as hub:
-            first.scope.cancel()
-            await first.closed.wait()
-            async with open_meta_hub(address, token="another"):
-                with trio.fail_after(5.0):
-                    await hub.left.wait()
+@pytest.mark.limit(200.0)
+async def test_a_hub_keeps_its_agents_while_a_meta_hub_refuses_it_and_is_back_when_it_does_not(
+    bench, caplog, autojump_clock
+):
+    async with (
+        open_meta_hub(None, token=TOKEN) as right,
+        open_meta_hub(None, token="another") as wrong,
+    ):
+        target, links, dials = right, [], []
 
-            assert isinstance(hub.refusal, Unauthorized)
+        async def dial():
+            ours, theirs = record_pair()
+            target.attach(theirs)
+            links.append(ours)
+            dials.append(trio.current_time())
+            return ours
+
+        async with (
+            open_hub("hub-a", join=dial, meta_token=TOKEN, agents=bench.agents) as hub,
+            hub.open_client() as client,
+        ):
+            agent = await client.spawn("work", "it")
+            target = wrong
+            await trio.aclose_forcefully(links[0])
+            await trio.sleep(100.0)
+            absence = hub.absence
+            target, tried = right, len(dials)
+            with trio.fail_after(10.0):
+                await hub.until_joined()
+            bench.may_end.set()
+
+            assert await agent.result() == "it on hub-a"
+    assert (absence.refusal, absence.reason) == (
+        ErrorCode.UNAUTHORIZED,
+        "the MetaHub refuses this hub: invalid token",
+    )
+    assert tried < 40
+    said = [record.message for record in caplog.records if record.name.endswith("runtime.hub")]
+    assert said == [
+        "lost the MetaHub: broken connection; dialling again",
+        "not joined (its MetaHub): the MetaHub refuses this hub: invalid token; dialling again",
+        "joined the cluster again as 'hub-a'",
+    ]
+
+
+async def test_a_hub_that_starts_before_its_meta_hub_joins_when_that_is_there(autojump_clock):
+    async with open_meta_hub(None, token=TOKEN) as meta_hub:
+
+        async def dial():
+            if trio.current_time() < began + 15.0:
+                raise ConnectionLost("nobody there")
+            ours, theirs = record_pair()
+            meta_hub.attach(theirs)
+            return ours
+
+        began = trio.current_time()
+        async with open_hub("hub-a", join=dial, meta_token=TOKEN):
+            assert 15.0 <= trio.current_time() - began <= 16.0
+
+
+@pytest.mark.parametrize(("token", "error"), [("wrong", Unauthorized), (TOKEN, ConnectionLost)])
+async def test_a_program_whose_hub_has_not_joined_in_time_is_told_why(token, error, autojump_clock):
+    async with open_meta_hub(None, token=TOKEN) as meta_hub:
+
+        async def dial():
+            if token == TOKEN:
+                raise ConnectionLost("nobody there")
+            ours, theirs = record_pair()
+            meta_hub.attach(theirs)
+            return ours
+
+        began = trio.current_time()
+        with pytest.raises(error):
+            async with open_hub("hub-a", join=dial, meta_token=token):
+                raise AssertionError("it joined")
+        assert trio.current_time() - began == pytest.approx(20.0)
+
+
+async def test_a_hub_with_all_the_time_to_join_begins_at_once_and_says_that_it_has_not(autojump_clock):
+    async def dial():
+        raise ConnectionLost("nobody there")
+
+    async with open_hub("hub-a", join=dial, join_timeout=None) as hub:
+        first = (hub.joined, hub.absence)
+        await hub.until_answered()
+
+        assert first == (False, None)
+        assert (hub.joined, hub.absence.reason) == (False, "nobody there")
 
 
 async def test_a_hub_that_closes_in_peace_is_gone_at_once_and_nobody_waits_for_it(
@@ -377,7 +453,7 @@ async def test_a_hub_that_is_closed_in_a_hurry_does_not_say_that_it_dials_again(
     ]
 
 
-async def test_a_second_hub_of_the_same_name_is_refused_at_once(autojump_clock):
+async def test_a_second_hub_of_the_same_name_is_refused(autojump_clock):
     async with open_test_cluster(("hub-a",)) as cluster:
 
         async def dial():
@@ -417,9 +493,9 @@ async def test_a_meta_hub_that_accepts_and_hangs_up_is_soon_redialled_more_slowl
     assert 0.25 <= min(pauses[-100:]) <= max(pauses[-100:]) <= 0.5
 
 
-async def test_a_hub_alone_does_not_wait_for_a_meta_hub_that_is_not_there():
+async def test_a_program_does_not_wait_for_ever_for_a_meta_hub_that_is_not_there():
     with pytest.raises(ConnectionLost, match="cannot reach"):
-        async with open_hub("hub-a", join="127.0.0.1:1"):
+        async with open_hub("hub-a", join="127.0.0.1:1", join_timeout=0.1):
             raise AssertionError("it joined")
 
 

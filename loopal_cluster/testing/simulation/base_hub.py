@@ -20,7 +20,7 @@ from loopal_cluster.config import HubSettings
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.effects import Joined, StartAgent
 from loopal_cluster.core.events import Link, Peer
-from loopal_cluster.errors import ErrorCode, InvalidAddress
+from loopal_cluster.errors import InvalidAddress
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
     OK,
@@ -132,7 +132,7 @@ class BaseHub(BasePeer):
             self._beat()
         elif self._uplink is not None:
             self._uplink = None
-            self.exchange.hang_up(peer, "MetaHub rejected registration", ErrorCode.REFUSED)
+            self.exchange.hang_up(peer, "MetaHub rejected registration")
 
     def _beat(self) -> None:
         if self._uplink is not None:

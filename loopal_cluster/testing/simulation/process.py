@@ -36,6 +36,7 @@ from loopal_cluster.core.events import (
     PeerConnected,
     PeerLost,
 )
+from loopal_cluster.core.hub import HubCore
 from loopal_cluster.frames import Frame, Request, Response
 from loopal_cluster.messages import Opaque, Shutdown
 from loopal_cluster.runtime.runtime import Core
@@ -336,9 +337,8 @@ class HubProcess(Process):
                     host.stop()
             case Joined():
                 self.joined = self.has_joined = True
-            case Disconnect(reason=reason, refusal=code) if code is not None:
-                self.world.trace(self.name, "was refused by the MetaHub:", code.name, reason)
-                self.world.on_refused(self, reason)
+            case Disconnect():
+                self._look_whether_refused()
                 super()._perform(effect)
             case Send(peer, Request(_, Shutdown())):
                 # Also when its end has come and the core has not heard of it yet.
@@ -347,6 +347,11 @@ class HubProcess(Process):
                 super()._perform(effect)
             case _:
                 super()._perform(effect)
+
+    def _look_whether_refused(self) -> None:
+        absence = self.core.uplink.absence if isinstance(self.core, HubCore) else None
+        if absence is not None and absence.refusal is not None:
+            self.world.on_refused(self, absence.reason)
 
     # Agents.
 

@@ -266,10 +266,10 @@ class World(abc.ABC):
         self._agents.append(agent)
 
     def on_refused(self, hub: HubNode, reason: str) -> None:
-        """The MetaHub will not have this hub: its service manager starts it again, as another instance."""
+        """The MetaHub will not have this hub, which dials on."""
+        self.trace(hub.name, "was refused by the MetaHub:", reason)
         if hub.has_joined:
             self.deviate("hubs come back", f"{hub.name} was in the cluster and is refused now: {reason}")
-        self.schedule.after(0.0, self._restart_refused, hub, hub.run)
 
     def on_left(self, hub: HubNode, after: float) -> None:
         """A base hub has lost its MetaHub: some time later somebody notices and starts it anew."""

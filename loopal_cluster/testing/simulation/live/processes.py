@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from loopal_cluster.errors import ClusterError, ConnectionLost
+from loopal_cluster.errors import ConnectionLost
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.hub import Hub, open_hub
@@ -183,21 +183,10 @@ class LiveHub(LiveProcess):
         """Whether it has a connection to the MetaHub, and was accepted on it."""
         if self.tenant is None or self.uplink is None:
             return False
-        return self.uplink.dialler.open and self.tenant.joined.is_set()
+        return self.uplink.dialler.open and self.tenant.joined
 
     async def _serve(self) -> None:
         ambient = self.ambient()
-        while True:
-            try:
-                await self._be_a_hub(ambient)
-            except ConnectionLost as error:
-                self.world.trace(self.name, "could not join:", error)
-                await trio.sleep(ambient.uniform(0.5, 1.0) * TIMEOUTS.redial_delay_max)
-            except ClusterError as refusal:
-                self.world.on_refused(self, str(refusal))
-                return
-
-    async def _be_a_hub(self, ambient: Ambient) -> None:
         agents = {kind: SimulatedAgent(self, kind) for kind in AGENT_TYPES}
         async with open_hub(
             self.name,
@@ -205,14 +194,20 @@ class LiveHub(LiveProcess):
             join=self._dial,
             token=TOKEN,
             meta_token=TOKEN,
+            join_timeout=None,
             cwd="/",
             timeouts=TIMEOUTS,
             ambient=ambient,
         ) as hub:
-            self.tenant, self.has_joined = hub, True
-            await hub.left.wait()
-            self.world.on_refused(self, str(hub.refusal))
-            await trio.sleep_forever()
+            self.tenant = hub
+            while True:
+                await hub.until_joined()
+                self.has_joined = True
+                await hub._runtime.until(lambda: hub.absence is not None)
+                await hub._runtime.until(lambda: hub.joined or _was_refused(hub))
+                if not hub.joined:
+                    assert hub.absence is not None
+                    self.world.on_refused(self, hub.absence.reason)
 
     async def _dial(self) -> FrameChannel:
         meta = self.world.meta
@@ -225,3 +220,7 @@ class LiveHub(LiveProcess):
         self.uplink = connection = self.world.connect(self, meta, line=self.line)
         connection.open(meta.accept)
         return self.channel(connection.dialler)
+
+
+def _was_refused(hub: Hub) -> bool:
+    return hub.absence is not None and hub.absence.refusal is not None
