@@ -319,7 +319,7 @@ async def test_an_explicit_name_that_is_taken_is_refused(program):
 
             here = await program.run(*command, **env)
             there = await program.run(
-                *command, "--join-timeout", "0.2", XDG_RUNTIME_DIR=str(elsewhere), **env
+                *command, "--join-timeout", "1", XDG_RUNTIME_DIR=str(elsewhere), **env
             )
 
     assert (here.returncode, there.returncode) == (3, 3)
@@ -329,7 +329,7 @@ async def test_an_explicit_name_that_is_taken_is_refused(program):
 
 async def test_a_wrong_token_is_status_3_after_the_time_to_join(program):
     async with open_meta_hub() as meta_hub:
-        join = ("--join-hub", meta_hub.address, "--join-timeout", "0.2")
+        join = ("--join-hub", meta_hub.address, "--join-timeout", "1")
         done = await program.run("hub", "--server", *join, LOOPAL_META_HUB_TOKEN="wrong")
 
     assert (done.returncode, done.stdout) == (3, "")
@@ -375,7 +375,7 @@ async def test_a_hub_outlives_a_meta_hub_that_is_back_with_another_token(program
 
 async def test_a_token_that_is_missing_is_refused_with_what_to_do(program):
     async with open_meta_hub() as meta_hub:
-        join = ("--join-hub", meta_hub.address, "--join-timeout", "0.2")
+        join = ("--join-hub", meta_hub.address, "--join-timeout", "1")
         done = await program.run("hub", "--server", *join)
 
     assert (done.returncode, done.stdout) == (3, "")
@@ -386,7 +386,7 @@ async def test_a_meta_hub_that_is_not_there_is_status_4(program):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
 
-    done = await program.run("hub", "--server", "--join-hub", address, "--join-timeout", "0.2")
+    done = await program.run("hub", "--server", "--join-hub", address, "--join-timeout", "1")
 
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.splitlines()[-1] == f"error: cannot reach {address}: Connection refused"
