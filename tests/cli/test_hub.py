@@ -318,9 +318,7 @@ async def test_an_explicit_name_that_is_taken_is_refused(program):
             await hub.says("ready")
 
             here = await program.run(*command, **env)
-            there = await program.run(
-                *command, "--join-timeout", "1", XDG_RUNTIME_DIR=str(elsewhere), **env
-            )
+            there = await program.run(*command, "--join-timeout", "1", XDG_RUNTIME_DIR=str(elsewhere), **env)
 
     assert (here.returncode, there.returncode) == (3, 3)
     assert here.stderr == f"error: a hub named 'box' runs here already (process {hub.process.pid})\n"

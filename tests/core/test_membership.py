@@ -6,8 +6,8 @@ import pytest
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import Limits, Timeouts
-from loopal_cluster.core.effects import Disconnect, Log, Send
-from loopal_cluster.core.events import Peer
+from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
+from loopal_cluster.core.events import Peer, PeerConnected, TokensGiven
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
@@ -15,7 +15,9 @@ from loopal_cluster.messages import (
     OK,
     AgentInfo,
     CancelAgent,
+    CancelRequest,
     ClusterEvent,
+    Found,
     Heartbeat,
     HubInfo,
     HubList,
@@ -362,38 +364,210 @@ def test_what_the_old_connection_of_a_returned_hub_still_says_is_ignored():
     assert meta.request(old, ListHubs()) == []
 
 
-def test_another_instance_is_refused_while_the_hub_is_connected():
+# A name that another hub wants.
+
+TAKEN = (ErrorCode.NAME_TAKEN, "hub name 'a' is taken by a live hub")
+
+
+def claim(meta: CoreDriver, **fields) -> tuple[Peer, list[Effect]]:
+    """Let another hub come with the name ``a``; its connection, and what the MetaHub does at once."""
+    peer = meta.connect()
+    fields = {"instance": "2", "protocol": PROTOCOL} | fields
+    return peer, meta.request(peer, RegisterHub("a", TOKEN, **fields))
+
+
+def said_to(effects: list[Effect], peer: Peer) -> list[object]:
+    """What a claimant is answered: a code and its detail, or the class of what says yes."""
+    frames = [frame for frame in sent(effects, peer) if isinstance(frame, Response | Failure)]
+    return [(f.code, f.detail) if isinstance(f, Failure) else type(f.result) for f in frames]
+
+
+@pytest.mark.parametrize("old", [{"instance": "1"}, {"instance": None, "protocol": None}])
+@pytest.mark.parametrize("new", [{"instance": "2"}, {"instance": None, "protocol": None}])
+@pytest.mark.parametrize("answer", [Found(found=False), None])
+@pytest.mark.parametrize("silent", [0.0, 40.0])
+def test_a_hub_that_answers_keeps_its_name(old, new, answer, silent):
     meta = open_meta()
-    join(meta, "a", instance="1")
+    a = join(meta, "a", **old)
+    meta.advance(silent)
+    other, at_once = claim(meta, **new)
+    [probe] = [frame for frame in sent(at_once, a) if isinstance(frame, Request)]
 
-    taken = Failure(1, ErrorCode.NAME_TAKEN, "hub name 'a' is taken by a live hub")
-    assert refusal(meta, RegisterHub("a", TOKEN, instance="2")) == taken
-    assert refusal(meta, RegisterHub("a", TOKEN)) == taken
-    meta.advance(40.0)
-    assert refusal(meta, RegisterHub("a", TOKEN, instance="2")) == taken
+    no = Failure(probe.id, ErrorCode.METHOD_NOT_FOUND, "what?")
+    effects = meta.receive(a, no if answer is None else Response(probe.id, answer))
+
+    assert probe.message == Resolve("a")
+    assert said_to(at_once, other) == []
+    assert said_to(effects, other) == [TAKEN]
+    assert statuses(meta) == {"a": "Connected"}
 
 
-def test_two_hubs_without_an_instance_are_two_hubs():
+def test_a_hub_that_says_anything_keeps_its_name_even_if_it_does_not_answer():
     meta = open_meta()
-    join_base(meta, "a")
+    a = join(meta, "a", instance="1")
+    other, _ = claim(meta)
+    meta.advance(4.0)
+    meta.notify(a, Heartbeat("a", 0))
 
-    assert refusal(meta, RegisterHub("a", TOKEN)).code is ErrorCode.NAME_TAKEN
+    assert said_to(meta.advance(1.0), other) == [TAKEN]
+    assert statuses(meta) == {"a": "Connected"}
 
 
-def test_another_instance_takes_the_place_of_one_that_is_away_and_the_old_is_lost():
+def test_a_hub_that_says_nothing_gives_way_to_another_one_that_wants_its_name():
+    meta = open_meta()
+    watcher = join(meta, "b")
+    old = join(meta, "a", "x", instance="1")
+    new, _ = claim(meta)
+
+    early = meta.advance(4.9)
+    effects = meta.advance(0.1)
+
+    reason = "it has not answered for 5.0 s, and another hub has come with its name"
+    assert said_to(early, new) == []
+    assert said_to(effects, new) == [Welcome]
+    assert Disconnect(old, reason) in effects
+    assert HubLost("a", reason) in [frame.message for frame in sent(effects, watcher)]
+    assert meta.core.directory.hubs_of("x") == []
+    assert statuses(meta) == {"b": "Connected", "a": "Connected"}
+
+
+def test_the_place_of_a_hub_that_is_away_is_kept_for_it_whoever_wants_its_name():
+    meta = open_meta()
+    meta.lose(join(meta, "a", instance="1"))
+    other, _ = claim(meta)
+    meta.advance(0.7)
+
+    back = meta.connect()
+    effects = meta.request(back, RegisterHub("a", TOKEN, protocol=PROTOCOL, instance="1"))
+
+    assert said_to(effects, other) == [TAKEN]
+    assert said_to(effects, back) == [Welcome]
+
+
+def test_a_hub_whose_connection_ends_while_another_one_wants_its_name_has_the_time_that_its_place_is_kept():
+    meta = open_meta()
+    old = join(meta, "a", instance="1")
+    other, _ = claim(meta)
+    meta.lose(old)
+
+    waits = meta.advance(0.5)
+    effects = meta.advance(0.5)
+
+    assert said_to(waits, other) == []
+    assert said_to(effects, other) == [Welcome]
+
+
+def test_another_instance_takes_the_place_of_one_that_does_not_come_back():
     meta = open_meta()
     other = join(meta, "b")
     meta.lose(join(meta, "a", "x", instance="1"))
+    new, _ = claim(meta)
 
-    new = meta.connect()
-    effects = meta.request(new, RegisterHub("a", TOKEN, protocol=PROTOCOL, instance="2"))
+    effects = meta.advance(0.8)
 
-    lost = HubLost("a", "another hub has come with its name")
+    lost = HubLost("a", "its connection ended and it did not come back")
     assert sent(effects, other) == [Request(1, lost)]
-    assert [type(frame) for frame in sent(effects, new)] == [Response]
+    assert said_to(effects, new) == [Welcome]
     assert meta.core.directory.hubs_of("x") == []
     assert unlogged(meta.advance(5.0)) == []
     assert statuses(meta) == {"b": "Connected", "a": "Connected"}
+
+
+def test_of_two_that_want_a_name_the_first_gets_it_and_the_second_is_refused_when_that_one_lives():
+    meta = open_meta()
+    join(meta, "a", instance="1")
+    first, _ = claim(meta, instance="2")
+    second, _ = claim(meta, instance="3")
+
+    effects = meta.advance(5.0)
+    [probe] = [f for f in sent(effects, first) if isinstance(f, Request) and f.message == Resolve("a")]
+    answered = meta.receive(first, Response(probe.id, Found(found=False)))
+
+    assert said_to(effects, first) == [Welcome]
+    assert said_to(effects, second) == []
+    assert said_to(answered, second) == [TAKEN]
+
+
+def test_a_hub_that_no_longer_waits_for_a_name_does_not_get_it():
+    meta = open_meta()
+    join(meta, "a", instance="1")
+    gone, _ = claim(meta)
+    cancelled, _ = claim(meta)
+    meta.lose(gone)
+    meta.notify(cancelled, CancelRequest(1))
+
+    meta.advance(5.0)
+
+    assert statuses(meta) == {}
+
+
+def test_whoever_waits_for_a_name_registers_as_nothing_else_meanwhile():
+    meta = open_meta()
+    join(meta, "a", instance="1")
+    new, _ = claim(meta)
+
+    effects = meta.request(new, Register("ann", TOKEN, Role.CLIENT, PROTOCOL))
+
+    assert said_to(effects, new) == [(ErrorCode.INVALID_REQUEST, "it waits for a hub name already")]
+
+
+def test_a_name_has_no_more_than_16_that_wait_for_it():
+    meta = open_meta()
+    join(meta, "a", instance="1")
+
+    refused = [said_to(effects, peer) for peer, effects in (claim(meta) for _ in range(17))]
+
+    assert refused == [[]] * 16 + [[(ErrorCode.NAME_TAKEN, "hub name 'a' is wanted by 16 others")]]
+
+
+def test_a_hub_that_leaves_makes_room_at_once_for_who_wants_its_name():
+    meta = open_meta()
+    old = join(meta, "a", instance="1")
+    new, _ = claim(meta)
+
+    assert said_to(meta.request(old, Leave()), new) == [Welcome]
+
+
+# What was refused.
+
+
+def logged(effects: list[Effect]) -> list[str]:
+    return [effect.text for effect in effects if isinstance(effect, Log) and effect.level == "WARNING"]
+
+
+def test_what_was_refused_is_in_the_log_with_address_and_reason_each_thing_once_a_minute():
+    meta = open_meta()
+
+    def try_to_join(source: str) -> list[str]:
+        peer = meta.new_peer()
+        meta.handle(PeerConnected(peer, source=source))
+        return logged(meta.request(peer, RegisterHub("a b", TOKEN)))
+
+    said = [line for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "") for line in try_to_join(source)]
+    meta.advance(60.0)
+    said += try_to_join("192.0.2.1")
+
+    assert [line.partition(": ")[0] for line in said] == [
+        "refused a registration from 192.0.2.1",
+        "refused a registration from 192.0.2.2",
+        "refused a registration from this process",
+        "refused a registration from 192.0.2.1",
+    ]
+    assert "'a b'" in said[0]
+    assert said[-1].endswith(" (1 times more since the last line)")
+
+
+# Tokens.
+
+
+def test_a_meta_hub_takes_each_of_its_tokens_and_no_other():
+    meta = open_meta()
+    meta.handle(TokensGiven(("new", "newer")))
+
+    for token in ("new", "newer"):
+        join(meta, f"hub-{token}", token=token)
+    assert refusal(meta, RegisterHub("a", TOKEN)).code is ErrorCode.UNAUTHORIZED
+    assert "newer" not in repr(TokensGiven(("newer",)))
 
 
 # Losing.

@@ -8,6 +8,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.config import Timeouts
 from loopal_cluster.core.effects import Effect, Send, StartAgent
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Link, Peer
+from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.messages import (
@@ -29,6 +30,7 @@ from loopal_cluster.messages import (
     MetaRoute,
     MetaSpawn,
     MetaTopology,
+    RegisterHub,
     Resolve,
     Route,
     Shutdown,
@@ -44,6 +46,7 @@ from loopal_cluster.outcomes import Done, Lost
 from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
+    TOKEN,
     answer_all,
     answers,
     attach,
@@ -463,10 +466,12 @@ def test_another_instance_is_not_asked_what_waits_for_the_one_that_is_gone():
     meta.request(a, MetaRoute(envelope("b/x")))
     meta.lose(b)
 
-    again = join(meta, "b", instance="b-2")
+    again = meta.connect()
+    meta.request(again, RegisterHub("b", TOKEN, protocol=PROTOCOL, instance="b-2"))
+    meta.advance(0.8)
 
-    detail = "hub 'b' is gone: another hub has come with its name"
-    assert f"0   -> {Send(a, Failure(2, ErrorCode.CONNECTION_LOST, detail))}" in meta.transcript
+    detail = "hub 'b' is gone: its connection ended and it did not come back"
+    assert f"0.8   -> {Send(a, Failure(2, ErrorCode.CONNECTION_LOST, detail))}" in meta.transcript
     assert meta.core.exchange.calls.count(b) == meta.core.exchange.calls.count(again) == 0
 
 

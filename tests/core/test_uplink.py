@@ -6,7 +6,7 @@ import pytest
 
 from loopal_cluster.config import HubSettings, Limits
 from loopal_cluster.core.effects import Disconnect, Joined, Log, Send
-from loopal_cluster.core.events import AgentEnded, Closing, Link, NotReached
+from loopal_cluster.core.events import AgentEnded, Closing, Link, NotReached, TokensGiven
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.uplink import Absence
 from loopal_cluster.errors import ErrorCode
@@ -63,6 +63,16 @@ def test_a_hub_registers_with_all_the_meta_hub_has_to_know():
 
     message = RegisterHub("here", "meta", ("gpu",), PROTOCOL, "here-1", {"zone": "eu"}, ("t",))
     assert hub.transcript[-1] == f"0   -> {Send(up, Request(1, message))}"
+
+
+def test_a_hub_brings_the_first_of_the_tokens_that_it_was_given_last():
+    hub = open_hub(meta_token="old")
+    hub.handle(TokensGiven(("new", "newer")))
+
+    hub.connect(Link.UPLINK)
+
+    [call] = hub.core.exchange.calls
+    assert call.message.token == "new"
 
 
 def test_a_hub_that_is_welcome_has_joined_and_says_what_it_runs():
