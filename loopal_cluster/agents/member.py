@@ -71,7 +71,7 @@ async def open_member(
     """
     desk = _Desk(inbox)
     async with (
-        open_caller(channel, desk.on_request, desk.on_notification) as caller,
+        open_caller(channel, desk.on_request, desk.on_notification, dialled=True) as caller,
         open_background() as nursery,
     ):
         protocol = Protocol(1, features_on(channel))

@@ -33,6 +33,7 @@ from loopal_cluster.outcomes import Outcome
 from loopal_cluster.records import record
 from loopal_cluster.runtime.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.hub import Hub, open_hub
+from loopal_cluster.runtime.tokens import Tokens
 
 __all__ = ["register"]
 
@@ -81,7 +82,10 @@ async def hub(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"A file with the MetaHub's token, instead of {TOKEN_VARIABLE}."),
+        typer.Option(
+            metavar="FILE",
+            help=f"A file with the MetaHub's token, instead of {TOKEN_VARIABLE}; read again at each dial.",
+        ),
     ] = None,
     join_timeout: Annotated[
         float | None,
@@ -114,7 +118,7 @@ class Plan:
 
     table: HubTable
     agents: Mapping[str, AgentType]
-    meta_token: str
+    meta_token: Tokens
     server: bool
     root: Root
     join_timeout: float | None = None

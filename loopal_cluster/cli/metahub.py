@@ -13,11 +13,12 @@ import typer
 from loopal_cluster.cli.logs import Verbose, show_logs
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.cli.signals import open_stopper, settle_down
-from loopal_cluster.cli.tokens import TOKEN_VARIABLE, given_token
+from loopal_cluster.cli.tokens import TOKEN_VARIABLE, given_token, kept_token, state_directory
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.runtime.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
+from loopal_cluster.runtime.tokens import Tokens
 
 __all__ = ["register"]
 
@@ -35,7 +36,16 @@ async def metahub(
     ] = "127.0.0.1:9900",
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"A file with the cluster's token, instead of {TOKEN_VARIABLE}."),
+        typer.Option(
+            metavar="FILE",
+            help=f"A file with the cluster's tokens, one a line, instead of {TOKEN_VARIABLE}; read again when it changes.",
+        ),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where a token that is made here is kept. Default: in $XDG_STATE_HOME."
+        ),
     ] = None,
     heartbeat_interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between two heartbeats of a hub.")
@@ -51,7 +61,7 @@ async def metahub(
     """Run a MetaHub, which makes hubs one cluster. Ctrl-C ends it."""
     show_logs(verbose)
     raise_descriptor_limit()
-    token = given_token(token_file)
+    token, where = _token(token_file, state_dir)
     try:
         timeouts = Timeouts(
             heartbeat_interval=heartbeat_interval,
@@ -61,19 +71,35 @@ async def metahub(
     except ValueError as error:
         raise ConfigError(f"impossible timeouts: {error}") from error
     async with open_stopper() as stopper, open_meta_hub(bind, token=token, timeouts=timeouts) as meta_hub:
-        announce(meta_hub, generated=token is None)
+        announce(meta_hub, where)
         settle_down()
         with stopper.work():
             await trio.sleep_forever()
 
 
-def announce(meta_hub: MetaHub, *, generated: bool) -> None:
-    """Say where the MetaHub is, and how a hub joins it. A token that was given is not shown."""
+def _token(token_file: Path | None, state_dir: Path | None) -> tuple[Tokens | None, str | None]:
+    """The token that was given, or the one that is kept here; and what to say of the latter.
+
+    Raises:
+        ConfigError: a file that was named cannot be used.
+    """
+    if (given := given_token(token_file)) is not None:
+        return given, None
+    try:
+        kept = kept_token(state_directory(state_dir))
+    except ConfigError as error:
+        if state_dir is not None:
+            raise
+        return None, f"new at every start, for {error}; one of your own in {TOKEN_VARIABLE} stays"
+    return kept, f"kept in {kept.path} for the next start"
+
+
+def announce(meta_hub: MetaHub, made: str | None) -> None:
+    """Say where the MetaHub is, and how a hub joins it. A token is shown only if it was ``made`` here."""
     lines = [f"MetaHub listening on {address}" for address in meta_hub.addresses]
-    if generated:
-        lines.append(f"Token: {meta_hub.token}")
-        lines.append(f"(new at every start; with one of your own in {TOKEN_VARIABLE}, hubs can rejoin)")
-    token = meta_hub.token if generated else "..."
+    if made is not None:
+        lines += [f"Token: {meta_hub.token}", f"({made})"]
+    token = "..." if made is None else meta_hub.token
     command = f"  {TOKEN_VARIABLE}={token} loopal-cluster hub --join-hub {_from_elsewhere(meta_hub.address)}"
     lines += ["", "Connect a hub with:", command]
     # One write, so that whoever waits for the last line has it whole.

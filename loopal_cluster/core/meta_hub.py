@@ -122,7 +122,8 @@ class MetaHubCore:
     _attended_at: tuple[str, ...] = field(default=(), init=False)
     """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
     is known whether anybody else has one, and most that come and go change nothing."""
-    _tokens: tuple[str, ...] = field(init=False, repr=False)
+    tokens: tuple[str, ...] = field(init=False, repr=False)
+    """Whoever brings one of them is let in."""
     _claims: Claims = field(factory=Claims, init=False)
     _refusals: Refusals = field(init=False)
     _losses: deque[tuple[float, HubLost]] = field(factory=deque, init=False)
@@ -131,7 +132,7 @@ class MetaHubCore:
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
-        self._tokens = (settings.token,)
+        self.tokens = (settings.token,)
         self._refusals = Refusals(self.exchange)
         self._timeline = Timeline(self.exchange, self.epoch)
         audience = Audience(self._judges, None, self._attended, self._signed)
@@ -163,7 +164,7 @@ class MetaHubCore:
             case DeadlineReached():
                 self._on_deadline(now)
             case TokensGiven(tokens):
-                self._tokens = tokens
+                self.tokens = tokens
             case AgentStarted() | AgentNotStarted() | AgentEnded() | Closing() | NotReached():
                 raise AssertionError("a MetaHub has no agents of its own")
             case unreachable:
@@ -356,7 +357,7 @@ class MetaHubCore:
     def _on_stranger_request(self, origin: Origin, message: Message[Any], now: float) -> None:
         if not isinstance(message, RegisterHub | Register):
             raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
-        if not is_token(message.token, *self._tokens):
+        if not is_token(message.token, *self.tokens):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
             return

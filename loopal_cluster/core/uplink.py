@@ -179,6 +179,8 @@ class Uplink:
         if isinstance(answer, Failure) or answer.result.ok is not True:
             code = answer.code if isinstance(answer, Failure) else ErrorCode.REFUSED
             detail = answer.detail if isinstance(answer, Failure) else "it did not say ok"
+            if "hub/register" in detail.split():  # "expected hub/register first", also in the base dialect
+                code, detail = ErrorCode.CONNECTION_LOST, "what answers there is no MetaHub, but a hub"
             self._turned_away(code, detail, now)
             return False
         welcome = answer.result
@@ -263,6 +265,8 @@ class Uplink:
 
     def lost(self, reason: str, now: float, refusal: ErrorCode | None = None) -> None:
         """The connection is gone."""
+        if not self.joined:
+            reason = reason.removeprefix("connection lost: ")  # nothing was lost yet
         if self.joined:
             self._lost_at = now
             self._timers.set(LeaseDue(), now + self._settings.timeouts.lease_timeout)

@@ -20,6 +20,7 @@ from loopal_cluster.messages import CancelRequest, Message, Progress
 from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.runtime.greeting import what_answered
 from loopal_cluster.wire.codec import decode_result
 
 __all__ = ["Caller", "OpenRequest", "open_caller"]
@@ -118,7 +119,10 @@ class Caller:
         channel: FrameChannel,
         on_request: OnRequest,
         on_notification: OnNotification,
+        *,
+        dialled: bool = False,
     ) -> None:
+        self._dialled = dialled
         self._channel = channel
         self._nursery: trio.Nursery  # while ``_run`` runs
         self._on_request = on_request
@@ -226,9 +230,18 @@ class Caller:
     async def _read_forever(self) -> None:
         reason = "closed by the other side"
         try:
+            if self._dialled:
+                received = await self._channel.receive_one()
+                if isinstance(received[0], Rejected):
+                    self._end(f"what answers there is no hub, but {what_answered(self._channel.greeting)}")
+                    return
+                for frame in received:
+                    self._on_frame(frame)
             async for frames in self._channel:
                 for frame in frames:
                     self._on_frame(frame)
+        except trio.EndOfChannel:
+            pass
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             reason = f"broken connection ({error})" if str(error) else "broken connection"
         self.end(reason)
@@ -305,15 +318,21 @@ class Caller:
 
 @asynccontextmanager
 async def open_caller(
-    channel: FrameChannel, on_request: OnRequest, on_notification: OnNotification
+    channel: FrameChannel,
+    on_request: OnRequest,
+    on_notification: OnNotification,
+    *,
+    dialled: bool = False,
 ) -> AsyncIterator[Caller]:
     """Talk over a channel for the length of the block, then close it.
+
+    If we have ``dialled`` it, we may have dialled something else, whose first words are no frame.
 
     ``on_request`` and ``on_notification`` are called in the reader's own step, in the order of what comes, and
     must not block: what takes longer is answered later (``OpenRequest``).
     """
     async with open_background() as background:
-        caller = Caller(channel, on_request, on_notification)
+        caller = Caller(channel, on_request, on_notification, dialled=dialled)
         # Cancelled in here, we would leave the tasks without anybody who can end them.
         with trio.CancelScope(shield=True):
             tasks = await background.start(caller._run)

@@ -28,6 +28,7 @@ import trio
 
 from loopal_cluster.frames import Frame, Letter, Rejected, Request
 from loopal_cluster.messages import Relayed
+from loopal_cluster.runtime.greeting import GREETING_BYTES
 from loopal_cluster.wire.codec import decode, decode_sealed, encode
 from loopal_cluster.wire.faults import reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized, Spill
@@ -95,6 +96,11 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
         return await self.receive()
 
     @property
+    def greeting(self) -> bytes:
+        """The beginning of what the first ``receive_one`` has read. Without lines there is none."""
+        return b""
+
+    @property
     def source(self) -> str | None:
         """Where the other side is, as a log may say it: without its port. None: in this process."""
         return None
@@ -141,6 +147,7 @@ class _Lines:
         self._decode: Callable[[bytes], Inbound] = decode
         self.waiting: deque[bytes | Oversized] = deque()
         """Lines that have come and were not asked for: there are some only after ``keep``."""
+        self.greeting = b""
 
     def feed(self, data: bytes) -> list[Inbound]:
         read = self._decode
@@ -150,6 +157,7 @@ class _Lines:
 
     def keep(self, data: bytes) -> None:
         """Have lines wait until they are taken."""
+        self.greeting = self.greeting or data[:GREETING_BYTES]
         self.waiting += self._buffer.feed(data)
 
     def take(self, count: int | None = None) -> list[Inbound]:
@@ -225,6 +233,10 @@ class SocketChannel(FrameChannel):
             return None
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+
+    @property
+    def greeting(self) -> bytes:
+        return self._lines.greeting
 
     @property
     def source(self) -> str:
@@ -313,6 +325,10 @@ class StreamChannel(FrameChannel):
                 return self._lines.last()
             self._lines.keep(bytes(data))
         return self._lines.take(1)
+
+    @property
+    def greeting(self) -> bytes:
+        return self._lines.greeting
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         data = b"".join([encode(frame) for frame in frames])

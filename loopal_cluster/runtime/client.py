@@ -198,7 +198,10 @@ async def open_client(
             case _:
                 pass
 
-    async with open_caller(channel, on_request, on_notification) as caller, open_background() as nursery:
+    async with (
+        open_caller(channel, on_request, on_notification, dialled=True) as caller,
+        open_background() as nursery,
+    ):
         nursery.start_soon(_end_events, caller, arrivals)
         features = features_on(channel) + ((SHOWN,) if role is Role.OPERATOR else ())
         message = Register(name=name, token=token, role=role, protocol=Protocol(1, features))

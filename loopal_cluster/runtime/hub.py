@@ -22,7 +22,15 @@ from loopal_cluster.agents.guard import Guard, open_guard
 from loopal_cluster.agents.types import AgentType, FunctionAgent, Place
 from loopal_cluster.config import HubSettings, Limits, Policy, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect, Joined, KeepText, StartAgent, StopAgent
-from loopal_cluster.core.events import AgentEnded, AgentNotStarted, AgentStarted, Closing, Link, NotReached
+from loopal_cluster.core.events import (
+    AgentEnded,
+    AgentNotStarted,
+    AgentStarted,
+    Closing,
+    Link,
+    NotReached,
+    TokensGiven,
+)
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.core.uplink import Absence
@@ -44,6 +52,7 @@ from loopal_cluster.runtime.listeners import (
 )
 from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
+from loopal_cluster.runtime.tokens import Tokens, tokens_of
 
 __all__ = ["Hub", "open_hub"]
 
@@ -139,7 +148,7 @@ async def open_hub(
     agents: AgentTypes | None = None,
     default_agent: str | None = None,
     join: str | Dial | None = None,
-    meta_token: str = "",
+    meta_token: Tokens = "",
     join_timeout: float | None = JOIN_TIMEOUT,
     listen: Sequence[str] = (),
     token: str | None = None,
@@ -157,7 +166,8 @@ async def open_hub(
     is the MetaHub's address, or an async function that connects to it. It is dialled until it accepts the hub, and
     again whenever that is over, whatever it says: nothing but the end of the block ends a hub. The block begins
     when the hub has joined for the first time, which may take ``join_timeout`` seconds; if that is None, it
-    begins at once (``Hub.joined``, ``Hub.until_joined``). ``listen`` has the addresses for local clients;
+    begins at once (``Hub.joined``, ``Hub.until_joined``). ``meta_token`` is what it brings, or a function
+    that returns that, and is called at each dial: the first of its tokens counts. ``listen`` has the addresses for local clients;
     ``cwd`` is where agents work if their spawner does not say.
 
     Raises:
@@ -175,7 +185,7 @@ async def open_hub(
         name=check_name(name, "hub name"),
         instance=ambient.new_id(),
         token=token or ambient.new_id(),
-        meta_token=meta_token,
+        meta_token=tokens_of(meta_token)[0],
         capabilities=tuple(capabilities),
         labels=dict(labels or {}),
         agent_types=tuple(types),
@@ -198,7 +208,7 @@ async def open_hub(
         _open_hub(core, types, listeners, guard, ambient) as hub,
     ):
         if join is not None:
-            hub._nursery.start_soon(_keep_joined, hub, join)
+            hub._nursery.start_soon(_keep_joined, hub, join, meta_token)
             if join_timeout is not None:
                 await hub.until_joined(join_timeout)
         yield hub
@@ -313,7 +323,7 @@ class _Agents:
             self._runtime.dismiss(peer)
 
 
-async def _keep_joined(hub: Hub, dial: Dial) -> None:
+async def _keep_joined(hub: Hub, dial: Dial, meta_token: Tokens) -> None:
     """Dial the MetaHub and serve the connection, again and again, until the hub has nothing more to do."""
     timeouts, uplink = hub.core.settings.timeouts, hub.core.uplink
 
@@ -325,7 +335,7 @@ async def _keep_joined(hub: Hub, dial: Dial) -> None:
 
     pauses, complaints = fresh_pauses(), _Complaints(hub.core.settings.meta_hub or "")
     while not hub.core.closed:
-        has_joined = await _serve_uplink(hub, dial)
+        has_joined = await _serve_uplink(hub, dial, meta_token)
         if hub.core.closed:
             return
         assert uplink.absence is not None
@@ -335,7 +345,7 @@ async def _keep_joined(hub: Hub, dial: Dial) -> None:
         await trio.sleep(next(pauses))
 
 
-async def _serve_uplink(hub: Hub, dial: Dial) -> bool:
+async def _serve_uplink(hub: Hub, dial: Dial, meta_token: Tokens) -> bool:
     """One dial, and the connection if it comes to one; return whether the hub was in the cluster meanwhile."""
     try:
         channel = await dial()
@@ -343,6 +353,7 @@ async def _serve_uplink(hub: Hub, dial: Dial) -> bool:
         hub._runtime.dispatch(NotReached(str(error)))
         return False
     before = hub.core.uplink.joins
+    hub._runtime.dispatch(TokensGiven(tokens_of(meta_token)))
     await hub._runtime.serve(channel, Link.UPLINK)
     return hub.core.uplink.joins > before
 

@@ -10,7 +10,7 @@ from attrs import field
 
 from loopal_cluster.config import Limits, MetaHubSettings, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect
-from loopal_cluster.core.events import Link
+from loopal_cluster.core.events import Link, TokensGiven
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.messages import Role
 from loopal_cluster.records import define
@@ -21,6 +21,7 @@ from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.listeners import accept_connections, address_of, open_listeners
 from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
+from loopal_cluster.runtime.tokens import Tokens, tokens_of
 
 __all__ = ["MetaHub", "open_meta_hub", "serve_meta_hub"]
 
@@ -33,12 +34,16 @@ class MetaHub:
 
     addresses: tuple[str, ...]
     """Where it listens: ``HOST:PORT`` with the real port, or ``unix:PATH``."""
-    token: str = field(repr=False)
-    """What hubs and clients must bring."""
     core: MetaHubCore = field(repr=False)
     _runtime: Runtime = field(repr=False)
     _nursery: trio.Nursery = field(repr=False)
     _ambient: Ambient = field(repr=False)
+    _tokens: Tokens = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        """What hubs and clients must bring; the first, if there are several."""
+        return self.core.tokens[0]
 
     @property
     def address(self) -> str:
@@ -47,7 +52,15 @@ class MetaHub:
 
     def attach(self, channel: FrameChannel) -> None:
         """Serve one more connection, however it was made."""
-        self._nursery.start_soon(self._runtime.serve, channel, Link.ACCEPTED)
+        self._nursery.start_soon(self._serve, channel)
+
+    async def _serve(self, channel: FrameChannel) -> None:
+        if (tokens := tokens_of(self._tokens)) != self.core.tokens:
+            logger.info("the tokens have changed; there are %d", len(tokens))
+            self._runtime.dispatch(TokensGiven(tokens))
+        # A hub's silence is judged by its heartbeats, and a client's, once it is one, sooner.
+        channel.be_patient(max(PATIENCE, self.core.settings.timeouts.lost_timeout))
+        await self._runtime.serve(channel, Link.ACCEPTED)
 
     def open_client(
         self, *, name: str = "program", role: Role = Role.CLIENT
@@ -62,7 +75,7 @@ class MetaHub:
 async def open_meta_hub(
     bind: str | None = "127.0.0.1:0",
     *,
-    token: str | None = None,
+    token: Tokens | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     ambient: Ambient | None = None,
@@ -70,15 +83,17 @@ async def open_meta_hub(
     """Run a MetaHub for the length of the block.
 
     ``bind`` is ``HOST:PORT``, ``unix:PATH``, or None to listen nowhere (``MetaHub.attach`` then brings
-    connections). Without a ``token`` a new one is made.
+    connections). Without a ``token`` a new one is made; a function that returns several is called for each connection,
+    and whoever brings one of them is let in.
 
     Raises:
         ConfigError: ``bind`` cannot be listened on.
     """
     ambient = ambient or Ambient()
+    cluster, token = ambient.new_id(), token or ambient.new_id()
     settings = MetaHubSettings(
-        cluster=ambient.new_id(),
-        token=token or ambient.new_id(),
+        cluster=cluster,
+        token=tokens_of(token)[0],
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
     )
@@ -89,29 +104,23 @@ async def open_meta_hub(
         open_runtime(core, settings.limits, logger, _perform, relay=core) as runtime,
         open_background() as nursery,
     ):
-        # A hub's silence is judged by its heartbeats, and a client's, once it is one, sooner.
-        patience = max(PATIENCE, settings.timeouts.lost_timeout)
-
-        async def serve(channel: FrameChannel) -> None:
-            channel.be_patient(patience)
-            await runtime.serve(channel, Link.ACCEPTED)
-
+        addresses = tuple(address_of(listener) for listener in listeners)
+        meta_hub = MetaHub(addresses, core, runtime, nursery, ambient, token)
         nursery.start_soon(
             accept_connections,
             listeners,
-            serve,
+            meta_hub._serve,
             nursery,
             settings.limits.line_bytes,
             runtime.admission.unaccepted,
         )
-        addresses = tuple(address_of(listener) for listener in listeners)
-        yield MetaHub(addresses, settings.token, core, runtime, nursery, ambient)
+        yield meta_hub
 
 
 async def serve_meta_hub(
     bind: str = "127.0.0.1:9900",
     *,
-    token: str | None = None,
+    token: Tokens | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     task_status: trio.TaskStatus[MetaHub] = trio.TASK_STATUS_IGNORED,

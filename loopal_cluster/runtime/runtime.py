@@ -41,6 +41,7 @@ from loopal_cluster.runtime.alive import SILENT, Pulse, look_again
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, Inbound
 from loopal_cluster.runtime.descriptors import share_of_descriptors
+from loopal_cluster.runtime.greeting import what_answered
 from loopal_cluster.wire.codec import decode_result, is_plain
 from loopal_cluster.wire.one_pass import EVENTS, opened
 
@@ -188,8 +189,8 @@ class Runtime:
             with ExitStack() as stack:
                 if link is Link.ACCEPTED:
                     self._make_stranger(connection, stack)
-                self.dispatch(PeerConnected(peer, link))
-                reason = await self.read(peer)
+                self.dispatch(PeerConnected(peer, link, channel.source or ""))
+                reason = await self.read(peer, dialled=link is Link.UPLINK)
         finally:
             self.dismiss(peer)
             self.dispatch(PeerLost(peer, reason))
@@ -224,13 +225,18 @@ class Runtime:
         self._pulses.pop(peer, None)
         connection.below_mark.unpark_all()
 
-    async def read(self, peer: Peer) -> str:
-        """Bring a peer's frames to the core until the connection ends; return why it did."""
+    async def read(self, peer: Peer, *, dialled: bool = False) -> str:
+        """Bring a peer's frames to the core until the connection ends; return why it did.
+
+        If we have ``dialled`` it, we may have dialled something else.
+        """
         connection = self._connections[peer]
         reason = "closed by the other side"
         with connection.scope:
             try:
                 await self._read_stranger(connection)
+                if dialled:
+                    await self._read_first(connection)
                 while True:
                     self._on_frames(connection, await connection.channel.receive())
                     # Not read from while it asks and does not read. Only answers count, and only more of
@@ -243,6 +249,19 @@ class Runtime:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 reason = f"broken connection ({error})" if str(error) else "broken connection"
         return connection.hang_up_reason or reason
+
+    async def _read_first(self, connection: Connection) -> None:
+        """What a MetaHub says first is a frame."""
+        try:
+            received = await connection.channel.receive_one()
+        except trio.EndOfChannel:
+            self._cut(connection, "it was closed before it was answered: is that a MetaHub?")
+            return
+        if isinstance(received[0], Rejected):
+            answered = what_answered(connection.channel.greeting)
+            self._cut(connection, f"what answers there is no MetaHub, but {answered}")
+        else:
+            self._on_frames(connection, received)
 
     async def _read_stranger(self, connection: Connection) -> None:
         """Bring frames to the core one by one until the peer has registered; it must read what it is answered."""

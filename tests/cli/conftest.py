@@ -97,5 +97,8 @@ def program() -> Iterator[Program]:
     directory = Path(tempfile.mkdtemp(prefix="lc-"))
     hidden = ("LOOPAL_META_HUB_TOKEN", "PYTHONWARNINGS")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    yield Program(directory, environment | {"XDG_RUNTIME_DIR": str(directory)})
+    yield Program(
+        directory,
+        environment | {"XDG_RUNTIME_DIR": str(directory), "XDG_STATE_HOME": str(directory / "state")},
+    )
     shutil.rmtree(directory)

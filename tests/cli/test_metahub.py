@@ -15,7 +15,7 @@ from loopal_cluster.__main__ import main
 READY = re.compile(
     r"""MetaHub listening on (?P<address>127\.0\.0\.1:\d+)
 Token: (?P<token>\S+)
-\(new at every start; with one of your own in LOOPAL_META_HUB_TOKEN, hubs can rejoin\)
+\(kept in (?P<path>\S+) for the next start\)
 
 Connect a hub with:
   LOOPAL_META_HUB_TOKEN=(?P=token) loopal-cluster hub --join-hub (?P=address)
@@ -55,6 +55,75 @@ async def test_a_token_that_was_given_is_used_and_never_shown(program, way):
         with pytest.raises(Unauthorized):
             async with connect(address, token="another"):
                 pass
+
+
+async def test_a_token_that_was_made_is_kept_for_its_user_alone_and_used_again(program):
+    said = []
+    for _ in range(2):
+        async with program.start("metahub", "--bind", "127.0.0.1:0") as meta_hub:
+            said.append(READY.fullmatch(await meta_hub.says("--join-hub 127.0.0.1:")))
+    path = program.directory / "state" / "loopal-cluster" / "metahub-token"
+
+    assert said[0]["token"] == said[1]["token"] == path.read_text().strip()
+    assert said[0]["path"] == str(path)
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [entry.name for entry in path.parent.iterdir()] == ["metahub-token"]
+
+
+async def test_a_token_that_cannot_be_kept_is_a_new_one_at_every_start_unless_a_place_was_named(program):
+    (program.directory / "file").write_text("")
+    nowhere = str(program.directory / "file")
+
+    async with program.start("metahub", "--bind", "127.0.0.1:0", XDG_STATE_HOME=nowhere) as meta_hub:
+        said = await meta_hub.says("--join-hub 127.0.0.1:")
+    done = await program.run("metahub", "--state-dir", f"{nowhere}/state")
+
+    assert (
+        f"(new at every start, for cannot keep a token in {nowhere}/loopal-cluster: Not a directory;" in said
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: cannot keep a token in {nowhere}/state: Not a directory\n",
+    )
+
+
+async def test_a_kept_token_that_others_can_read_is_not_used(program):
+    state = program.directory / "other"
+    state.mkdir()
+    (state / "metahub-token").write_text("known")
+    (state / "metahub-token").chmod(0o644)
+
+    done = await program.run("metahub", "--state-dir", str(state))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: others can read the token file {state}/metahub-token: ")
+
+
+async def test_tokens_are_changed_without_an_outage(program):
+    """Add the new one at the MetaHub, put it first at the hub, remove the old one."""
+    at_meta_hub, at_hub = program.directory / "meta", program.directory / "hub"
+    at_meta_hub.write_text("old\n")
+    at_hub.write_text("old\n")
+    bind = ("metahub", "--bind", "127.0.0.1:0", "--token-file", str(at_meta_hub))
+    async with program.start(*bind) as meta_hub:
+        address = (await meta_hub.says("--join-hub")).split()[3]
+        join = ("hub", "--server", "-v", "--join-hub", address, "--token-file", str(at_hub))
+        async with program.start(*join) as hub:
+            await hub.says("ready (joined")
+            at_meta_hub.write_text("old\nnew\n")
+            for token in ("old", "new"):
+                async with connect(address, token=token):
+                    pass
+            at_meta_hub.write_text("new\n")
+            with pytest.raises(Unauthorized):
+                async with connect(address, token="old"):
+                    pass
+            async with connect(address, token="new") as client:
+                assert len(await client.list_hubs()) == 1  # whoever is in stays in
+        async with program.start(*join) as hub:
+            await hub.says("ready (not joined: the MetaHub refuses this hub: invalid token)")
+            at_hub.write_text("new\nold\n")
+            await hub.says("joined the cluster as")
 
 
 async def test_the_line_for_hubs_never_names_every_address_for_one(program):
