@@ -233,7 +233,7 @@ class Caller:
             if self._dialled:
                 received = await self._channel.receive_one()
                 if isinstance(received[0], Rejected):
-                    self._end(f"what answers there is no hub, but {what_answered(self._channel.greeting)}")
+                    self.end(f"what answers there is no hub, but {what_answered(self._channel.greeting)}")
                     return
                 for frame in received:
                     self._on_frame(frame)
