@@ -41,4 +41,8 @@ def _open_closed_streams() -> None:
 
 
 if __name__ == "__main__":
+    # ``-m`` has put the working directory there. A hub is often started in a project, and what lies in that is
+    # neither ours nor one of its agents: their modules are beside its config file, or installed.
+    if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
     main()

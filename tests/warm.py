@@ -167,7 +167,7 @@ def _be_the_program(order: dict[str, Any], fds: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])
-    sys.path[0] = order["cwd"]  # as with ``python -m``
+    del sys.path[0]  # as with ``python -P -m``
     sys.argv = ["loopal-cluster", *order["arguments"]]
     status = 1
     try:

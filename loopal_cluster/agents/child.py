@@ -4,7 +4,7 @@
 
     serve_agent(my_async_function)
 
-``python -m loopal_cluster.agents MODULE:NAME`` does the same for a function that is only named.
+``python -P -m loopal_cluster.agents MODULE:NAME [DIRECTORY]`` does the same for a function that is only named.
 """
 
 from __future__ import annotations
@@ -74,10 +74,13 @@ def load_function(target: str) -> AgentFunction:
 
 
 def main() -> None:
-    """``python -m loopal_cluster.agents MODULE:NAME``."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m loopal_cluster.agents MODULE:NAME")
-    sys.path.insert(0, os.getcwd())
+    """``python -P -m loopal_cluster.agents MODULE:NAME [DIRECTORY]``.
+
+    The module is an installed one or in that directory, never where the agent works.
+    """
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -P -m loopal_cluster.agents MODULE:NAME [DIRECTORY]")
+    sys.path[:0] = sys.argv[2:]
     try:
         function = load_function(sys.argv[1])
     except ConfigError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -145,9 +144,8 @@ class _Python:
     def agent(self, directory: Path) -> AgentType:
         if not self.process:
             return FunctionAgent(load_function(self.target))
-        search = [str(directory), *filter(None, [self.env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))])]
-        env = {**self.env, "PYTHONPATH": os.pathsep.join(search)}
-        return python_agent(self.target, env=env, cwd=_path(directory, self.cwd))
+        cwd = _path(directory, self.cwd)
+        return python_agent(self.target, env=self.env, cwd=cwd, directory=str(directory))
 
 
 class _Isolation(enum.Enum):

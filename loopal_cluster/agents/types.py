@@ -81,8 +81,15 @@ class Place:
         return keep_line(prefix, f"{kept_directory()}/{self.name}-{self.ambient.new_id()[:8]}.json")
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a child: the hub's, without its secrets, and what its type adds."""
-        return {k: v for k, v in os.environ.items() if k not in self.secrets} | dict(extra)
+        """The environment of a child: the hub's, without its secrets, and what its type adds.
+
+        In ``PYTHONPATH`` an empty entry, or a relative one, would mean the directory that the child works in: a
+        module of a stranger's repository would be imported in place of the one that was meant.
+        """
+        env = {k: v for k, v in os.environ.items() if k not in self.secrets} | dict(extra)
+        if (path := _absolute(env.pop("PYTHONPATH", ""))) != "":
+            env["PYTHONPATH"] = path
+        return env
 
 
 class RunningAgent(Protocol):
@@ -210,7 +217,22 @@ class CommandAgent:
 
 
 def python_agent(
-    target: str, *, env: Mapping[str, str] | None = None, cwd: str | None = None
+    target: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    directory: str | None = None,
 ) -> ProcessAgent:
-    """The async function ``module:name``, as an agent in a Python process of its own."""
-    return ProcessAgent((sys.executable, "-m", "loopal_cluster.agents", target), env or {}, cwd)
+    """The async function ``module:name``, as an agent in a Python process of its own.
+
+    Its module is an installed one, or in ``directory``. It is never looked for where the agent works: that may
+    be a repository of somebody else.
+    """
+    beside = () if directory is None else (os.path.abspath(directory),)
+    # -P: ``-m`` would otherwise put the working directory first on sys.path, also for what we import ourselves.
+    argv = (sys.executable, "-P", "-m", "loopal_cluster.agents", target, *beside)
+    return ProcessAgent(argv, env or {}, cwd)
+
+
+def _absolute(path: str) -> str:
+    return os.pathsep.join(os.path.abspath(entry) for entry in path.split(os.pathsep) if entry)

@@ -161,7 +161,7 @@ class Demo:
 
         child = await stack.enter_async_context(
             open_child(
-                [sys.executable, "-m", "loopal_cluster", *arguments],
+                [sys.executable, "-P", "-m", "loopal_cluster", *arguments],
                 env={
                     **os.environ,
                     "LOOPAL_META_HUB_TOKEN": self.token,

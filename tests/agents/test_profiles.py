@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
 
-from loopal_cluster import AcpAgent, CommandAgent, ConfigError, FunctionAgent, Policy, ProcessAgent, open_hub
+from loopal_cluster import (
+    AcpAgent,
+    CommandAgent,
+    ConfigError,
+    FunctionAgent,
+    Policy,
+    ProcessAgent,
+    open_hub,
+    python_agent,
+)
 from loopal_cluster.agents.profiles import HubTable, Profile, load_profile
 
 MODULE = """
@@ -114,11 +122,10 @@ async def test_python_functions_beside_the_file_run_in_the_hub_or_in_a_process(l
         assert await (await client.spawn("outside", "B")).result() == "hello B from blue"
 
 
-def test_the_module_path_that_a_user_has_set_is_kept(load, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "/mine")
+def test_its_module_is_looked_for_beside_the_config_file(load, tmp_path):
     profile = load('[agents.a]\nprotocol = "python"\ntarget = "m:f"\nprocess = true')
 
-    assert profile.agents["a"].env == {"PYTHONPATH": f"{tmp_path}{os.pathsep}/mine"}
+    assert profile.agents["a"] == python_agent("m:f", directory=str(tmp_path))
 
 
 COMMAND = '[agents.a]\nprotocol = "command"\n'

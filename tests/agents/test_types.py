@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,7 +63,7 @@ QUICK = Timeouts(stop_grace=0.3, start_timeout=20)
 
 
 IN_HUB = {name: FunctionAgent(getattr(functions, name)) for name in NAMES}
-IN_PROCESS = {name: python_agent(f"functions:{name}", cwd=HERE) for name in NAMES}
+IN_PROCESS = {name: python_agent(f"functions:{name}", directory=HERE) for name in NAMES}
 KINDS = {"in the hub": IN_HUB, "in a process": IN_PROCESS}
 
 
@@ -239,7 +240,7 @@ async def test_a_child_that_blocks_is_killed():
     ],
 )
 async def test_a_function_that_does_not_exist_is_named(target, words):
-    async with scene({"broken": python_agent(target, cwd=HERE)}) as on:
+    async with scene({"broken": python_agent(target, directory=HERE)}) as on:
         with pytest.raises(SpawnFailed) as caught:
             await on.client.spawn("broken")
 
@@ -419,3 +420,64 @@ async def test_a_cancelled_command_is_gone_with_all_it_started():
             assert await agent.cancel("enough") == Cancelled("enough")
         await on.until(Ended("cancelled", "enough"), "worker")
     assert children_of_ours() == set()
+
+
+# A module is where it was meant to be.
+
+STRANGE = "raise SystemExit('a stranger has run')"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A directory to work in, where somebody has put modules that an agent might import."""
+    (tmp_path / "loopal_cluster").mkdir()
+    for name in ("functions", "attrs", "trio", "json", "sitecustomize", "loopal_cluster/__init__"):
+        (tmp_path / f"{name}.py").write_text(STRANGE)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", os.pathsep, f"{os.pathsep}/nowhere", f"/nowhere{os.pathsep}"])
+async def test_nothing_is_imported_from_where_an_agent_works(path, repository, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", path)
+    async with scene({"echo": IN_PROCESS["echo"]}) as on:
+        agent = await on.client.spawn("echo", "hi", cwd=repository)
+
+        assert await agent.result() == "echo hi"
+
+
+@pytest.mark.parametrize("entry", ["", ".", os.curdir + os.sep])
+async def test_a_type_may_not_have_it_imported_from_there_either(entry, repository):
+    target = python_agent("functions:echo", directory=HERE, env={"PYTHONPATH": entry}, cwd=repository)
+    async with scene({"echo": target}) as on:
+        assert await (await on.client.spawn("echo", "hi")).result() == "echo hi"
+
+
+async def test_a_module_that_is_only_where_the_agent_works_is_not_found(repository):
+    async with scene({"echo": python_agent("functions:echo", cwd=repository)}) as on:
+        with pytest.raises(SpawnFailed, match="cannot import module 'functions'"):
+            await on.client.spawn("echo", "hi")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "loopal_cluster.agents", "functions:echo"),
+        ("-P", "-m", "loopal_cluster.agents", "functions:echo"),
+        ("-m", "loopal_cluster", "hub", "--config", "hub.toml"),
+    ],
+)
+def test_a_program_of_ours_takes_nothing_from_where_it_is_started(arguments, tmp_path):
+    """Except what ``-m`` itself has found there before we run."""
+    for name in ("functions", "attrs", "trio", "msgspec"):
+        (tmp_path / f"{name}.py").write_text(STRANGE)
+    config = Path(tmp_path, "beside", "hub.toml")
+    config.parent.mkdir()
+    config.write_text('[agents.echo]\nprotocol = "python"\ntarget = "functions:echo"')
+    arguments = [str(config) if one == "hub.toml" else one for one in arguments]
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode != 0
+    assert "cannot import module 'functions'" in said
+    assert "a stranger has run" not in said

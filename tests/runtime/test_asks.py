@@ -744,7 +744,7 @@ async def test_a_command_replies_with_its_output_and_streams_it_once():
 
 
 async def test_an_ask_of_a_program_that_is_killed_is_lost():
-    agents = {"dies": python_agent("functions:dies_when_asked", cwd=AGENTS)}
+    agents = {"dies": python_agent("functions:dies_when_asked", directory=AGENTS)}
     async with open_hub("here", agents=agents) as hub, hub.open_client() as client:
         x = await client.spawn("dies", name="x")
 
@@ -753,7 +753,7 @@ async def test_an_ask_of_a_program_that_is_killed_is_lost():
 
 
 async def test_a_program_that_never_yields_is_too_slow_for_who_asks_and_stopped_all_the_same():
-    agents = {"spins": python_agent("functions:spins", cwd=AGENTS)}
+    agents = {"spins": python_agent("functions:spins", directory=AGENTS)}
     timeouts = Timeouts(stop_grace=0.1)
     async with open_hub("here", agents=agents, timeouts=timeouts) as hub, hub.open_client() as client:
         x = await client.spawn("spins", name="x", persistent=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import sys
@@ -51,7 +52,7 @@ def kept_file(error: AgentFailed | str) -> Path:
     return Path(found[1])
 
 
-REPEAT = python_agent("tests.runtime.test_texts:repeat")
+REPEAT = python_agent("tests.runtime.test_texts:repeat", directory=os.getcwd())
 PRINT = CommandAgent(
     (
         sys.executable,
