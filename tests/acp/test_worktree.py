@@ -135,3 +135,136 @@ async def test_what_a_git_hook_sets_does_not_lead_elsewhere(repository, tmp_path
 
     async with open_worktree(str(repository), "coder-1", env) as worktree:
         assert exists(worktree.path)
+
+
+# What a repository says is to be run.
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """A program that leaves a mark when it is run, and passes on what it is given."""
+    program = tmp_path / "trap"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\ncat\n")
+    program.chmod(0o755)
+    return program
+
+
+def set_hooks(repository: Path, trap: Path) -> None:
+    for hook in ("post-checkout", "post-index-change", "reference-transaction", "pre-auto-gc"):
+        shutil.copy(trap, repository / ".git" / "hooks" / hook)
+
+
+def set_hooks_path(repository: Path, trap: Path) -> None:
+    (repository / "hooks").mkdir()
+    shutil.copy(trap, repository / "hooks" / "post-checkout")
+    git(repository, "config", "core.hooksPath", str(repository / "hooks"))
+
+
+def set_fsmonitor(repository: Path, trap: Path) -> None:
+    git(repository, "config", "core.fsmonitor", str(trap))
+
+
+def set_filters(repository: Path, trap: Path) -> None:
+    for name in ("odd", "o=d.d"):
+        git(repository, "config", f"filter.{name}.clean", str(trap))
+        git(repository, "config", f"filter.{name}.smudge", str(trap))
+        git(repository, "config", f"filter.{name}.required", "true")
+    (repository / ".git" / "info" / "attributes").write_text("*.py filter=odd\n*.txt filter=o=d.d\n")
+    (repository / "b.txt").write_text("b\n")
+    git(repository, "-c", "filter.o=d.d.required=false", "add", "b.txt")
+    git(repository, "commit", "--quiet", "-m", "two")
+
+
+def set_process_filter(repository: Path, trap: Path) -> None:
+    git(repository, "config", "filter.odd.process", str(trap))
+    git(repository, "config", "filter.odd.required", "true")
+    (repository / ".git" / "info" / "attributes").write_text("*.py filter=odd\n")
+
+
+TRAPS = [set_hooks, set_hooks_path, set_fsmonitor, set_filters, set_process_filter]
+
+
+def is_sprung(trap: Path) -> bool:
+    """Whether it was, since this was last asked."""
+    mark = trap.parent / "sprung"
+    was = mark.exists()
+    mark.unlink(missing_ok=True)
+    return was
+
+
+def use_git_untold(repository: Path) -> None:
+    """Do the same as a worktree is made and looked at, with a git that was told nothing."""
+    add = ["git", "worktree", "add", "--quiet", f"{repository}.other"]
+    subprocess.run(add, cwd=repository, env=ENV, capture_output=True, check=False)
+    subprocess.run(["git", "status"], cwd=repository, env=ENV, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("set_trap", TRAPS)
+async def test_nothing_that_a_repository_names_is_run(set_trap, repository, trap):
+    set_trap(repository, trap)
+    is_sprung(trap)
+
+    async with open_worktree(str(repository), "coder-1", ENV) as worktree:
+        (Path(worktree.path) / "src" / "a.py").touch()
+        assert not await worktree.has_changes()
+    assert not exists(worktree.path)
+    assert not is_sprung(trap)
+
+    use_git_untold(repository)
+    assert is_sprung(trap)
+
+
+@pytest.mark.parametrize("set_trap", TRAPS)
+async def test_nothing_that_an_agent_has_written_there_is_run(set_trap, repository, trap):
+    async with open_worktree(str(repository), "coder-1", ENV) as worktree:
+        set_trap(repository, trap)
+        is_sprung(trap)
+        (Path(worktree.path) / "src" / "a.py").touch()
+        await worktree.has_changes()
+
+    assert not is_sprung(trap)
+
+
+async def test_a_repository_that_an_agent_has_put_in_place_of_its_own_is_not_believed(
+    repository, trap, tmp_path
+):
+    async with open_worktree(str(repository), "coder-1", ENV) as worktree:
+        git(repository, "clone", "--quiet", str(repository), str(tmp_path / "false"))
+        set_fsmonitor(tmp_path / "false", trap)
+        (Path(worktree.path) / ".git").write_text(f"gitdir: {tmp_path}/false/.git\n")
+        (Path(worktree.path) / "new").touch()
+        is_sprung(trap)
+
+        assert await worktree.has_changes()
+
+    assert exists(worktree.path)
+    assert not is_sprung(trap)
+
+
+async def test_nothing_is_run_in_a_submodule(repository, trap, tmp_path):
+    git(repository, "clone", "--quiet", str(repository), str(tmp_path / "inner"))
+    git(
+        repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "inner")
+    )
+    git(repository, "commit", "--quiet", "-m", "two")
+    async with open_worktree(str(repository), "coder-1", ENV) as worktree:
+        git(worktree.path, "clone", "--quiet", str(tmp_path / "inner"), "inner")
+        set_fsmonitor(Path(worktree.path) / "inner", trap)
+        is_sprung(trap)
+
+        assert not await worktree.has_changes()
+
+    assert exists(worktree.path)  # git does not remove one with submodules
+    assert not is_sprung(trap)
+
+
+async def test_the_filters_of_the_user_stay(repository, trap, tmp_path):
+    (tmp_path / "config").write_text(f'[filter "odd"]\n smudge = {trap}\n clean = cat\n')
+    (repository / ".git" / "info" / "attributes").write_text("*.py filter=odd\n")
+
+    async with open_worktree(
+        str(repository), "coder-1", {**ENV, "GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
+    ) as worktree:
+        assert (Path(worktree.path) / "src" / "a.py").read_text() == "1\n"
+
+    assert is_sprung(trap)
