@@ -1,18 +1,25 @@
 """A long-running command: how it begins to serve, and ends when it is told to.
 
-It ends gently at the first signal, at once at the second.
+It ends gently at the first signal, at once at the second: within a second, whatever still runs. What that leaves
+of agents' processes ends with it (``agents/guard.py``).
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
 from loopal_cluster.records import define
+
+HURRY = 1.0
+"""Seconds from the second signal to the end."""
+INTERRUPTED = 130
 
 __all__ = ["Stopper", "open_stopper", "settle_down"]
 
@@ -33,6 +40,8 @@ class Stopper:
 
     _everything: trio.CancelScope
     _work: trio.CancelScope | None = None
+    _last_resort: threading.Timer | None = None
+    """Not a task: who hurries has no time for one that does not give way."""
     signal: int | None = None
     """The first signal that came."""
 
@@ -49,7 +58,16 @@ class Stopper:
             self._work.cancel()
         else:
             self._everything.cancel()
+        if self.signal is not None and self._last_resort is None:
+            self._last_resort = threading.Timer(HURRY, os._exit, [INTERRUPTED])
+            self._last_resort.daemon = True
+            self._last_resort.start()
         self.signal = self.signal or signum
+
+    def ended(self) -> None:
+        """All is closed: nothing more has to be hurried."""
+        if self._last_resort is not None:
+            self._last_resort.cancel()
 
 
 @asynccontextmanager
@@ -72,7 +90,10 @@ async def open_stopper() -> AsyncIterator[Stopper]:
                     stopper.stop(signum)
 
             nursery.start_soon(watch)
-            yield stopper
+            try:
+                yield stopper
+            finally:
+                stopper.ended()
             nursery.cancel_scope.cancel()
     if stopper.signal is not None:
         # What is left is the end of the process: no third signal may turn that into a traceback.

@@ -8,6 +8,7 @@ and each is handed to the part that knows what to do: requests to ``HubRequests`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -58,6 +59,7 @@ from loopal_cluster.core.steps import (
     AskDue,
     Delivering,
     DeliveryDue,
+    FarewellDue,
     HandshakeDue,
     HealthDue,
     HeartbeatDue,
@@ -145,6 +147,8 @@ class HubCore:
     _supervisor: Supervisor = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _requests: HubRequests = field(init=False)
+    _farewell_at: float = field(default=math.inf, init=False)
+    """When we close: from then on, a MetaHub that is away is not waited for."""
     _refusals: Refusals = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
     _told_attended: bool = field(default=False, init=False)
@@ -221,9 +225,11 @@ class HubCore:
                 self._on_deadline(now)
             case Closing():
                 self._supervisor.close(now)
+                self._farewell_at = now + self.settings.timeouts.rejoin_timeout
+                self._timers.set(FarewellDue(), self._farewell_at)
             case unreachable:
                 assert_never(unreachable)
-        if self._supervisor.closing and self.quiet:
+        if self._supervisor.closing and (self.quiet or self._is_cut_off(now)):
             self.uplink.leave(now)
         return self.exchange.drain()
 
@@ -240,6 +246,10 @@ class HubCore:
     def quiet(self) -> bool:
         """Whether no agent lives, and every outcome has been reported."""
         return not self.agents and not self._reports
+
+    def _is_cut_off(self, now: float) -> bool:
+        """Whether all that is left to do, when we close, is for a MetaHub to hear that is away."""
+        return now >= self._farewell_at and not self.uplink.joined and not self.agents.here()
 
     @property
     def closed(self) -> bool:
@@ -355,6 +365,8 @@ class HubCore:
                 self._reports.on_due(agent_id, now)
             case RetryDue():
                 self.uplink.retry(now)
+            case FarewellDue():
+                pass  # ``handle`` looks whether that was all
             case LeaseDue():
                 self._supervisor.on_lease_due(now)
             case OwedDue() | HealthDue() | RejoinDue():

@@ -38,6 +38,10 @@ class Reconciler:
 
     def begin(self, now: float) -> None:
         """We have joined (again): compare with every hub that runs agents for us, or we for it."""
+        self._compare(None, now)
+
+    def _compare(self, only: str | None, now: float) -> None:
+        """Ask all hubs with which we share agents, or one of them."""
         if not self._uplink.speaks("reconcile"):
             return
         runs: dict[str, list[str]] = {}
@@ -50,6 +54,8 @@ class Reconciler:
                 runs.setdefault(record.parent.hub, []).append(record.id)
         deadline = now + self._settings.timeouts.lease_timeout
         for hub in sorted(runs.keys() | owns.keys()):
+            if only not in (None, hub):
+                continue
             message = MetaReconcile(hub, tuple(runs.get(hub, ())), tuple(owns.get(hub, ())))
             with suppress(Refused):
                 self._uplink.call(message, Reconciling(message, self._uplink.anew), deadline)
@@ -71,7 +77,10 @@ class Reconciler:
         """It has answered, or is not in the cluster any more."""
         if isinstance(answer, Response):
             self._settle(then.message.hub, answer.result, now)
-        elif answer.code in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.DEADLINE_EXCEEDED):
+        elif answer.code is ErrorCode.DEADLINE_EXCEEDED:
+            # It is silent, and how long that may last the MetaHub decides: that we have joined is none of its faults.
+            self._compare(then.message.hub, now)
+        elif answer.code is ErrorCode.HUB_NOT_CONNECTED:
             self._supervisor.on_hub_lost(then.message.hub, answer.detail, now)
         elif answer.code is ErrorCode.METHOD_NOT_FOUND and then.anew:
             # A base hub, and it has joined since: it does not come back as the hub that it was.

@@ -19,6 +19,7 @@ __all__ = [
     "Claiming",
     "Delivering",
     "DeliveryDue",
+    "FarewellDue",
     "Gathering",
     "HandshakeDue",
     "HealthDue",
@@ -214,6 +215,11 @@ MetaHubThen = Origin | Claiming | StoppingBase | Revoking | Judging | Resolving 
 
 
 @record
+class FarewellDue:
+    """A hub that closes waits no longer for a MetaHub that is away."""
+
+
+@record
 class HandshakeDue:
     """A connection that has not registered is cut."""
 
@@ -315,7 +321,8 @@ class RejoinDue:
 
 
 Timer = (
-    HandshakeDue
+    FarewellDue
+    | HandshakeDue
     | HeartbeatDue
     | WaitDue
     | AskDue

@@ -138,6 +138,9 @@ Dial = Callable[[], Awaitable[FrameChannel]]
 JOIN_TIMEOUT = 20.0
 """Seconds a program waits for its hub to be in the cluster: ample time for a MetaHub that starts with it."""
 
+FAREWELL_TIMEOUT = 2.0
+"""Seconds for the outcomes of the agents of a hub that closes to be known elsewhere, after these have ended."""
+
 AgentTypes = Mapping[str, AgentType | AgentFunction]
 
 
@@ -257,7 +260,7 @@ async def _open_hub(
         )
         yield hub
         # Left in peace: end the agents, report their outcomes, say goodbye. If cancelled, they are ended without.
-        with trio.move_on_after(3 * settings.timeouts.stop_grace):
+        with trio.move_on_after(settings.timeouts.stop_grace + FAREWELL_TIMEOUT):
             runtime.dispatch(Closing())
             await runtime.until(lambda: core.closed)
 

@@ -255,14 +255,28 @@ def test_what_has_ended_meanwhile_is_no_news():
     assert hub.receive(again, Response(call_id, Reconciled(gone=("id-2",)))) == []
 
 
-@pytest.mark.parametrize("code", [ErrorCode.HUB_NOT_CONNECTED, ErrorCode.DEADLINE_EXCEEDED])
-def test_a_hub_that_is_not_there_any_more_is_lost(code):
+def test_a_hub_that_is_silent_is_asked_again_and_not_lost_before_the_meta_hub_says_so():
+    hub, x, up = with_shadow()
+    hub.request(x, WaitAgent(THERE))
+    again, _ = rejoin(hub, up)
+    message = compared(
+        hub.receive(again, Failure(call_of(hub, MetaReconcile), ErrorCode.DEADLINE_EXCEEDED, "?"))
+    )
+    no = Failure(call_of(hub, MetaReconcile), ErrorCode.HUB_NOT_CONNECTED, "gone")
+
+    effects = hub.receive(again, no)
+
+    assert [entry.hub for entry in message] == ["there"]
+    assert [frame.result.outcome for frame in answers(effects, x)] == [Lost("hub 'there' was lost: gone")]
+
+
+def test_a_hub_that_is_not_there_any_more_is_lost():
     hub, x, up = with_shadow()
     r = for_remote(hub, up)
     hub.request(x, WaitAgent(THERE))
     again, _ = rejoin(hub, up)
 
-    effects = hub.receive(again, Failure(call_of(hub, MetaReconcile), code, "gone"))
+    effects = hub.receive(again, Failure(call_of(hub, MetaReconcile), ErrorCode.HUB_NOT_CONNECTED, "gone"))
 
     assert [frame.result.outcome for frame in answers(effects, x)] == [Lost("hub 'there' was lost: gone")]
     assert requests(effects, r) == [Shutdown()]

@@ -25,6 +25,7 @@ from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Request, Response
 from loopal_cluster.messages import RegisterHub, Welcome
 from loopal_cluster.payloads import HubAway, HubJoined
+from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
 TOKEN = "the-token"
@@ -606,3 +607,92 @@ async def test_a_hub_dials_again_when_its_meta_hub_has_fallen_silent(autojump_cl
 
     assert len(links) >= 2
     assert max(later - earlier for earlier, later in pairwise(times)) <= 46.0  # heartbeat + call
+
+
+class SleepyChannel(FrameChannel):
+    """An end of a connection of a hub that can be put to sleep: nothing comes or goes, and nothing ends."""
+
+    def __init__(self, inner: FrameChannel) -> None:
+        self.inner = inner
+        self.asleep = False
+
+    async def receive(self):
+        frames = await self.inner.receive()
+        if self.asleep:
+            await trio.sleep_forever()
+        return frames
+
+    def send_nowait(self, frames) -> bool:
+        return True if self.asleep else self.inner.send_nowait(frames)
+
+    async def drained(self) -> None:
+        await self.inner.drained()
+
+    async def aclose(self) -> None:
+        if self.asleep:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.inner.aclose()
+
+
+@pytest.mark.limit(500.0)
+@pytest.mark.parametrize("rejoining", ["hub-a", "hub-c"])
+async def test_however_hubs_join_meanwhile_a_silent_hub_has_all_its_time(rejoining, bench, autojump_clock):
+    ends: list[SleepyChannel] = []
+    async with open_test_cluster(("hub-a", "hub-c"), agents=bench.agents) as cluster:
+
+        async def dial():
+            if ends:
+                raise ConnectionLost("it sleeps")
+            ends.append(SleepyChannel(await cluster.dial("hub-b")))
+            return ends[0]
+
+        async with (
+            open_hub("hub-b", join=dial, meta_token=cluster.meta_hub.token, agents=bench.agents),
+            cluster["hub-a"].open_client() as client,
+        ):
+            chief = await client.spawn("lead", "hub-b", name="chief")
+            await settled()
+            ends[0].asleep = True
+            began = trio.current_time()
+            for _ in range(3):
+                await trio.sleep(14.0)
+                await cluster.cut(rejoining)
+
+            assert await chief.result() == "lost"
+            assert 75.0 <= trio.current_time() - began <= 91.0
+
+
+@pytest.mark.parametrize("owner", ["elsewhere", "here"])
+@pytest.mark.parametrize("trouble", ["away", "asleep"])
+async def test_a_hub_closes_within_8_seconds_though_its_meta_hub_or_an_owner_hears_nothing(
+    owner, trouble, bench, autojump_clock
+):
+    ends: list[SleepyChannel] = []
+
+    def pair():
+        ours, theirs = record_pair()
+        ends.append(SleepyChannel(ours))
+        return ends[-1], theirs
+
+    async with open_test_cluster(("hub-a",), agents=bench.agents, pair=pair) as cluster:
+
+        async def dial():
+            return await cluster.dial("hub-b")
+
+        common = {"join": dial, "meta_token": cluster.meta_hub.token, "agents": bench.agents}
+        async with open_hub("hub-b", **common) as hub:
+            async with cluster["hub-a"].open_client() as client, hub.open_client() as other:
+                if owner == "elsewhere":
+                    await client.spawn("lead", "hub-b", name="chief")
+                else:
+                    await other.spawn("lead", "hub-a", name="chief")
+                await settled()
+                if trouble == "away":
+                    cluster.isolate()
+                    await cluster.cut("hub-b")
+                else:
+                    ends[0].asleep = True
+                await settled()
+                began = trio.current_time()
+        assert trio.current_time() - began <= 8.0
