@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from loopal_cluster import Decision, Role, connect, open_meta_hub
 from loopal_cluster.agents.guard import living_groups
@@ -32,6 +33,10 @@ command = ["sh", "-c", "echo broken >&2; exit 1"]
 [agents.sleep]
 protocol = "command"
 command = ["sh", "-c", "echo $$; sleep 600 & wait"]
+
+[agents.stubborn]
+protocol = "command"
+command = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
 
 [agents.talk]
 protocol = "python"
@@ -223,6 +228,21 @@ async def test_a_signal_ends_the_hub_and_every_process_of_its_agents(program, co
     assert status == (0 if signum == signal.SIGTERM and lifecycle is None else 130)
     assert living_groups([group]) == set()
     assert os.listdir(program.directory / "loopal-cluster") == [".lock"]
+
+
+async def test_a_second_signal_ends_the_hub_at_once_whatever_still_runs(program, config):
+    command = ("hub", "--server", "--hub-name", "box", *config, "--agent", "stubborn", "x")
+    async with program.start(*command) as hub:
+        await hub.says("ready")
+        async with client_of(program) as client:
+            group = int((await first(Stream, client)).text)
+            hub.process.terminate()
+        hub.process.terminate()
+        with trio.fail_after(3.0):
+            await hub.ends()
+        with trio.fail_after(3.0):
+            while living_groups([group]):
+                await trio.testing.wait_all_tasks_blocked(0.05)
 
 
 # Humans.
