@@ -18,14 +18,21 @@ from typing import NoReturn
 import trio
 from attrs import evolve
 
-from benchmarks.drills import callee, hubs, meta_hub, parents, partition
+from benchmarks.drills import callee, hubs, meta_hub, parents, partition, refusals
 from benchmarks.drills.findings import Drill, Findings, Result
 from benchmarks.drills.processes import open_site
 from benchmarks.drills.report import document, table
 
 DRILLS: dict[str, Drill] = {
     drill.name: drill
-    for drill in (*callee.DRILLS, *meta_hub.DRILLS, *hubs.DRILLS, *parents.DRILLS, *partition.DRILLS)
+    for drill in (
+        *callee.DRILLS,
+        *meta_hub.DRILLS,
+        *refusals.DRILLS,
+        *hubs.DRILLS,
+        *parents.DRILLS,
+        *partition.DRILLS,
+    )
 }
 TIMEOUT = 90.0
 """For one drill; the longest, a partition of 30 seconds, takes half of it."""

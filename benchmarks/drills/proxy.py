@@ -1,7 +1,12 @@
-"""A proxy on loopback whose network can be cut: nothing is forwarded any more, and nobody is told."""
+"""A proxy on loopback whose network can be cut: nothing is forwarded any more, and nobody is told.
+
+Or it resets its connections (RST), as a router does that was restarted, and may reset every new one.
+"""
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -36,6 +41,8 @@ class Proxy:
     """Where it listens."""
     _target: str
     _open: trio.Event = field(factory=trio.Event)
+    _refusing: bool = False
+    _connections: dict[trio.CancelScope, tuple[trio.SocketStream, trio.SocketStream]] = field(factory=dict)
 
     def cut(self) -> None:
         """Forward nothing from now on."""
@@ -45,13 +52,35 @@ class Proxy:
         """Forward again, first of all what has waited."""
         self._open.set()
 
+    def reset(self) -> None:
+        """Reset all connections; new ones are forwarded."""
+        for scope, streams in self._connections.items():
+            for stream in streams:
+                _will_reset(stream)
+            scope.cancel()
+
+    def refuse(self) -> None:
+        """Reset all connections, and from now on every new one."""
+        self._refusing = True
+        self.reset()
+
+    def accept(self) -> None:
+        """Forward new connections again."""
+        self._refusing = False
+
     async def serve(self, near: trio.SocketStream) -> None:
         """Forward one connection, both ways."""
         await self._open.wait()
+        if self._refusing:
+            _will_reset(near)
+            await near.aclose()
+            return
         host, _, port = self._target.rpartition(":")
         async with near, await trio.open_tcp_stream(host, int(port)) as far, trio.open_nursery() as nursery:
+            self._connections[nursery.cancel_scope] = near, far
             nursery.start_soon(self._pump, near, far, nursery.cancel_scope)
             nursery.start_soon(self._pump, far, near, nursery.cancel_scope)
+        self._connections.pop(nursery.cancel_scope)
 
     async def _pump(
         self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
@@ -65,3 +94,8 @@ class Proxy:
                 await self._open.wait()
                 await sink.send_all(data)
         scope.cancel()
+
+
+def _will_reset(stream: trio.SocketStream) -> None:
+    """Have the connection end with RST when it is closed, and not with FIN: nothing lingers (socket(7))."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
