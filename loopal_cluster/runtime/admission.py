@@ -58,6 +58,11 @@ class Place:
         """It is known now whose connection this is."""
         self._admission._leave(self)
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether ``turn`` will take its time."""
+        return self._admission._must_wait(self.source)
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A block in which this address may bring a token; at once, unless very many of its were wrong just now."""
@@ -126,11 +131,12 @@ class Admission:
         Those that wait to be told that they were wrong come last: otherwise who guesses would push itself out.
         """
         by_number = sorted(self._places.values(), key=len, reverse=True)
-        places = [place for places in by_number for place in places]
-        if places:
-            oldest = next((place for place in places if not place.is_busy), places[0])
-            oldest.leave()
-            oldest.make_room()
+        if not by_number:
+            return
+        idle = (place for places in by_number for place in places if not place.is_busy)
+        oldest = next(idle, None) or next(iter(by_number[0]))
+        oldest.leave()
+        oldest.make_room()
 
     def _leave(self, place: Place) -> None:
         places = self._places.get(place.source, {})
@@ -142,6 +148,10 @@ class Admission:
             del self._places[place.source]
 
     # Wrong tokens.
+
+    def _must_wait(self, source: str) -> bool:
+        wrong = self._wrong.get(source)
+        return wrong is not None and (bool(wrong.turn) or wrong.delayed >= self._delayed_at_a_time)
 
     async def _wait_for_turn(self, source: str) -> None:
         if (wrong := self._wrong.get(source)) is not None and wrong.turn:

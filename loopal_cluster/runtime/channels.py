@@ -53,6 +53,8 @@ PATIENCE = 45.0
 within a minute."""
 PROBE_AFTER, PROBE_INTERVAL = 15.0, 5.0
 """Seconds of silence until the system asks for an acknowledgement, and until it asks again."""
+ENDED_CHUNKS = 4
+"""So many are read of whoever sends on while it is not listened to."""
 
 Inbound = Frame | Rejected | Letter
 """What a channel brings."""
@@ -94,6 +96,10 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
         nothing to decode, and they come all at once.
         """
         return await self.receive()
+
+    async def ended(self) -> None:
+        """Wait until the other side has closed, while nothing is received; not every transport can tell."""
+        await trio.sleep_forever()
 
     @property
     def greeting(self) -> bytes:
@@ -233,6 +239,15 @@ class SocketChannel(FrameChannel):
             return None
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+
+    async def ended(self) -> None:
+        for _ in range(ENDED_CHUNKS):
+            await trio.lowlevel.wait_readable(self._sock)
+            if (data := self._recv(FIRST_CHUNK)) is not None:
+                if not data:
+                    return
+                self._lines.keep(data)
+        await trio.sleep_forever()  # it sends, and is to be read first
 
     @property
     def greeting(self) -> bytes:

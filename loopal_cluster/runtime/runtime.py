@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import trio
@@ -272,9 +272,28 @@ class Runtime:
             while connection.outbox or connection.congested or connection.hang_up_reason is not None:
                 await connection.below_mark.park()
             received = await connection.channel.receive_one()
-            async with nullcontext() if connection.place is None else connection.place.turn():
+            async with self._turn(connection):
                 self._on_frames(connection, received)
             frames += len(received)
+
+    @asynccontextmanager
+    async def _turn(self, connection: Connection) -> AsyncIterator[None]:
+        """A block in which a token may be looked at. Whoever hangs up while it waits for that waits no more."""
+        if (place := connection.place) is None:
+            yield
+            return
+
+        async def watch() -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await connection.channel.ended()
+            self._cut(connection, "closed by the other side")
+
+        async with open_background() as nursery:
+            if place.must_wait:
+                nursery.start_soon(watch)
+            async with place.turn():
+                nursery.cancel_scope.cancel()
+                yield
 
     def _cut(self, connection: Connection, reason: str) -> None:
         """End a connection now, whatever is queued for it."""

@@ -29,7 +29,8 @@ async def cold(*args: str, tmp_path, **streams):
         yield process
     finally:
         process.kill()
-        await process.wait()
+        with trio.CancelScope(shield=True):
+            await process.wait()
 
 
 async def read_until(fd: int, wanted: bytes) -> bytes:
