@@ -11,6 +11,7 @@
         Unauthorized  InvalidRequest  MethodNotFound  NameTaken  AgentNotFound  AmbiguousName
         HubNotConnected  NotInCluster  UnknownAgentType  SpawnFailed  DeliveryFailed
         Overloaded  DeadlineExceeded  BudgetExceeded  NoOperator  TextTooLong
+        AskCircle
       AgentError           an outcome that is not a result: ``.agent``, ``.reason``
         AgentFailed  AgentCancelled  AgentTimedOut  AgentLost
 
@@ -29,6 +30,7 @@ __all__ = [
     "AgentNotFound",
     "AgentTimedOut",
     "AmbiguousName",
+    "AskCircle",
     "BudgetExceeded",
     "ClusterError",
     "ConfigError",
@@ -77,6 +79,7 @@ class ErrorCode(enum.Enum):
     CONNECTION_LOST = "connection_lost"
     CANCELLED = "cancelled"
     NO_OPERATOR = "no_operator"
+    ASK_CIRCLE = "ask_circle"
     REFUSED = "refused"
     """A peer of the base dialect said no and gave only words."""
 
@@ -201,6 +204,13 @@ class NoOperator(RemoteError):
     """A question that no operator answered in time."""
 
     code = ErrorCode.NO_OPERATOR
+
+
+class AskCircle(RemoteError):
+    """An ask of an agent that is itself waiting for the reply, so that neither would ever go on; the detail names who
+    waits for whom."""
+
+    code = ErrorCode.ASK_CIRCLE
 
 
 class TextTooLong(RemoteError):

@@ -241,6 +241,10 @@ class Envelope:
     """Of an ask: with each ``Progress`` that time begins anew."""
     asked_ms: int | None = extension()
     """In a repetition: how long before its hub joined (again) the message was first sent to the MetaHub."""
+    for_ask: int | None = extension()
+    """Of an ask, to the asker's hub: the id of the ``agent/ask`` that the asker, which serves, works on; 0: of none."""
+    waits: tuple[str, ...] = extension(())
+    """Of an ask: who waits for its reply, and last its asker; stamped by hubs (``core/circles.py``)."""
 
 
 @record

@@ -37,6 +37,8 @@ class AgentContext(ClusterClient):
     ) -> None:
         super().__init__(caller, ambient)
         self._inbox = inbox
+        self._turn_of: Received | None = None
+        """The message that is the prompt of the turn; for its session."""
         self._asks = 0
         self.name = start.name or "agent"
         """This agent's name on its hub."""
@@ -82,6 +84,9 @@ class AgentContext(ClusterClient):
         check_text("text", text)
         self._caller.offer(AgentEvent(None, Stream(text)))
 
+    def _for_ask(self) -> int | None:
+        return self._inbox.for_ask(self._caller)
+
     async def receive(self) -> Received:
         """The next message of the inbox; waits for one."""
         return await self._inbox.get()
@@ -95,15 +100,29 @@ class AgentContext(ClusterClient):
 
         An ask gets what ``answerer`` returns as its reply, or the exception that it raises; work on one
         that nobody waits for any more is cancelled. What it returns for a plain message is dropped, and
-        an exception ends us all.
+        an exception ends us all. A persistent agent that serves in a turn answers the message that began it
+        like the others, and the turn goes on.
+
+        While it serves, others may ask it and it may ask them, also those who wait for it; only if it asks somebody
+        who waits for the very ask that it is answering, that is refused (``AskCircle``).
         """
-        async with trio.open_nursery() as nursery:
-            while True:
-                received = await self.receive()
-                if received.wants_reply:
-                    nursery.start_soon(received.answer, answerer)
-                else:
-                    nursery.start_soon(answerer, received)
+        self._inbox.servers += 1
+        try:
+            async with trio.open_nursery() as nursery:
+
+                def take(received: Received) -> None:
+                    if received.wants_reply:
+                        nursery.start_soon(received.answer, answerer)
+                    else:
+                        nursery.start_soon(answerer, received)
+
+                first, self._turn_of = self._turn_of, None
+                if first is not None:
+                    take(first.handed_over())
+                while True:
+                    take(await self.receive())
+        finally:
+            self._inbox.servers -= 1
 
     async def ask_permission(
         self, tool_name: str, tool_input: Any = None, *, tool_call_id: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 from itertools import count
 
@@ -15,10 +16,13 @@ from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
 from loopal_cluster.messages import AgentSource, Envelope, Reply, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
 from loopal_cluster.records import define, record
-from loopal_cluster.runtime.caller import OpenRequest
+from loopal_cluster.runtime.caller import Caller, OpenRequest
 from loopal_cluster.wire.contents import dumps, user_content
 
 __all__ = ["Answerer", "Inbox", "Received", "failed", "text_of"]
+
+_answered: ContextVar[Received | None] = ContextVar("answered", default=None)
+"""What the task, or the one that has started it, is answering."""
 
 
 @define(eq=False)
@@ -32,6 +36,7 @@ class _PendingReply:
     """Whether progress gives it that time anew."""
     scope: trio.CancelScope = field(init=False)
     """Of whoever works on it: it ends when nobody waits any more."""
+    was_handed_over: bool = field(default=False, init=False)
 
     @classmethod
     def to(cls, ask: Envelope, request: OpenRequest) -> _PendingReply:
@@ -50,6 +55,18 @@ class _PendingReply:
     def settle(self, outcome: Outcome) -> None:
         """Reply, if nobody has and somebody waits. Whether it comes in time is for the hub to say."""
         self._request.answer(Reply(outcome))
+
+    def hand_over(self) -> None:
+        """Give whoever works on it from now on a scope of their own, with the time that is left."""
+        old, self.was_handed_over = self.scope, True
+        self.scope = trio.CancelScope(deadline=old.deadline)
+        if old.cancel_called:
+            self.scope.cancel()
+        old.deadline = math.inf
+
+    def id_at(self, caller: Caller) -> int:
+        """The hub's id of the ask; 0 if it has come over another connection, or wants no reply any more."""
+        return self._request.id if self._request.is_open and self._request.of(caller) else 0
 
     def progress(self) -> None:
         """Say that it is being worked on, if that makes a difference."""
@@ -103,16 +120,34 @@ class Received:
         """A cancel scope for the work on an ask: it is cancelled when its sender no longer waits."""
         return self._ask().scope
 
+    def handed_over(self) -> Received:
+        """The same, for others to work on: whoever did is not cancelled any more if nobody waits for that."""
+        if self._pending is not None:
+            self._pending.hand_over()
+        return self
+
+    @property
+    def was_handed_over(self) -> bool:
+        """Whether others work on it."""
+        return self._pending is None or self._pending.was_handed_over
+
+    def id_at(self, caller: Caller) -> int:
+        """The id of an ask that a hub has given it, which wants to know what its agent works on; 0 if it is none."""
+        return 0 if self._pending is None else self._pending.id_at(caller)
+
     async def answer(self, answerer: Answerer) -> None:
         """Reply to an ask with what ``answerer`` makes of it: its result, or its exception."""
         pending = self._ask()
         outcome: Outcome | None = None
+        before = _answered.set(self)
         try:
             with pending.scope:
                 outcome = Done(text_of(await answerer(self)))
         except* (Exception, SystemExit) as group:
             if pending.is_open:  # else it may be that of being cancelled
                 outcome = failed(group)
+        finally:
+            _answered.reset(before)
         if outcome is not None:
             pending.settle(outcome)
 
@@ -134,6 +169,18 @@ class Inbox:
         self._items: dict[int, Received] = {}
         self._numbers = count()
         self._arrived = trio.lowlevel.ParkingLot()
+        self.servers = 0
+        """So many tasks take everything that arrives, and answer it beside each other."""
+
+    def for_ask(self, caller: Caller) -> int | None:
+        """The id of the ask that the running task answers, 0 if it answers none; None if nobody takes any meanwhile.
+
+        That is how a hub knows whether those who ask this agent wait for what the task waits for.
+        """
+        if not self.servers and not self._arrived.statistics().tasks_waiting:
+            return None
+        received = _answered.get()
+        return 0 if received is None else received.id_at(caller)
 
     def put(self, envelope: Envelope) -> None:
         """Add a message.

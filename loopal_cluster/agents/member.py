@@ -39,15 +39,19 @@ __all__ = ["Member", "open_member"]
 class Member(ClusterClient):
     """An agent that has come by itself. Made by ``open_member``."""
 
-    def __init__(self, caller: Caller, welcome: Welcome, name: str, mailbox: Mailbox) -> None:
+    def __init__(self, caller: Caller, welcome: Welcome, name: str, inbox: Inbox, mailbox: Mailbox) -> None:
         super().__init__(caller)
         self.name = welcome.name or name
         self._source = AgentSource(self.name)
+        self._inbox = inbox
         self.hub = welcome.hub or "hub"
         self.closed = caller.closed
         """Set when the connection has ended; an agent that is stopped loses it, too."""
         self.tools = Toolbox(self, address=self.address, mailbox=mailbox)
         """What a model may do with the cluster."""
+
+    def _for_ask(self) -> int | None:
+        return self._inbox.for_ask(self._caller)
 
     @property
     def address(self) -> str:
@@ -78,7 +82,7 @@ async def open_member(
         message = Register(name=name, token=token, role=Role.AGENT, protocol=protocol)
         welcome = await register(caller, message)
         nursery.start_soon(keep_alive, caller, channel, welcome)
-        yield Member(caller, welcome, name, mailbox)
+        yield Member(caller, welcome, name, inbox, mailbox)
 
 
 class _Desk:

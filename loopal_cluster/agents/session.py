@@ -193,13 +193,18 @@ class _Session:
 
     async def _run_turn_for(self, context: AgentContext, received: Received) -> None:
         """A message is the prompt of a turn; the reply to an ask is what comes of it."""
-        if not received.wants_reply:
-            self._show(await self._run_turn(context, received.text))
-            return
+        context._turn_of = received
         turn = Completed(reason="aborted", result_text="its sender no longer waits")
-        with received.scope:
-            turn = await self._run_turn(context, received.text)
-        received.settle(completed_outcome(turn))
+        try:
+            if received.wants_reply:
+                with received.scope:
+                    turn = await self._run_turn(context, received.text)
+            else:
+                turn = await self._run_turn(context, received.text)
+        finally:
+            context._turn_of = None
+        if received.wants_reply and not received.was_handed_over:
+            received.settle(completed_outcome(turn))
         self._show(turn)
 
     def _show(self, turn: Completed) -> None:

@@ -140,6 +140,11 @@ class CallTable(Generic[N]):
         """When the earliest open call is due."""
         return self._deadlines.next()
 
+    def to(self, peer: Peer) -> Iterator[Call[N]]:
+        """The open calls to a peer, the oldest first."""
+        leg = self._legs.get(peer)
+        yield from () if leg is None else leg.calls.values()
+
     def __iter__(self) -> Iterator[Call[N]]:
         for leg in self._legs.values():
             yield from leg.calls.values()

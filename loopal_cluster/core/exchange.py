@@ -29,7 +29,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.records import define, evolve
 
-__all__ = ["IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
+__all__ = ["ASKS", "IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
 
 LEG = 1.0
 """Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""

@@ -6,7 +6,8 @@ its answer is passed on. Every sender is stamped from its connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from loopal_cluster.address import Address
@@ -14,10 +15,11 @@ from loopal_cluster.completions import unwrap_result
 from loopal_cluster.config import HubSettings, Policy, Timeouts
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.asks import POLICY, Asks
-from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.circles import LINKS, check_circle, waits_of
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import ASKS, LEG, Exchange, Refused
 from loopal_cluster.core.kept import check_asked, check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
@@ -106,7 +108,8 @@ class HubRequests:
             case Route(envelope) | MetaRoute(envelope):
                 self._route(origin, envelope, AgentSource(record.name), now)
             case Ask(envelope) | MetaAsk(envelope):
-                self._ask_agent(origin, envelope, AgentSource(record.name), now)
+                waits = self._waits_of(record, origin.peer, envelope.for_ask)
+                self._ask_agent(origin, envelope, AgentSource(record.name), now, waits)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 own = Address(record.name)
                 self._spawn(origin, spec, caller=own, parent=own, depth=record.depth + 1, now=now)
@@ -229,15 +232,50 @@ class HubRequests:
             return AgentSource(f"{self._settings.name}/{source.name}")
         return source
 
-    def _ask_agent(self, origin: Origin, envelope: Envelope, source: Source, now: float) -> None:
+    def _waits_of(self, record: AgentRecord, peer: Peer, for_ask: int | None) -> tuple[str, ...]:
+        """Who waits for an ask that an agent of this hub makes."""
+        calls = self._exchange.calls
+        if for_ask is None:
+            held: Iterable[Call[Any] | None] = islice(calls.to(peer), LINKS)
+        else:
+            held = (calls.find(peer, for_ask),)
+        asks = [
+            call.message.envelope
+            for call in held
+            if call is not None and isinstance(call.message, DeliverAsk)
+        ]
+        return waits_of(f"{self._settings.name}/{record.name}", asks, serves=for_ask is not None)
+
+    def _check_circle(self, record: AgentRecord, waits: tuple[str, ...], origin: Origin) -> None:
+        """Let an ask pass if its target can reply.
+
+        Raises:
+            Refused: it waits itself for the reply, and its turn with it.
+        """
+        # One that has given up its ask meanwhile waits no longer, and who works on that has not heard of it.
+        if record.peer is not None and (
+            record.peer == origin.peer
+            or any(isinstance(call.message, ASKS) for call in self._exchange.calls_for(record.peer))
+        ):
+            check_circle(f"{self._settings.name}/{record.name}", waits)
+
+    def _ask_agent(
+        self,
+        origin: Origin,
+        envelope: Envelope,
+        source: Source,
+        now: float,
+        waits: tuple[str, ...] = (),
+    ) -> None:
         check_envelope(envelope, self._settings.limits.text_bytes)
         record, target = self._locate(envelope.target)
         timeout_ms = envelope.timeout_ms
         if timeout_ms is None:
             timeout_ms = int(self._settings.timeouts.ask_timeout * 1000)
         timeout_ms = max(0, timeout_ms)
-        envelope = sent_by(source, envelope, target, timeout_ms)
+        envelope = sent_by(source, envelope, target, timeout_ms, waits)
         if record is not None:
+            self._check_circle(record, waits, origin)
             self._deliveries.deliver(record, DeliverAsk(envelope), origin, now)
         elif self._uplink.joined and not self._uplink.speaks("ask"):
             raise Refused(ErrorCode.METHOD_NOT_FOUND, "the MetaHub can pass messages on, but no asks")
@@ -276,6 +314,8 @@ class HubRequests:
         record = self._agents.local(target.agent)
         if record is None or target.hub is not None:
             raise self._not_found(target)
+        if isinstance(message, DeliverAsk):
+            self._check_circle(record, envelope.waits, origin)
         if target is not envelope.target:
             message = type(message)(evolve(envelope, target=target))
         self._deliveries.deliver_once(record, message, origin, receipt, now)
@@ -448,7 +488,13 @@ class HubRequests:
         return Refused(ErrorCode.AGENT_NOT_FOUND, f"no agent '{address}' on hub '{self._settings.name}'")
 
 
-def sent_by(source: Source, envelope: Envelope, target: Address, timeout_ms: int | None) -> Envelope:
+def sent_by(
+    source: Source,
+    envelope: Envelope,
+    target: Address,
+    timeout_ms: int | None,
+    waits: tuple[str, ...] = (),
+) -> Envelope:
     """An envelope as it leaves the hub of its sender, who is who we say, whatever it says."""
     # Not ``evolve``, which costs three times as much: this is done for every message.
     return Envelope(
@@ -460,6 +506,7 @@ def sent_by(source: Source, envelope: Envelope, target: Address, timeout_ms: int
         None,  # the MetaHub says it, and to those here it is no other hub
         timeout_ms,
         envelope.extend,
+        waits=waits,
     )
 
 

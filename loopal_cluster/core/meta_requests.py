@@ -588,6 +588,7 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
         hub,
         envelope.timeout_ms,
         envelope.extend,
+        waits=() if hub is None else envelope.waits,
     )
 
 

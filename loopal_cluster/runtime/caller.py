@@ -49,6 +49,10 @@ class OpenRequest:
     is_open: bool = True
     """Whether it has not been answered, and somebody still waits for that."""
 
+    def of(self, caller: Caller) -> bool:
+        """Whether it has come over this connection."""
+        return self._caller is caller
+
     def answer(self, result: Any) -> None:
         """Answer yes. Only the first answer counts, and only while somebody waits."""
         if self.is_open:

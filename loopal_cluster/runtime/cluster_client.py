@@ -136,13 +136,14 @@ class ClusterClient:
             AgentCancelled: it was interrupted.
             AgentLost: it ended without a reply, or its program, its hub or the way there broke down; whether
                 it did the work is unknown.
+            AskCircle: it is itself waiting for our reply, or we ask ourselves; see ``AgentContext.serve``.
             AgentNotFound, AmbiguousName, HubNotConnected, Overloaded, MethodNotFound, TextTooLong: it was
                 not asked.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
         seconds = min(deadline - trio.current_time(), math.inf if time_limit is None else time_limit)
-        message = Ask(self._envelope(target, text, _milliseconds(seconds), extend))
+        message = Ask(self._envelope(target, text, _milliseconds(seconds), extend, self._for_ask()))
         try:
             if time_limit is None:
                 reply = await self._caller.call(message)
@@ -220,7 +221,12 @@ class ClusterClient:
         return AgentHandle(self, address, spawned.agent_id)
 
     def _envelope(
-        self, target: str, text: str, timeout_ms: int | None = None, extend: bool = False
+        self,
+        target: str,
+        text: str,
+        timeout_ms: int | None = None,
+        extend: bool = False,
+        for_ask: int | None = None,
     ) -> Envelope:
         """A message, which ``timeout_ms`` and ``extend`` make an ask."""
         check_text("text", text)
@@ -232,7 +238,12 @@ class ClusterClient:
             timestamp=datetime.fromtimestamp(self._ambient.time(), UTC).isoformat(),
             timeout_ms=timeout_ms,
             extend=bool(extend),
+            for_ask=for_ask,
         )
+
+    def _for_ask(self) -> int | None:
+        """The ask that an ask of ours is for, if we work on several at a time (``Envelope.for_ask``)."""
+        return None
 
     def open_agents(self) -> AbstractAsyncContextManager[AgentNursery]:
         """Open a nursery whose children are agents, on any hub::

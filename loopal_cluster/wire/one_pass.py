@@ -84,6 +84,7 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     asked_ms: Int64 | None = None
     content: Raw
     extend: bool = False
+    for_ask: Int64 | None = None
     # Of lengths at which ``messages.Envelope`` takes them as they are, so that a letter can always be opened.
     id: Annotated[str, Meta(max_length=MAX_ID)]
     origin_hub: Annotated[str, Meta(max_length=MAX_LABEL)] | None = None
@@ -91,6 +92,7 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str
     timeout_ms: Int64 | None = None
     timestamp: Annotated[str, Meta(max_length=MAX_LABEL)]
+    waits: tuple[str, ...] = ()
 
 
 class _EnvelopeLine(Struct, frozen=True):
@@ -144,6 +146,8 @@ def _envelope(params: _Envelope, target: Address) -> Envelope:
         params.timeout_ms,
         params.extend,
         params.asked_ms,
+        params.for_ask,
+        params.waits,
     )
 
 
@@ -161,6 +165,7 @@ def _write_relayed(message: Relayed) -> bytes:
             # It is less in a repetition.
             timeout_ms=message.timeout_ms if isinstance(message, RelayedAsk) else inside.timeout_ms,
             timestamp=inside.timestamp,
+            waits=inside.waits,
         )
     )
 
@@ -175,12 +180,14 @@ def _write_message(message: Route | MetaRoute | DeliverEnvelope | Ask | MetaAsk 
             asked_ms=envelope.asked_ms,
             content=Raw(content.json if isinstance(content, Opaque) else content_json(content)),
             extend=envelope.extend,
+            for_ask=envelope.for_ask,
             id=envelope.id,
             origin_hub=envelope.origin_hub,
             source=_Agent(source.name),
             target=str(envelope.target),
             timeout_ms=envelope.timeout_ms,
             timestamp=envelope.timestamp,
+            waits=envelope.waits,
         )
     )
 

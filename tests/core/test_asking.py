@@ -557,9 +557,8 @@ def test_an_agent_that_asks_itself_and_ends_leaves_nothing_open():
     assert not calls(hub, DeliverAsk)
 
 
-def test_an_agent_that_asks_itself_and_does_not_answer_is_told_so_in_time():
+def test_an_agent_that_asks_itself_is_refused_at_once():
     hub = open_hub()
     x = begin(hub, "x")
-    hub.request(x, ask())
 
-    assert [answer.code for answer in answers(hub.advance(5.0), x)] == [ErrorCode.DEADLINE_EXCEEDED]
+    assert [answer.code for answer in answers(hub.request(x, ask()), x)] == [ErrorCode.ASK_CIRCLE]
