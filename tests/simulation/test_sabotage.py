@@ -17,6 +17,7 @@ from loopal_cluster.core import (
     asks,
     calls,
     exchange,
+    hub_requests,
     membership,
     meta_hub,
     meta_requests,
@@ -44,6 +45,7 @@ from loopal_cluster.messages import (
     Reply,
 )
 from loopal_cluster.outcomes import Done
+from loopal_cluster.records import evolve
 from loopal_cluster.testing.simulation import CHECKERS, Simulation, Weather
 
 from .seeds import seed_that_catches
@@ -293,6 +295,41 @@ def an_ask_that_nobody_waits_for_and_that_is_worked_on(patch):
             intact(self, peer, message)
 
     patch.setattr(Exchange, "notify", notify)
+
+
+@defect("no circles of asks")
+def a_circle_of_asks_that_is_let_pass(patch):
+    patch.setattr(hub_requests, "check_circle", nothing)
+
+
+@defect("no circles of asks")
+def a_meta_hub_that_forgets_who_waits(patch):
+    intact = meta_requests.forwarded
+
+    def forwarded(envelope, hub):
+        return evolve(intact(envelope, hub), waits=())
+
+    patch.setattr(meta_requests, "forwarded", forwarded)
+
+
+@defect("no circles of asks")
+def an_agent_that_serves_and_is_taken_for_one_that_waits(patch):
+    intact = hub_requests.waits_of
+
+    def waits_of(asker, held, *, serves):
+        return intact(asker, held, serves=False)
+
+    patch.setattr(hub_requests, "waits_of", waits_of)
+
+
+@defect("no circles of asks")
+def an_agent_that_is_believed_who_waits(patch):
+    intact = hub_requests.sent_by
+
+    def sent_by(source, envelope, target, timeout_ms, waits=()):
+        return intact(source, envelope, target, timeout_ms, envelope.waits)
+
+    patch.setattr(hub_requests, "sent_by", sent_by)
 
 
 @defect("time is limited")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -61,6 +61,7 @@ from loopal_cluster.testing.simulation.history import AgentLife, Op, Presence, R
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.contents import user_content
 
 if TYPE_CHECKING:
     from loopal_cluster.testing.simulation.world import World
@@ -81,6 +82,10 @@ QUIET = evolve(PROTOCOL, features=tuple(feature for feature in PROTOCOL.features
 """What our parties speak: they have nothing to say for long, and do not promise it."""
 
 TOKEN = "token"
+THROUGH = "through "
+"""How an ask begins that its agent is to pass on before it replies."""
+RELAY_TIMEOUT = 5000
+"""Milliseconds for that."""
 
 
 class Caller:
@@ -405,6 +410,8 @@ class ScriptedAgent(Agent):
         self._on_gone = on_gone
         self._working: dict[int, Receipt] = {}
         """Asks that have not been answered yet, by request."""
+        self._relays: dict[int, int] = {}
+        """Of those, which ask of our own is made for it, and has not been answered, by its request."""
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._frozen = 0
         self._silent_since: float | None = None
@@ -535,6 +542,7 @@ class ScriptedAgent(Agent):
     def _start(self, message: AgentStart) -> None:
         self._plan = begin_life(self.world, self.life, message.prompt)
         self.life.deaf = self._plan.listens != "yes"
+        self.life.serves = self._plan.serves
         self.ready = True
         if self._plan.ending != "hang":
             self._soon(self._plan.work, self._end_by_itself)
@@ -551,14 +559,45 @@ class ScriptedAgent(Agent):
             self.answer(Failure(request_id, ErrorCode.OVERLOADED, "the inbox is full"))
         return accepted
 
+    def ask(self, message: Message[Any], for_request: int = 0) -> Op:
+        """Ask; one that serves says for which ask that it works on."""
+        if not isinstance(message, Ask):
+            return super().ask(message)
+        for_ask = for_request if self._plan.serves else None
+        op = super().ask(Ask(evolve(message.envelope, for_ask=for_ask)))
+        if for_ask:
+            op.for_ask = self._working[for_ask].envelope.id
+        return op
+
     def _go_on(self, request_id: int) -> None:
-        """Work on an ask: say so, or reply, unless nobody waits any more."""
+        """Work on an ask: say so, pass it on, or reply, unless nobody waits any more."""
         if request_id not in self._working:
             return
+        if not self._plan.serves and any(isinstance(op.message, Ask) for op in self._open.values()):
+            self._soon(0.2, self._go_on, request_id)
+            return
+        text = user_content(self._working[request_id].envelope.content).text
+        if text.startswith(THROUGH) and self.here:
+            target, *through = text.removeprefix(THROUGH).split()
+            envelope = evolve(letter(self, target, through), timeout_ms=RELAY_TIMEOUT)
+            self.ask(Ask(envelope), request_id)
+            self._relays[self._last_id] = request_id
+            return
+        self._reply_or_report(request_id)
+
+    def _on_answer(self, answer: Response | Failure) -> None:
+        super()._on_answer(answer)
+        if (request_id := self._relays.pop(answer.id, None)) is not None and request_id in self._working:
+            self._reply(request_id)
+
+    def _reply_or_report(self, request_id: int) -> None:
         if self._times.random() < 0.3:
             self.notify(Progress(request_id))
             self._soon(self._times.uniform(0.0, 1.5), self._go_on, request_id)
             return
+        self._reply(request_id)
+
+    def _reply(self, request_id: int) -> None:
         receipt = self._working.pop(request_id)
         receipt.done_at = self.world.schedule.now
         self.world.trace(self.name, "replies to", receipt.envelope.id)
@@ -568,6 +607,9 @@ class ScriptedAgent(Agent):
         """Nobody waits any more for what we make of an ask."""
         receipt = self._working.pop(request_id, None)
         if receipt is not None:
+            for own, made_for in self._relays.items():
+                if made_for == request_id:
+                    self.notify(CancelRequest(own))
             receipt.done_at = self.world.schedule.now
             self.world.trace(self.name, "drops", receipt.envelope.id)
             self.answer(Failure(request_id, ErrorCode.CANCELLED, "cancelled by its caller"))
@@ -600,9 +642,11 @@ def begin_life(world: World, life: AgentLife, prompt: str | None) -> Plan:
     return plan
 
 
-def letter(actor: Caller, target: str) -> Envelope:
-    """A message with a false sender: whoever passes it on must stamp the true one."""
+def letter(actor: Caller, target: str, through: Sequence[str] = ()) -> Envelope:
+    """A message with a false sender, and false words of who waits: whoever passes it on must stamp the true ones."""
     source = HumanSource() if actor.life is not None else AgentSource("forged")
+    text = f"{THROUGH}{' '.join(through)}" if through else f"from {actor.name}"
+    waits = (f"{target} > {target}", target)
     return Envelope(
-        "?", source, Address.parse(target), UserContent(f"from {actor.name}"), "2026-01-01T00:00:00Z"
+        "?", source, Address.parse(target), UserContent(text), "2026-01-01T00:00:00Z", waits=waits
     )

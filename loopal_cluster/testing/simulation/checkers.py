@@ -50,6 +50,8 @@ from loopal_cluster.wire.contents import user_content
 __all__ = ["CHECKERS", "Checker"]
 
 META = "meta"
+CIRCLE_TIME = 1.0
+"""Seconds within which an ask that closes a circle is refused, through two hubs and a MetaHub."""
 
 
 class Checker(Protocol):
@@ -164,6 +166,70 @@ class NoIdleWork:
         bound = (op.ended_at or history.ended_at) + gone + SLACK + halted
         if done_at > bound and not history.troubled(op.at - RECOVERY, done_at, op.hub, life.hub, META):
             yield Deviation(self.name, bound, f"{life} went on with {op} until {done_at:.2f}, for nobody")
+
+
+class NoCirclesOfAsks:
+    """An ask that closes a circle is refused at once, and no other is: only of an agent that waits itself."""
+
+    name = "no circles of asks"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if not isinstance(op.message, Ask) or op.life is None:
+                continue
+            if op.code is ErrorCode.ASK_CIRCLE and not self._waits(op, history):
+                yield Deviation(self.name, op.at, f"{op} was refused, and nobody waits: {op.answers}")
+            end = op.ended_at
+            late = end is None or end - op.at > CIRCLE_TIME
+            if late and (them := self._closes(op, history)) is not None:
+                yield Deviation(self.name, op.at, f"{op} is asked of {them}, which waits for it, and goes on")
+
+    def _waits(self, op: Op, history: History) -> bool:
+        """Whether an agent of the name that is asked had an ask of its own, and does one thing at a time."""
+        return any(
+            is_target(other.life, op)
+            and not other.life.serves
+            and other.at <= (op.ended_at or op.at)
+            and (other.ended_at is None or other.ended_at > op.at - SLACK)
+            for other in history.ops
+            if isinstance(other.message, Ask) and other.life is not None
+        )
+
+    def _closes(self, op: Op, history: History) -> AgentLife | None:
+        """The agent that is asked, if it surely waits for this ask, and goes on waiting."""
+        until = op.at + CIRCLE_TIME
+        if history.base or any(
+            trouble.begins < until and trouble.ends > op.at - TIMEOUTS.lost_timeout
+            for trouble in history.troubles
+        ):
+            return None
+        assert isinstance(op.message, Ask)
+        seen, new = {op.number}, [op]
+        while new:
+            waiting = new.pop()
+            life = waiting.life
+            if (waiting.ended_at or until) < until or (
+                life is not None and life.frozen_time(op.at - 5, until)
+            ):
+                return None
+            if life is None:
+                continue
+            if not life.serves and str(op.message.envelope.target) == life.address:
+                return life if life.ended_at is None or life.ended_at > until else None
+            for ask_id in [waiting.for_ask] if life.serves else self._held(life, waiting.at):
+                behind = history.envelopes.get(ask_id or "")
+                if behind is not None and behind.number not in seen:
+                    seen.add(behind.number)
+                    new.append(behind)
+        return None
+
+    def _held(self, life: AgentLife, at: float) -> list[str]:
+        """The asks that an agent has been handed and not replied to."""
+        return [
+            receipt.envelope.id
+            for receipt in life.received
+            if receipt.accepted and receipt.at <= at and (receipt.done_at is None or receipt.done_at > at)
+        ]
 
 
 class TimeIsLimited:
@@ -739,6 +805,7 @@ CHECKERS: tuple[Checker, ...] = (
     DeliveredOnce(),
     TrueReplies(),
     NoIdleWork(),
+    NoCirclesOfAsks(),
     TimeIsLimited(),
     TrueSender(),
     TrueOutcomes(),

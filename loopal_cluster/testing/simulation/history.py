@@ -67,6 +67,8 @@ class Op:
     life: AgentLife | None = None
     """The agent that acts; None for a client."""
     answers: list[tuple[float, Response | Failure]] = field(factory=list)
+    for_ask: str | None = None
+    """Of an ask of an agent that serves: the id of the one that it is made for."""
     progress_at: float | None = None
     """When its caller last heard that it is worked on, if that gives it its time anew."""
     caller_gone_at: float | None = None
@@ -147,6 +149,8 @@ class AgentLife:
     received: list[Receipt] = field(factory=list)
     parent: AgentLife | None = None
     detached: bool = False
+    serves: bool = True
+    """It works on many asks at a time; otherwise on none while one of its own is open."""
     deaf: bool = False
     """It refuses messages, or does not answer them."""
     base: bool = False

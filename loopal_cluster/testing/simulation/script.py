@@ -77,6 +77,8 @@ class Plan:
     """It ignores interrupts, shutdowns, the end of its input and SIGTERM."""
     listens: str = "yes"
     """``yes``, ``refuses``, or ``silent``: what it does with messages."""
+    serves: bool = True
+    """It works on many asks at a time; otherwise on none while one of its own is open."""
 
     def prompt(self, op: int) -> str:
         """The prompt that says so, and which operation it was."""
@@ -153,6 +155,8 @@ class AskAgent:
     target: str
     timeout: float
     extend: bool = False
+    through: tuple[str, ...] = ()
+    """Whom the asked agent is to ask before it replies, and that one, and so on."""
 
 
 @frozen
@@ -325,6 +329,7 @@ class _Author:
         self._faults = random.Random(f"faults-{weather.value}-{seed}")
         self._asks = random.Random(f"asks-{weather.value}-{seed}")
         self._limits = random.Random(f"limits-{weather.value}-{seed}")
+        self._circles = random.Random(f"circles-{weather.value}-{seed}")
         self._weather = weather
         self._hubs = tuple(f"hub-{n}" for n in range(1, self._random.choice((1, 2, 2, 3, 3, 4)) + 1))
         self._horizon = self._random.uniform(6.0, 16.0)
@@ -351,7 +356,8 @@ class _Author:
             for _ in range(self._faults.randint(1, 4)):
                 steps += self._trouble()
         steps += [self._ask_agent() for _ in range(self._asks.randint(0, 8))]
-        steps = [self._limited(step) for step in steps]
+        steps += self._circles_of_asks()
+        steps = [self._serial(self._limited(step)) for step in steps]
         steps.sort(key=lambda step: step.at)
         return Script(
             hubs=self._hubs,
@@ -437,6 +443,26 @@ class _Author:
         if rnd.random() < 0.3:
             target = target.partition("/")[2]
         return Step(at, AskAgent(actor, target, round(rnd.uniform(0.1, 5.0), 3), extend=rnd.random() < 0.3))
+
+    def _circles_of_asks(self) -> list[Step]:
+        """A client asks an agent to ask others, the last of which is to ask the first, or one on the way."""
+        rnd, steps = self._circles, []
+        for _ in range(rnd.randint(0, 3)):
+            at = self._instant(rnd)
+            there = [address for address, since, until in self._spawned if since < at < until - 1.0]
+            if there:
+                chosen = rnd.choices(there, k=rnd.randint(1, 3))
+                through = (*chosen[1:], rnd.choice(chosen))
+                actor = f"client@{rnd.choice((*self._hubs, META))}"
+                steps.append(Step(at, AskAgent(actor, chosen[0], rnd.uniform(6.0, 9.0), through=through)))
+        return steps
+
+    def _serial(self, step: Step) -> Step:
+        """Sometimes, an agent that does one thing at a time."""
+        if not isinstance(step.action, Spawn) or self._circles.random() > 0.6:
+            return step
+        plan = attrs.evolve(step.action.plan, serves=False)
+        return attrs.evolve(step, action=attrs.evolve(step.action, plan=plan))
 
     def _limited(self, step: Step) -> Step:
         """Sometimes, a spawn with a time limit."""

@@ -328,8 +328,8 @@ class World(abc.ABC):
                 return SpawnAgent(spec)
             case Send(target=target):
                 return Route(letter(actor, target))
-            case AskAgent(target=target, timeout=timeout, extend=extend):
-                envelope = letter(actor, target)
+            case AskAgent(target=target, timeout=timeout, extend=extend, through=through):
+                envelope = letter(actor, target, through)
                 return Ask(evolve(envelope, timeout_ms=int(timeout * 1000), extend=extend))
             case Wait(target=target, timeout=timeout, by_id=by_id):
                 agent_id = actor.known_ids.get(target) if by_id else None
