@@ -73,7 +73,7 @@ NOT_NAMES = {
     "token", "prompt", "content", "text", "output", "answers", "error", "traceback", "result_text", "result",
     "capabilities", "agent_types", "labels", "features", "media_type", "data", "lifecycle", "kind", "status",
     "mode", "resume", "children", "agents", "ended", "given_up", "gone", "runs", "owns", "method", "inline",
-    "source", "target", "payload", "agent_name", "missed", "extra",
+    "source", "target", "payload", "agent_name", "missed", "extra", "waits",
 }  # fmt: skip
 """Contents; what is checked where it is used, or all together; and what only we make."""
 

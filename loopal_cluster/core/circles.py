@@ -30,7 +30,7 @@ __all__ = ["LINKS", "check_circle", "waits_of"]
 LINKS = 64
 """So many links travel with an ask; of more, the newest."""
 LINK_CHARACTERS = 300
-"""Two addresses, and the words between; what is longer is none."""
+"""Two addresses, and the words between; what is longer, or not printable, is none."""
 
 _ON = " > "
 _SERVES = " (serves)"
@@ -64,7 +64,7 @@ def check_circle(target: str, waits: tuple[str, ...]) -> None:
 
 
 def _bounded(waits: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(one for one in waits[-LINKS:] if len(one) <= LINK_CHARACTERS)
+    return tuple(one for one in waits[-LINKS:] if len(one) <= LINK_CHARACTERS and one.isprintable())
 
 
 def _way(begin: str, end: str, links: list[str]) -> list[str]:

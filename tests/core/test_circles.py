@@ -70,6 +70,7 @@ def test_the_list_is_bounded_and_what_is_no_link_is_dropped():
     assert len(waits) == LINKS
     assert waits[-1] == "a/y"
     check_circle("a/x", ("x" * 1000, "a/y"))
+    check_circle("a/x", ("a/x > \x1b[2J", "a/y"))
     assert len(waits_of("b/z", [asked(*waits)], serves=False)) == LINKS
     assert waits_of("b/z", [asked("x" * 1000)], serves=False) == ("b/z",)
 
