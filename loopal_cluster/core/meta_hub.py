@@ -432,6 +432,9 @@ class MetaHubCore:
         Raises:
             Refused: too many want it already.
         """
+        if known.protocol is None and known.health is Health.ALIVE:
+            # It handles our requests one after the other, and may be long at one: only its heartbeats count.
+            raise Refused(ErrorCode.NAME_TAKEN, f"hub name '{known.name}' is taken by a live hub")
         claim, timeouts = self._claims.add(origin, message, now), self.settings.timeouts
         self._timers.set(HandshakeDue(origin.peer), now + timeouts.handshake_timeout)
         if claim.probed or known.health is Health.AWAY:  # whose place is kept only for a moment

@@ -382,10 +382,14 @@ def said_to(effects: list[Effect], peer: Peer) -> list[object]:
     return [(f.code, f.detail) if isinstance(f, Failure) else type(f.result) for f in frames]
 
 
-@pytest.mark.parametrize("old", [{"instance": "1"}, {"instance": None, "protocol": None}])
-@pytest.mark.parametrize("new", [{"instance": "2"}, {"instance": None, "protocol": None}])
+BASE = {"instance": None, "protocol": None}
+
+
+@pytest.mark.parametrize(
+    ("old", "silent"), [({"instance": "1"}, 0.0), ({"instance": "1"}, 40.0), (BASE, 40.0)]
+)
+@pytest.mark.parametrize("new", [{"instance": "2"}, BASE])
 @pytest.mark.parametrize("answer", [Found(found=False), None])
-@pytest.mark.parametrize("silent", [0.0, 40.0])
 def test_a_hub_that_answers_keeps_its_name(old, new, answer, silent):
     meta = open_meta()
     a = join(meta, "a", **old)
@@ -400,6 +404,15 @@ def test_a_hub_that_answers_keeps_its_name(old, new, answer, silent):
     assert said_to(at_once, other) == []
     assert said_to(effects, other) == [TAKEN]
     assert statuses(meta) == {"a": "Connected"}
+
+
+def test_a_base_hub_keeps_its_name_by_its_heartbeats_for_it_may_be_long_at_something():
+    meta = open_meta()
+    join_base(meta, "a")
+
+    _, effects = claim(meta)
+
+    assert [effect.frame.code for effect in effects if isinstance(effect, Send)] == [ErrorCode.NAME_TAKEN]
 
 
 def test_a_hub_that_says_anything_keeps_its_name_even_if_it_does_not_answer():

@@ -200,7 +200,7 @@ async def test_nobody_waits_for_somebody_elses_slowness(disturbed, autojump_cloc
 def a_delivery_that_everybody_waits_for(patch):
     intact = Runtime.read
 
-    async def read(self, peer):
+    async def read(self, peer, **how):
         receive = self._connections[peer].channel.receive
 
         async def receive_in_turn():
@@ -210,7 +210,7 @@ def a_delivery_that_everybody_waits_for(patch):
             return frames
 
         self._connections[peer].channel.receive = receive_in_turn
-        return await intact(self, peer)
+        return await intact(self, peer, **how)
 
     patch.setattr(Runtime, "read", read)
 

@@ -330,10 +330,17 @@ def a_line_that_is_forgotten_when_it_comes_in_pieces(patch):
 
 
 def a_hub_that_does_not_dial_again(patch):
-    async def never(*_):
-        await trio.sleep_forever()
+    intact, tries = hub._serve_uplink, set()
 
-    patch.setattr(hub, "_redial", never)
+    async def serve_once(ours, *args):
+        if ours in tries:
+            await trio.sleep_forever()
+        joined = await intact(ours, *args)
+        if joined:
+            tries.add(ours)
+        return joined
+
+    patch.setattr(hub, "_serve_uplink", serve_once)
 
 
 def an_agent_whose_end_nobody_tells_the_core(patch):
