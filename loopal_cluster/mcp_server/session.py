@@ -17,6 +17,7 @@ from loopal_cluster import __version__
 from loopal_cluster.errors import ProtocolError
 from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
+from loopal_cluster.texts import excess
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult
 from loopal_cluster.tools.toolbox import MCP_SERVER
@@ -31,6 +32,8 @@ LONGEST_CALL: Final = 45.0
 """Seconds; what waits for longer returns then. Some clients give a call up after 60."""
 PROGRESS_INTERVAL: Final = 5.0
 """Seconds between two reports of progress, for those who ask for them."""
+TWICE_BYTES: Final = 64 * 1024
+"""The largest result that is given as a text and as data."""
 CALLS: Final = 64
 """Calls of one client at one time."""
 
@@ -220,4 +223,6 @@ def describe(name: str, tool: type[Tool]) -> dict[str, Any]:
 
 def _content(result: ToolResult) -> dict[str, Any]:
     content: dict[str, Any] = {"content": [{"type": "text", "text": result.text}], "isError": result.is_error}
-    return content | ({"structuredContent": result.data} if result.data else {})
+    # The data say the same once more; a line has no room for a large text twice.
+    is_small = not excess(result.text, TWICE_BYTES)
+    return content | ({"structuredContent": result.data} if result.data and is_small else {})

@@ -16,6 +16,7 @@ from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.messages import AgentSource, ChannelSource, HumanSource, SystemSource
 from loopal_cluster.records import define, record
+from loopal_cluster.wire.contents import check_text
 
 __all__ = ["Mail", "Mailbox", "NotWaiting"]
 
@@ -69,7 +70,9 @@ class Mailbox:
 
         Raises:
             NotWaiting: nobody waits for that.
+            TextTooLong: the reply is too large; the ask still waits for another.
         """
+        check_text("the reply", text)
         received = self._asks.pop(ask_id, None)
         if received is None or not received.is_open:
             raise NotWaiting(

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from loopal_cluster.mcp_server.session import CALLS, LONGEST_CALL, VERSIONS, Call, Session
+from loopal_cluster.mcp_server.session import CALLS, LONGEST_CALL, VERSIONS, Call, Session, _content
 from loopal_cluster.tools import TOOLS, ToolResult
 
 
@@ -233,3 +233,9 @@ async def test_progress_is_reported_to_those_who_ask(autojump_clock):
     assert [message["method"] for message in told] == ["notifications/progress"] * 2
     assert [message["params"]["progress"] for message in told] == [5, 10]
     assert {message["params"]["progressToken"] for message in told} == {"t"}
+
+
+def test_a_large_result_is_in_its_line_once():
+    large = ToolResult("x" * 100_000, {"result": "x" * 100_000})
+
+    assert _content(large) == {"content": [{"type": "text", "text": large.text}], "isError": False}

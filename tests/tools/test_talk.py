@@ -10,6 +10,7 @@ import trio.testing
 
 from loopal_cluster import AgentContext, Client, Policy, open_hub
 from loopal_cluster.testing import open_test_cluster
+from loopal_cluster.texts import TEXT_BYTES
 from loopal_cluster.tools import Toolbox, ToolResult
 from loopal_cluster.tools.mailbox import MAILS, MAILS_LENGTH
 
@@ -160,6 +161,29 @@ async def test_an_ask_is_answered_by_its_id(autojump_clock):
 
             nursery.start_soon(reply)
             assert await client.ask("model", "really?") == "yes"
+
+
+async def test_a_reply_that_is_too_large_is_an_error_to_the_model_and_the_ask_waits_for_another(
+    autojump_clock,
+):
+    async with (
+        open_hub("solo", policy=Policy.BYPASS, agents=agents(model := Model())) as hub,
+        hub.open_client() as client,
+    ):
+        await begin(client, model)
+        async with trio.open_nursery() as nursery:
+
+            async def reply() -> None:
+                await model.use("Inbox", wait=5)
+                large = await model.use("SendMessage", to="human", message="x" * TEXT_BYTES, reply_to="ask-1")
+                assert large.is_error
+                assert "the reply has 8388610 bytes as JSON, more than the 8388608" in large.text
+                assert not (
+                    await model.use("SendMessage", to="human", message="x", reply_to="ask-1")
+                ).is_error
+
+            nursery.start_soon(reply)
+            assert await client.ask("model", "really?") == "x"
 
 
 async def test_who_has_no_inbox_is_not_offered_one(autojump_clock):
