@@ -32,6 +32,8 @@ WRONG = 10.0
 LONGEST_PAUSE = 10.0
 """A hub that is refused dials again after at most so long (``Timeouts.refused_delay_max``)."""
 SLACK = 1.0
+SILENCE = 5.0
+"""A hub whose name another one wants has so long to show that it lives (``Timeouts.claim_timeout``)."""
 CUTS = 20
 BETWEEN_CUTS = 1.0
 LONG_CUT = 3.0
@@ -128,6 +130,27 @@ async def name_contested(site: Site) -> Findings:
         recovery=Time("the longest from a reset until the hub's agent answers again", longest, 1.0),
         times=(Time("from the other one's end until the hub is back", back, LONGEST_PAUSE + SLACK),),
     )
+
+
+async def power_cut(site: Site) -> Findings:
+    """Take a hub away without a FIN, and start it again: nobody has told the MetaHub that the old one is gone."""
+    await site.start_meta_hub()
+    async with open_proxy(site.address) as proxy:
+        await site.start_hub("hub-a")
+        await site.start_hub("hub-b", join=proxy.address)
+        proxy.cut()
+        await site.programs["hub-b"].kill()
+        began_at = trio.current_time()
+        await site.start_hub("hub-b")
+        joined = trio.current_time() - began_at
+        site.say(f"the hub has its own name again after {joined:.3f} s")
+        async with site.connect("hub-a") as near, site.connect("hub-b") as far:
+            await far.spawn("desk", name="desk")
+            with trio.fail_after(ANSWER_TIMEOUT):
+                await _until_done(partial(_ask_across, near))
+            left = await agents_left(far, wanted=1)
+    meaning = "from the start of the hub until it is in the cluster under its own name"
+    return Findings(recovery=Time(meaning, joined, SILENCE + 4.0), left=left)
 
 
 def _findings(
@@ -228,6 +251,11 @@ DRILLS = (
         "token-changed",
         "the MetaHub is back with another token for 10 s, and then with the right one",
         token_changed,
+    ),
+    Drill(
+        "power-cut",
+        "a hub is gone without a FIN, and is started again under its name",
+        power_cut,
     ),
     Drill(
         "name-contested",
