@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -162,3 +163,48 @@ async def test_a_result_is_whole_however_late_it_is_read(tmp_path):
         assert await process.wait() == 0
     os.close(ours)
     assert read.split() == [b"%d" % number for number in range(1, 300_001)]
+
+
+async def test_a_front_end_that_nobody_reads_does_not_stop_its_hub(tmp_path):
+    """Its agent says more than a pipe and a half holds; other clients are served, and SIGTERM ends it."""
+    (tmp_path / "talking.py").write_text(
+        "import trio\n"
+        "async def talk(ctx, prompt):\n"
+        "    for _ in range(40):\n"
+        "        ctx.stream('x' * 50_000 + chr(10))\n"
+        "        await trio.sleep(0)\n"
+        "    await trio.sleep_forever()\n"
+    )
+    config = tmp_path / "agents.toml"
+    config.write_text('[agents.talker]\nprotocol = "python"\ntarget = "talking:talk"\n')
+    ours, its = os.pipe()
+    address = f"127.0.0.1:{free_port()}"
+    options = [
+        "--agent",
+        "talker",
+        "--config",
+        str(config),
+        "--listen",
+        address,
+        "--hub-name",
+        "talking",
+        "go",
+    ]
+    stdin, keep = os.pipe()
+    async with cold("hub", *options, tmp_path=tmp_path, stdout=its, stdin=stdin) as process:
+        os.close(its)
+        os.close(stdin)
+        await reached(address)
+        token = json.loads((tmp_path / "loopal-cluster" / "talking.json").read_text())["token"]
+        async with connect(address, token=token) as client:
+            for _ in range(20):
+                assert len(await client.local_agents()) == 1
+                await trio.sleep(0.02)
+
+        read = await read_until(ours, b"are missing here")
+        assert b"x" * 1000 in read
+        process.terminate()
+        with trio.fail_after(10):
+            assert await process.wait() == 0
+    os.close(ours)
+    os.close(keep)
