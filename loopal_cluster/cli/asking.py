@@ -72,6 +72,8 @@ class Turns:
         finally:
             if self._current is turn:
                 self._current = None
+                if asker in self._waiting:
+                    self._waiting[asker] = self._waiting.pop(asker)  # its next turn is the last
                 self._pass_on()
             else:
                 self._waiting[asker].remove(turn)
@@ -84,9 +86,8 @@ class Turns:
         asker, waiting = next(iter(self._waiting.items()))
         self._current = waiting.popleft()
         self._current.set()
-        del self._waiting[asker]
-        if waiting:
-            self._waiting[asker] = waiting  # its next turn is the last
+        if not waiting:
+            del self._waiting[asker]
 
 
 class Asker:

@@ -96,15 +96,18 @@ class _Askers:
     """What is not, by agent, in the order of their turns."""
 
     def next(self, share: int) -> Ask | None:
-        """Take what is to be shown next: the oldest of the agent whose turn it is; its next turn is the last."""
-        for agent, asks in self.waiting.items():
-            if self.shown.get(agent, 0) < share:
-                ask = asks.popleft()
-                del self.waiting[agent]
-                if asks:
-                    self.waiting[agent] = asks
-                return ask
-        return None
+        """Take what is to be shown next: the oldest of the agent of which least is shown.
+
+        Of several, of the one whose turn it is; its next turn is the last.
+        """
+        agent = min(self.waiting, key=lambda agent: self.shown.get(agent, 0), default=None)
+        if agent is None or self.shown.get(agent, 0) >= share:
+            return None
+        asks = self.waiting.pop(agent)
+        ask = asks.popleft()
+        if asks:
+            self.waiting[agent] = asks
+        return ask
 
     def newest_of_greediest(self, than: str) -> Ask | None:
         """The newest unshown ask of the agent that has most, if that has more than another with one more."""
@@ -195,7 +198,8 @@ class Asks:
             self.show(ask, judge, now)
         self._look_after(ask, now)
         ask.attended |= attended is not False
-        if not ask.attended and not ask.went_up and not ask.relayed:  # else the next tier says it
+        first = self._askers[ask.hub].shown[ask.agent] == 1  # one line for an agent that asks much
+        if first and not (ask.attended or ask.went_up or ask.relayed):  # else the next tier says it
             message = ask.message
             what = f"a permission ({message.tool_name})" if isinstance(message, Permission) else "a question"
             detail = f"{ask.agent} asks {what}, and no operator is attached; it waits {ask.time_given:g} s"

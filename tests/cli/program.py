@@ -12,7 +12,7 @@ import pytest
 import trio
 from attrs import define, field, frozen
 
-from loopal_cluster import AgentContext, Hub, MetaHub, Policy, open_hub, open_meta_hub
+from loopal_cluster import AgentContext, Hub, MetaHub, Overloaded, Policy, open_hub, open_meta_hub
 from loopal_cluster.cli.discovery import claim_name
 from loopal_cluster.payloads import Started, Stream
 
@@ -51,6 +51,21 @@ async def ask(ctx: AgentContext, prompt: str) -> str:
     return f"{'allowed' if decision.allow else 'denied'} by {decision.by}: {decision.reason}"
 
 
+async def flood(ctx: AgentContext, prompt: str) -> str:
+    refused: list[str] = []
+
+    async def ask_once(number: int) -> None:
+        try:
+            await ctx.ask_permission("Bash", {"command": f"flood {number}"})
+        except Overloaded as error:
+            refused.append(error.detail)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(int(prompt)):
+            nursery.start_soon(ask_once, number)
+    return f"{len(refused)} refused"
+
+
 async def question(ctx: AgentContext, prompt: str) -> str:
     answers = await ctx.ask_human(prompt, {"red": "like blood", "green": "like grass"})
     return f"answered {answers}"
@@ -70,7 +85,7 @@ async def boss(ctx: AgentContext, prompt: str) -> str:
 
 AGENTS = {
     "boss": boss, "count": count, "evil": evil, "fail": fail, "listen": listen, "nap": nap, "ask": ask,
-    "question": question, "doze": doze,
+    "question": question, "doze": doze, "flood": flood,
 }  # fmt: skip
 
 

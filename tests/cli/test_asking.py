@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from loopal_cluster.cli.asking import (
     Asked,
     Asker,
+    Turns,
     how_decided,
     read_answer,
     read_decision,
@@ -72,6 +74,28 @@ def test_a_question_of_another_shape_is_shown_as_it_came(odd):
 )
 def test_what_has_become_of_an_ask_is_told(decided, words):
     assert how_decided(decided) == words
+
+
+async def test_askers_have_their_turns_and_only_what_has_one_is_acknowledged(nursery, autojump_clock):
+    turns, shown, tasks = Turns(), list[str](), {}
+
+    async def take(ask: Permission) -> None:
+        with trio.CancelScope() as tasks[ask.ask_id]:
+            async with turns.take(ask):
+                await trio.sleep(1.0)
+
+    for ask_id in ("a1", "a2", "a3", "b1", "a4", "c1"):
+        nursery.start_soon(take, Permission("Bash", agent_name=ask_id[0], ask_id=ask_id))
+        await wait_all_tasks_blocked()
+    assert shown == []
+
+    turns.open(lambda ask: shown.append(ask.ask_id))
+    await trio.sleep(0.5)
+    tasks["a2"].cancel()  # somebody else has answered it
+    await trio.sleep(10.0)
+
+    assert shown == ["a1", "b1", "c1", "a3", "a4"]
+    assert turns._waiting == {}
 
 
 async def test_only_of_an_ask_that_was_shown_and_not_answered_here(nursery, capsys, autojump_clock):

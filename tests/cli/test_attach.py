@@ -12,9 +12,11 @@ import sys
 import pytest
 import trio
 
-from loopal_cluster import Done, Role, Timeouts
+from loopal_cluster import Done, Role, Timeouts, connect
+from loopal_cluster.messages import Decision, Permission
 
-from .program import META_TOKEN, open_site
+from ..processes import until
+from .program import HUB_TOKEN, META_TOKEN, open_site
 
 pytestmark = pytest.mark.limit(30)
 
@@ -161,6 +163,54 @@ async def test_a_script_answers_in_turn_and_detaches_at_the_end_of_its_input(sit
     assert [ask["ask"] for ask in asks] == [1, 2, 3]
     assert {ask["input"]["command"] for ask in asks} == {"job 0", "job 1", "job 2"}
     assert [d["data"]["allow"] for d in documents if d["event"] == "Answered"] == [True, False, True]
+
+
+@pytest.mark.parametrize("where", ["local", "meta hub"])
+async def test_however_much_one_agent_asks_the_next_that_are_shown_are_of_others(where, site):
+    address = site.places[where][1:]
+    asked = set[str]()
+
+    async def look_on(permission: Permission) -> Decision:
+        asked.add(permission.agent_name.rpartition("/")[2])
+        await trio.sleep_forever()
+        raise AssertionError
+
+    place = site.a.addresses[1] if where == "local" else site.meta_hub.address
+    token = HUB_TOKEN if where == "local" else META_TOKEN
+    watcher = connect(place, token=token, name="bob", role=Role.OPERATOR, on_permission=look_on)
+    async with site.a.open_client() as client, site.b.open_client() as far, watcher:
+        flooding = await client.spawn("flood", "1100", name="mallory")
+        async with site.start("attach", *address) as operator:
+            await operator.until("mallory asks to use Bash")
+            agents = [await client.spawn("ask", "ls", name="near"), await far.spawn("ask", "ls", name="far")]
+            await until(lambda: {"near", "far"} <= asked)
+            for number in (1, 2, 3):
+                await operator.until(f"[{number}] allow? y or n")
+                await operator.type("y\n")
+
+            assert [await agent.result() for agent in agents] == [
+                "allowed by ann: None",
+                "allowed by ann at hub-a: None" if where == "local" else "allowed by ann: None",
+            ]
+            await flooding.cancel("enough")
+
+
+async def test_what_a_stopped_operator_does_not_show_is_shown_at_the_meta_hub(tmp_path, monkeypatch):
+    timeouts = Timeouts(shown_timeout=1.0)
+    async with open_site(tmp_path, monkeypatch, timeouts=timeouts) as site:
+        async with (
+            site.start("attach", "--name", "ann") as ann,
+            site.start("attach", site.meta_hub.address, "--name", "bob") as bob,
+            site.a.open_client() as client,
+        ):
+            await ann.until("attached to")
+            await bob.until("attached to")
+            ann.process.send_signal(signal.SIGSTOP)
+            agent = await client.spawn("ask", "x")
+            await bob.until("allow? y or n")
+            await bob.type("y\n")
+
+            assert await agent.result() == "allowed by bob: None"
 
 
 async def test_input_from_a_file_that_has_ended_detaches(site):

@@ -68,7 +68,7 @@ class Operator:
 
 
 @asynccontextmanager
-async def attached(place, operator: Operator, name: str = "olga", pair=byte_pair):
+async def attached(place, operator: Operator, name: str = "olga", pair=byte_pair, acknowledge: bool = True):
     """An operator at a hub or a MetaHub, over bytes."""
     ours, theirs = pair()
     place.attach(theirs)
@@ -80,6 +80,7 @@ async def attached(place, operator: Operator, name: str = "olga", pair=byte_pair
         on_permission=operator.judge,
         on_question=operator.advise,
         on_decided=operator.decided,
+        acknowledge=acknowledge,
     ) as client:
         yield client
 
@@ -137,6 +138,22 @@ async def test_operators_of_the_hub_come_before_those_of_the_meta_hub(autojump_c
             allow, by, _, _ = await ask(client)
 
     assert (allow, by, far.asked) == (True, "near", [])
+
+
+@pytest.mark.parametrize(("acknowledge", "far_asked"), [(True, 0), (False, 1)])
+async def test_what_no_operator_of_the_hub_acknowledges_is_asked_at_the_meta_hub_too(
+    acknowledge, far_asked, autojump_clock
+):
+    near, far = Operator(answer=True, after=20.0), Operator(answer=False)
+    async with cluster_with_client() as (cluster, client):
+        async with (
+            attached(cluster["hub-a"], near, acknowledge=acknowledge),
+            attached(cluster.meta_hub, far, "far"),
+        ):
+            allow, by, _, took = await ask(client)
+
+    assert len(far.asked) == far_asked
+    assert (allow, by, took) == ((True, "olga", 20.0) if acknowledge else (False, "far", 5.0))
 
 
 @pytest.mark.limit(1000)

@@ -455,10 +455,10 @@ def a_lease_that_is_ignored(patch):
 
 @defect("humans decide")
 def a_permission_that_is_allowed_when_nobody_answers(patch):
-    def expire(self, ask_id):
+    def expire(self, ask_id, now):
         ask = self._open.get(ask_id)
         if ask is not None and isinstance(ask.message, Permission):
-            self._settle(ask, Decision(allow=True, by="policy"))
+            self._settle(ask, Decision(allow=True, by="policy"), now)
 
     patch.setattr(asks.Asks, "expire", expire)
 
@@ -484,6 +484,28 @@ def an_ask_that_the_meta_hub_shows_to_no_hub(patch):
 @defect("humans are asked")
 def an_operator_who_comes_later_and_is_not_asked(patch):
     patch.setattr(asks.Asks, "show_all", nothing)
+
+
+@defect("approvals go on")
+def an_approval_that_waits_for_an_operator_who_is_gone(patch):
+    patch.setattr(asks.Asks, "on_shown_due", nothing)
+
+
+@defect("approvals go on")
+def an_approval_that_is_shown_to_whoever_has_sent_no_acknowledgement(patch):
+    intact = asks.Asks.show
+
+    def show(self, ask, judge, now):
+        intact(self, ask, judge, now)
+        ask.shown_by.update(ask.calls)
+
+    patch.setattr(asks.Asks, "show", show)
+
+
+@defect("floods hide nobody")
+def an_agent_that_takes_all_that_its_hub_shows(patch):
+    intact = asks._Askers.next
+    patch.setattr(asks._Askers, "next", lambda self, share: intact(self, 1000))
 
 
 # The cluster.

@@ -48,6 +48,7 @@ from loopal_cluster.messages import (
     Reply,
     Role,
     Route,
+    Shown,
     Shutdown,
     SpawnAgent,
     Started,
@@ -117,7 +118,7 @@ class Caller:
             actor=self.name,
             hub=self.hub,
             message=message,
-            patience=patience(message),
+            patience=patience(message) + self._turns_to_wait_for(message),
             life=self.life,
         )
         history.ops.append(op)
@@ -126,6 +127,10 @@ class Caller:
         request_id = self._send_request(message)
         self._ops[request_id] = self._open[request_id] = op
         return op
+
+    def _turns_to_wait_for(self, message: Message[Any]) -> float:
+        is_for_people = isinstance(message, Permission | Question)
+        return self.life.floods if is_for_people and self.life is not None else 0.0
 
     def _numbered(self, op: Op, message: Message[Any]) -> Message[Any]:
         """Mark what will be found again at the other end of the cluster."""
@@ -286,7 +291,9 @@ class Operator(Caller):
 
     def note_arrival(self) -> None:
         """From now on this operator is asked."""
-        self._presence = Presence(self.name, self.hub, self.world.schedule.now)
+        self._presence = Presence(
+            self.name, self.hub, self.world.schedule.now, acknowledges=self._manner != "gone"
+        )
         self.world.history.operators.append(self._presence)
 
     def _on_handshake(self, answer: Response | Failure) -> None:
@@ -307,10 +314,12 @@ class Operator(Caller):
     def _on_request(self, request_id: int, message: Message[Any]) -> None:
         if isinstance(message, Permission | Question):
             self.note_shown(message)
+            if self._manner != "gone" and message.ask_id is not None:
+                self.notify(Shown(message.ask_id))
             self.world.schedule.after(self._habits.uniform(0.1, 3.0), self._decide, request_id, message)
 
     def _decide(self, request_id: int, message: Permission | Question) -> None:
-        if self.end is None or self._manner == "silent":
+        if self.end is None or self._manner in ("silent", "gone"):
             return
         if self._manner == "fail":
             self.answer(Failure(request_id, ErrorCode.REFUSED, "the window was closed"))

@@ -38,6 +38,7 @@ TIMEOUTS = Timeouts(
     route_cache_ttl=6.0,
     wait_timeout=12.0,
     permission_timeout=5.5,
+    shown_timeout=1.2,
     stop_grace=1.0,
     result_ttl=40.0,
     report_interval=0.5,

@@ -38,6 +38,7 @@ from loopal_cluster.testing.simulation.history import (
     Deviation,
     History,
     Op,
+    Presence,
     Receipt,
     Trouble,
     bare,
@@ -570,7 +571,10 @@ class HumansDecide:
 
 
 class HumansAreAsked:
-    """A permission is shown to every operator of the agent's hub, or, if it has none, of the whole cluster."""
+    """A permission is shown to every operator of the agent's hub, or, if it has none, of the whole cluster.
+
+    Not one of an agent that asks more than its share, of course.
+    """
 
     name = "humans are asked"
 
@@ -579,17 +583,24 @@ class HumansAreAsked:
             if not isinstance(op.message, Permission) or op.life is None or history.weak(op.hub, META):
                 continue
             end = self._open_until(op, history)
-            if history.troubled(op.at - RECOVERY, end) or op.life.frozen_time(op.at, end):
+            if op.life.floods or history.troubled(op.at - RECOVERY, end) or op.life.frozen_time(op.at, end):
                 continue
             present = [they for they in history.operators if they.overlap(op.at, end) > 0]
-            near = [they for they in present if they.hub == op.hub]
-            for they in near or present:
-                time = they.overlap(op.at, end)
+            for they, since in self._who_must_be_asked(op, present, history):
+                time = they.overlap(since, end)
                 asked = (they.name, op.message.tool_call_id) in history.shown
                 if time > SLACK and they.hub not in history.base and not asked:
                     yield Deviation(
                         self.name, end, f"{op}: {they.name} was there for {time:.2f} s and not asked"
                     )
+
+    def _who_must_be_asked(
+        self, op: Op, present: list[Presence], history: History
+    ) -> Iterator[tuple[Presence, float]]:
+        """Each with the time from which on they must be, if they are there."""
+        near = [they for they in present if they.hub == op.hub]
+        for they in near or present:
+            yield they, op.at
 
     def _open_until(self, op: Op, history: History) -> float:
         """When it was surely still to be decided, and its agent waited."""
@@ -598,6 +609,32 @@ class HumansAreAsked:
         ends = (op.ended_at, op.life.said_at, op.life.ended_at, op.life.stop_wanted_at)
         latest = op.at + TIMEOUTS.permission_timeout / DRIFT
         return min([latest, *decided, *(at for at in ends if at is not None)])
+
+
+class FloodsHideNobody(HumansAreAsked):
+    """However much an agent asks, what another one of its hub asks is shown to the operators there."""
+
+    name = "floods hide nobody"
+
+    def _who_must_be_asked(
+        self, op: Op, present: list[Presence], history: History
+    ) -> Iterator[tuple[Presence, float]]:
+        if any(life.floods and life.hub == op.hub for life in history.lives):
+            yield from ((they, op.at) for they in present if they.hub == op.hub)
+
+
+class ApprovalsGoOn(HumansAreAsked):
+    """A permission that no operator of the agent's hub acknowledges is shown to those of the whole cluster, too."""
+
+    name = "approvals go on"
+
+    def _who_must_be_asked(
+        self, op: Op, present: list[Presence], history: History
+    ) -> Iterator[tuple[Presence, float]]:
+        near = [they for they in present if they.hub == op.hub]
+        if near and not any(they.acknowledges for they in near):
+            late = op.at + TIMEOUTS.acknowledge_timeout * DRIFT
+            yield from ((they, late) for they in present if they.hub != op.hub)
 
 
 class CutsAreSurvived:
@@ -815,6 +852,8 @@ CHECKERS: tuple[Checker, ...] = (
     NoStopWithoutCause(),
     HumansDecide(),
     HumansAreAsked(),
+    FloodsHideNobody(),
+    ApprovalsGoOn(),
     CutsAreSurvived(),
     LostInTime(),
     GivenUpMeansEnded(),

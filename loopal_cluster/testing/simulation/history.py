@@ -151,6 +151,8 @@ class AgentLife:
     detached: bool = False
     serves: bool = True
     """It works on many asks at a time; otherwise on none while one of its own is open."""
+    floods: float = 0.0
+    """It asks people more than its share, and so each of that may wait so long for its turn."""
     deaf: bool = False
     """It refuses messages, or does not answer them."""
     base: bool = False
@@ -216,6 +218,8 @@ class Presence:
     hub: str
     since: float
     until: float | None = None
+    acknowledges: bool = True
+    """Their program says what they see."""
 
     def overlap(self, begin: float, end: float) -> float:
         """For how long they were there in this time."""

@@ -23,6 +23,7 @@ __all__ = [
     "Cancel",
     "Crash",
     "Cut",
+    "Flood",
     "Forge",
     "Freeze",
     "HalfClose",
@@ -168,6 +169,14 @@ class AskHuman:
 
 
 @frozen
+class Flood:
+    """Ask so many permissions at once."""
+
+    actor: str
+    count: int
+
+
+@frozen
 class Look:
     """Ask for what is known: ``status``, ``agents``, ``topology``, ``hubs``, ``cluster``, ``where``, ``info``."""
 
@@ -189,7 +198,7 @@ class Attach:
 
     at_hub: str
     manner: str
-    """``allow``, ``deny``, ``fail`` or ``silent``."""
+    """``allow``, ``deny``, ``fail``, ``silent`` or, of one whose connection is dead and was not ended, ``gone``."""
     stays: float
 
 
@@ -269,7 +278,7 @@ class Slow:
 
 
 Action = (
-    Spawn | Send | AskAgent | Wait | Cancel | Nudge | AskHuman | Look | Withdraw | Attach
+    Spawn | Send | AskAgent | Wait | Cancel | Nudge | AskHuman | Flood | Look | Withdraw | Attach
     | Forge | AgentDies | AgentFreezes | Crash | Freeze | Cut | HalfClose | Partition | Slow
 )  # fmt: skip
 
@@ -330,6 +339,7 @@ class _Author:
         self._asks = random.Random(f"asks-{weather.value}-{seed}")
         self._limits = random.Random(f"limits-{weather.value}-{seed}")
         self._circles = random.Random(f"circles-{weather.value}-{seed}")
+        self._humans = random.Random(f"humans-{weather.value}-{seed}")
         self._weather = weather
         self._hubs = tuple(f"hub-{n}" for n in range(1, self._random.choice((1, 2, 2, 3, 3, 4)) + 1))
         self._horizon = self._random.uniform(6.0, 16.0)
@@ -358,6 +368,8 @@ class _Author:
         steps += [self._ask_agent() for _ in range(self._asks.randint(0, 8))]
         steps += self._circles_of_asks()
         steps = [self._serial(self._limited(step)) for step in steps]
+        if self._humans.random() < 0.4:
+            steps = [self._perhaps_gone(step) for step in steps] + self._flood()
         steps.sort(key=lambda step: step.at)
         return Script(
             hubs=self._hubs,
@@ -470,6 +482,30 @@ class _Author:
             return step
         limit = round(self._limits.uniform(0.2, 5.0), 3)
         return attrs.evolve(step, action=attrs.evolve(step.action, time_limit=limit))
+
+    def _perhaps_gone(self, step: Step) -> Step:
+        """Sometimes, an operator who has vanished without a word, and later another one elsewhere."""
+        if not isinstance(step.action, Attach) or self._humans.random() > 0.5:
+            return step
+        return attrs.evolve(step, action=attrs.evolve(step.action, manner="gone"))
+
+    def _flood(self) -> list[Step]:
+        """An agent asks much, and then another one of its hub asks once; one is there to see that, or two are."""
+        rnd = self._humans
+        at = self._instant(rnd)
+        there = [address for address, since, until in self._spawned if since < at < until - 1.0]
+        if not there:
+            return []
+        agent = rnd.choice(there)
+        hub = agent.partition("/")[0]
+        others = [address for address in there if address != agent and address.startswith(f"{hub}/")]
+        manner = rnd.choice(("silent", "gone", "allow"))
+        steps = [
+            Step(max(0.0, round(at - 0.5, 3)), Attach(hub, manner, 6.0)),
+            Step(max(0.0, round(at - 0.5, 3)), Attach(rnd.choice((*self._hubs, META)), "silent", 8.0)),
+            Step(at, Flood(agent, rnd.randint(70, 140))) if rnd.random() < 0.7 else Step(at, AskHuman(agent)),
+        ]
+        return steps + [Step(round(at + 0.2, 3), AskHuman(other)) for other in others[:1]]
 
     def _look(self) -> Look:
         what = self._random.choice(

@@ -7,6 +7,7 @@ runtime.
 from __future__ import annotations
 
 import abc
+import math
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from attrs import evolve
 
 from loopal_cluster.address import Address
+from loopal_cluster.config import Limits
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.messages import (
     AgentInfo,
@@ -63,6 +65,7 @@ from loopal_cluster.testing.simulation.script import (
     Cancel,
     Crash,
     Cut,
+    Flood,
     Forge,
     Freeze,
     HalfClose,
@@ -301,6 +304,8 @@ class World(abc.ABC):
                     self.trace("script", "skips", action)
                 elif isinstance(action, Withdraw):
                     actor.withdraw_newest()
+                elif isinstance(action, Flood):
+                    self._flood(actor, action.count)
                 else:
                     actor.ask(self._message(actor, action))
 
@@ -351,6 +356,15 @@ class World(abc.ABC):
                 return _look(what, target)
             case _:
                 raise AssertionError(action)
+
+    def _flood(self, actor: Caller, count: int) -> None:
+        if actor.life is None or self.is_base(actor.hub):  # that one shows everything
+            return
+        # Each has its time when it is its turn; while nobody is attached all have theirs at once.
+        turns = math.ceil(count / Limits().asks_shown_per_agent)
+        actor.life.floods = (turns + 2) * TIMEOUTS.permission_timeout
+        for _ in range(count):
+            actor.ask(Permission(tool_name="rm"))
 
     def _attach_operator(self, hub: str, manner: str, stays: float) -> None:
         self._operators += 1

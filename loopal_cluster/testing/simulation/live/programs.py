@@ -216,7 +216,8 @@ class LiveOperator(Connected, actors.Operator):
             await client.closed.wait()
 
     def _answers(self) -> dict[str, Any]:
-        return {"on_permission": self._judge, "on_question": self._advise}
+        acknowledge = self._manner != "gone"
+        return {"on_permission": self._judge, "on_question": self._advise, "acknowledge": acknowledge}
 
     async def _judge(self, message: Permission) -> Decision:
         self.note_shown(message)
@@ -232,7 +233,7 @@ class LiveOperator(Connected, actors.Operator):
 
     async def _think(self) -> None:
         await trio.sleep(self._habits.uniform(0.1, 3.0))
-        if self._manner == "silent":
+        if self._manner in ("silent", "gone"):
             await trio.sleep_forever()
         if self._manner == "fail":
             raise RemoteError("the window was closed")
