@@ -79,7 +79,7 @@ class Timeouts:
     """For an agent on another hub to be up."""
     start_timeout: float = field(default=30.0, validator=_positive)
     """For an agent of this hub to answer ``initialize`` and ``agent/start``."""
-    topology_timeout: float = field(default=10.0, validator=_positive)
+    topology_timeout: float = field(default=5.0, validator=_positive)
     """For one hub's part of the cluster's topology."""
     resolve_timeout: float = field(default=5.0, validator=_positive)
     """For hubs of the base dialect to say whether they have an agent."""

@@ -320,6 +320,10 @@ class UplinkInfo:
 
     connected: bool
     hub_name: str
+    since: float | None = extension()
+    """If it is away: since when, in seconds since the Unix epoch."""
+    reason: str | None = extension()
+    """If it is away: why, in words."""
 
 
 @record
@@ -437,6 +441,8 @@ class StatusInfo:
     capabilities: tuple[str, ...] = extension(())
     late_answers: int = extension(0)
     """Answers that came when nobody waited any more, and were dropped."""
+    waiting: Mapping[str, int] = extension(Factory(dict))
+    """So many of each kind of thing wait here: approvals, requests, reports, ...; only what does."""
 
 
 @record

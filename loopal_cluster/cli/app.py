@@ -43,7 +43,7 @@ _HOMES = {
     "metahub": ("metahub",),
     "hub": ("hub",),
     "attach": ("attach",),
-    "look": ("hubs", "agents", "topology", "events"),
+    "look": ("status", "hubs", "agents", "topology", "events"),
     "act": ("send", "ask", "spawn", "wait", "interrupt", "shutdown", "cancel"),
     "acp": ("acp",),
     "mcp": ("mcp",),

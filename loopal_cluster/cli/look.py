@@ -1,10 +1,13 @@
-"""Commands that only look: ``hubs``, ``agents``, ``topology``, ``events``.
+"""Commands that only look: ``status``, ``hubs``, ``agents``, ``topology``, ``events``.
 
-They work the same on a MetaHub and on a hub, which asks its MetaHub; a hub that is alone shows itself.
+They work the same on a MetaHub and on a hub, which asks its MetaHub; a hub that is alone shows itself. What is
+missing, because a hub did not answer or the MetaHub is away, is said on stderr, and is an entry with ``error`` for
+programs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -21,18 +24,47 @@ from loopal_cluster.cli.connect import (
     hub_of,
     open_session,
 )
-from loopal_cluster.cli.run import async_command
+from loopal_cluster.cli.run import DONE, UNREACHABLE, async_command
 from loopal_cluster.errors import ConnectionLost, NotInCluster
-from loopal_cluster.messages import AgentNode, ClusterEvent, HubInfo, HubTopology, Role, TopologyOf
-from loopal_cluster.records import define
+from loopal_cluster.messages import (
+    AgentNode,
+    ClusterEvent,
+    HubInfo,
+    HubTopology,
+    Role,
+    StatusInfo,
+    TopologyOf,
+    Welcome,
+)
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.client import Client, EventStream
-from loopal_cluster.tools.placement import lone_hub
+from loopal_cluster.tools.placement import META_HUB, away, lone_hub
 
 __all__ = ["EventPrinter", "register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
+
+    @async_command(app, "status")
+    async def status(
+        timeout: Timeout = LOOK_TIMEOUT,
+        connect: Connect = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Show how this hub, or the MetaHub, is. The status is 4 if the hub's MetaHub is away."""
+        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+            found = await client.status()
+            hubs = await client.list_hubs() if client.welcome.kind == "meta_hub" else ()
+        document = status_document(client.welcome, found, hubs)
+        if as_json:
+            show.document(document)
+        else:
+            for line in status_lines(document, time.time()):
+                show.out(line)
+        is_away = found.uplink is not None and not found.uplink.connected
+        return UNREACHABLE if is_away else DONE
 
     @async_command(app, "hubs")
     async def hubs(
@@ -43,11 +75,14 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List the hubs of the cluster and how they are."""
         async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
-            found = await _hubs(client)
+            found, why = await _hubs(client)
         if as_json:
-            show.document([hub_document(hub) for hub in found])
+            missing = [] if why is None else [{"name": META_HUB, "error": why}]
+            show.document([*map(hub_document, found), *missing])
         else:
             show.table(("HUB", "STATUS", "AGENTS", "CAPABILITIES", "TYPES"), map(hub_row, found))
+        if why is not None:
+            show.note(show.one_line(f"incomplete: only this hub is listed: {why}"))
 
     @async_command(app, "agents")
     async def agents(
@@ -61,7 +96,8 @@ def register(app: typer.Typer) -> None:
             parts = await _topology(client)
         found = [agent_document(part.hub, node) for part in parts for node in running_on(part)]
         if as_json:
-            show.document(found)
+            missing = [topology_document(part) for part in parts if part.topology is None]
+            show.document([*found, *missing])
         else:
             show.table(("AGENT", "TYPE", "LIFECYCLE", "PARENT"), map(agent_row, found))
         _tell_missing(parts)
@@ -84,6 +120,7 @@ def register(app: typer.Typer) -> None:
             for part in parts:
                 for line in tree_lines(part, lambda parent: parent in agents or _hub(parent) not in complete):
                     show.out(line)
+        _tell_missing(parts)
 
     @async_command(app, "events")
     async def events(
@@ -116,20 +153,25 @@ def register(app: typer.Typer) -> None:
 # Asking.
 
 
-async def _hubs(client: Client) -> list[HubInfo]:
+async def _hubs(client: Client) -> tuple[list[HubInfo], str | None]:
+    """What hubs there are, and why others may be missing."""
     try:
-        return list(await client.list_hubs())
-    except NotInCluster:
-        hub = await lone_hub(client)
+        return list(await client.list_hubs()), None
+    except NotInCluster as error:
+        hub, why = await lone_hub(client), await away(client, error)
+    if why is None:
         show.note(f"hub '{hub.name}' is in no cluster")
-        return [hub]
+        return [hub], None
+    return [evolve(hub, status="Disconnected")], why
 
 
 async def _topology(client: Client) -> list[TopologyOf]:
     try:
         return list(await client.topology())
-    except NotInCluster:
-        return [TopologyOf(hub_of(client) or "?", HubTopology(await client.local_agents()))]
+    except NotInCluster as error:
+        parts = [TopologyOf(hub_of(client) or "?", HubTopology(await client.local_agents()))]
+        why = await away(client, error)
+        return parts if why is None else [*parts, TopologyOf(META_HUB, error=why)]
 
 
 def running_on(part: TopologyOf) -> Iterator[AgentNode]:
@@ -139,9 +181,62 @@ def running_on(part: TopologyOf) -> Iterator[AgentNode]:
 
 
 def _tell_missing(parts: list[TopologyOf]) -> None:
-    for part in parts:
-        if part.topology is None:
-            show.note(f"hub '{part.hub}' did not answer: {part.error}")
+    missing = [f"'{part.hub}' did not answer ({part.error})" for part in parts if part.topology is None]
+    if missing:
+        show.note(show.one_line(f"incomplete: {', '.join(missing)}"))
+
+
+# The state of one hub, or of the MetaHub.
+
+
+def status_document(welcome: Welcome, status: StatusInfo, hubs: Sequence[HubInfo]) -> dict[str, Any]:
+    """The state for ``--json``."""
+    waiting = dict(status.waiting)
+    if welcome.kind == "meta_hub":
+        hub_documents = [hub_document(hub) for hub in hubs]
+        own = {"kind": "meta_hub", "cluster": welcome.cluster, "agent_count": status.agent_count}
+        return {**own, "hubs": hub_documents, "waiting": waiting}
+    return {
+        "kind": "hub",
+        "hub": status.hub or welcome.hub,
+        "agent_count": status.agent_count,
+        "agent_types": list(status.agent_types),
+        "capabilities": list(status.capabilities),
+        "meta_hub": _meta_hub_document(status),
+        "waiting": waiting,
+    }
+
+
+def _meta_hub_document(status: StatusInfo) -> dict[str, Any]:
+    if status.uplink is None:
+        return {"state": "alone"}
+    if status.uplink.connected:
+        return {"state": "joined"}
+    return {"state": "away", "since": status.uplink.since, "reason": status.uplink.reason}
+
+
+def status_lines(document: dict[str, Any], now: float) -> list[str]:
+    """The state for people."""
+    if document["kind"] == "meta_hub":
+        count = len(document["hubs"])
+        lines = [f"MetaHub of {count} hub{'s' * (count != 1)}, {document['agent_count']} agents"]
+        lines += [
+            f"hub {hub['name']}: {hub['status']}, {hub['agent_count']} agents" for hub in document["hubs"]
+        ]
+    else:
+        lines = [f"hub {document['hub']}, {document['agent_count']} agents"]
+        meta_hub = document["meta_hub"]
+        match meta_hub["state"]:
+            case "joined":
+                lines.append("its MetaHub: joined")
+            case "alone":
+                lines.append("its MetaHub: none, it is alone")
+            case _:
+                since = max(0, now - (meta_hub["since"] or now))
+                lines.append(f"its MetaHub: away since {since:.0f} s: {meta_hub['reason']}")
+    waiting = [f"{count} {name.replace('_', ' ')}" for name, count in document["waiting"].items()]
+    lines.append(f"waiting: {', '.join(waiting) or 'nothing'}")
+    return [show.one_line(line) for line in lines]
 
 
 # Records as documents and rows.

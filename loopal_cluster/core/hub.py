@@ -196,9 +196,11 @@ class HubCore:
             self._results,
             self._deliveries,
             self._waits,
+            self._reports,
             self._supervisor,
             self._reconciler,
             self.new_id,
+            self.epoch,
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -516,7 +518,7 @@ class HubCore:
         if isinstance(answer, Failure):
             if self.uplink.doubts(call, answer, now):
                 return
-            answer = self.uplink.judged(call, answer)
+            answer = self.uplink.judged(call, answer, now)
         match call.then:
             case Origin() as origin:
                 self.exchange.pass_on(origin, answer)

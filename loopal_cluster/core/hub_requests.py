@@ -23,6 +23,7 @@ from loopal_cluster.core.exchange import ASKS, LEG, Exchange, Refused
 from loopal_cluster.core.kept import check_asked, check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
+from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.supervisor import Supervisor
@@ -97,9 +98,11 @@ class HubRequests:
     _results: Results
     _deliveries: Deliveries
     _waits: Waits
+    _reports: Reports
     _supervisor: Supervisor
     _reconciler: Reconciler
     _new_id: Callable[[], str]
+    _epoch: float
 
     def on_agent_request(self, origin: Origin, party: AgentParty, message: Message[Any], now: float) -> None:
         """An agent of this hub asks."""
@@ -201,11 +204,17 @@ class HubRequests:
     def _status(self) -> StatusInfo:
         return StatusInfo(
             agent_count=len(self._agents),
-            uplink=self._uplink.info(),
+            uplink=self._uplink.info(self._epoch),
             hub=self._settings.name,
             agent_types=self._settings.agent_types,
             capabilities=self._settings.capabilities,
             late_answers=self._exchange.late_answers,
+            waiting=only_some(
+                approvals=len(self._asks),
+                waits=len(self._waits),
+                reports=len(self._reports),
+                for_meta_hub=self._uplink.outstanding(),
+            ),
         )
 
     def _escalate(
@@ -519,6 +528,11 @@ def source_of_client(envelope: Envelope) -> Source:
 def asked_timeout(message: Permission | Question, timeouts: Timeouts) -> float:
     """Seconds that whoever passes an ask on gives for the answer."""
     return timeouts.permission_timeout if message.timeout_ms is None else message.timeout_ms / 1000
+
+
+def only_some(**counts: int) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {name: count for name, count in counts.items() if count}
 
 
 def unknown(message: Message[Any]) -> Refused:

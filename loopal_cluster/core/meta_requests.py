@@ -22,7 +22,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.hub_requests import asked_timeout, source_of_client, unknown
+from loopal_cluster.core.hub_requests import asked_timeout, only_some, source_of_client, unknown
 from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.owed import Owed
@@ -210,7 +210,14 @@ class MetaRequests:
             case Status():
                 count = sum(record.agent_count for record in self._hubs)
                 late = self._exchange.late_answers
-                self._exchange.answer(origin, StatusInfo(agent_count=count, uplink=None, late_answers=late))
+                waiting = only_some(
+                    approvals=len(self._asks),
+                    for_hubs=len(self._exchange.calls),
+                    cancellations=len(self._owed),
+                )
+                self._exchange.answer(
+                    origin, StatusInfo(agent_count=count, uplink=None, late_answers=late, waiting=waiting)
+                )
             case _:
                 self._on_common_request(origin, message, None, now)
 

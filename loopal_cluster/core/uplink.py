@@ -270,6 +270,9 @@ class Uplink:
         if self.joined:
             self._lost_at = now
             self._timers.set(LeaseDue(), now + self._settings.timeouts.lease_timeout)
+            soon = now + self._settings.timeouts.rejoin_timeout
+            for call in [call for call in self._exchange.calls if is_look(call) and call.peer == self._leg]:
+                self._exchange.calls.extend(call, min(call.deadline, soon))
         self.peer = None
         self.joined = False
         self.protocol = None
@@ -304,17 +307,32 @@ class Uplink:
             Refused: this hub is not in a cluster, or has asked too much already.
         """
         if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
-            why = "" if self.absence is None else f": {self.absence.reason}"
-            raise Refused(ErrorCode.NOT_IN_CLUSTER, f"not connected to MetaHub cluster{why}")
-        away = 0.0 if self.joined or now is None else now - self._lost_at
-        if away > self._settings.timeouts.settle_timeout and isinstance(message, LOOKS):
-            why = "" if self.absence is None else f" ({self.absence.reason})"
-            detail = f"the MetaHub is away since {away:.0f} s{why}; this hub dials it again"
-            raise Refused(ErrorCode.NOT_IN_CLUSTER, detail)
+            raise Refused(ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
+        if isinstance(message, LOOKS) and not self.joined and now is not None:
+            # It may be back in time, as after a connection that has only broken; else there is nothing to see.
+            deadline = min(deadline, self._lost_at + self._settings.timeouts.rejoin_timeout)
+            if deadline <= now:
+                raise Refused(ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
         return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
+
+    def _where_it_is(self, now: float | None) -> str:
+        """Why this hub is in no cluster, in words."""
+        if self.absence is None:
+            return "not connected to MetaHub cluster"
+        if self._leg is None:
+            return f"not connected to MetaHub cluster: {self.absence.reason}"
+        since = "" if now is None else f" since {now - self.absence.since:.0f} s"
+        return f"the MetaHub is away{since} ({self.absence.reason}); this hub dials it again"
+
+    def outstanding(self) -> int:
+        """So many requests wait for the MetaHub."""
+        return 0 if self._leg is None else self._exchange.calls.count(self._leg)
 
     def _repeated(self, call: Call[HubThen], now: float) -> Call[HubThen]:
         """A call, to be asked again. What was sent on an earlier connection may have been done, and says so."""
+        if isinstance(call.message, LOOKS):
+            # Its time was short while the MetaHub was away.
+            return evolve(call, deadline=now + self._settings.timeouts.call_timeout)
         if call.asked_at is None:
             return evolve(call, asked_at=now)
         if call.asked_at < self._joined_at:
@@ -348,8 +366,10 @@ class Uplink:
             assert self._leg is not None
             self._exchange.ask_again(self._leg, self._repeated(call, now), now)
 
-    def judged(self, call: Call[HubThen], answer: Failure) -> Failure:
+    def judged(self, call: Call[HubThen], answer: Failure, now: float) -> Failure:
         """A refusal, for what it is worth: "nobody there" to a repetition does not say what became of the first."""
+        if is_look(call) and answer.code is ErrorCode.DEADLINE_EXCEEDED and not self.joined:
+            return Failure(answer.id, ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
         match call.message:
             case MetaRoute(Envelope(asked_ms=int())) | MetaAsk(Envelope(asked_ms=int())):
                 bare = call.message.envelope.target.hub is None
@@ -373,9 +393,14 @@ class Uplink:
         if self.peer is not None and self.joined:
             self._exchange.notify(self.peer, message)
 
-    def info(self) -> UplinkInfo | None:
-        """For ``hub/status``: None if this hub has no MetaHub now."""
-        return UplinkInfo(connected=True, hub_name=self._settings.name) if self.joined else None
+    def info(self, epoch: float) -> UplinkInfo | None:
+        """For ``hub/status``: None if this hub has no MetaHub. ``epoch`` makes an instant one since 1970."""
+        name = self._settings.name
+        if self.joined:
+            return UplinkInfo(connected=True, hub_name=name)
+        if self.absence is None:
+            return None
+        return UplinkInfo(False, name, since=epoch + self.absence.since, reason=self.absence.reason)
 
     def agent_started(self, record: AgentRecord, now: float) -> None:
         """Let the MetaHub know of a new agent."""
@@ -420,6 +445,11 @@ class Uplink:
             return
         self._announce_whole = False
         self._announcing = True
+
+
+def is_look(call: Call[Any]) -> bool:
+    """Whether it shows people what is there now."""
+    return isinstance(call.message, LOOKS)
 
 
 def announced(record: AgentRecord, now: float) -> Announced:

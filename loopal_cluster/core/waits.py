@@ -32,6 +32,9 @@ class Waits:
         self._waits[origin] = record
         self._timers.set(WaitDue(origin), now + timeout)
 
+    def __len__(self) -> int:
+        return len(self._waits)
+
     def on_due(self, origin: Origin) -> None:
         """The wait is over, the agent is not."""
         record = self._waits.pop(origin, None)

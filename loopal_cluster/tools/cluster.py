@@ -11,7 +11,7 @@ from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
 from loopal_cluster.records import record
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.arguments import argument
-from loopal_cluster.tools.placement import lone_hub
+from loopal_cluster.tools.placement import META_HUB, away, lone_hub
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
 
 __all__ = ["ListAgents", "ListHubs"]
@@ -39,8 +39,8 @@ class ListHubs(Tool):
         status = await client.status()
         try:
             hubs = await client.list_hubs()
-        except NotInCluster:
-            return _alone(await lone_hub(client), context.address)
+        except NotInCluster as error:
+            return _alone(await lone_hub(client), context.address, await away(client, error))
         own = status.uplink.hub_name if status.uplink else status.hub
         lines = [_hub_line(hub, own) for hub in hubs]
         heading = f"Connected to MetaHub as '{own}'" if own else "Connected to MetaHub"
@@ -53,10 +53,11 @@ def _self_lines(address: str | None) -> list[str]:
     return [] if address is None else [f"You are the agent '{address}': others can send you messages."]
 
 
-def _alone(hub: HubInfo, address: str | None) -> ToolResult:
-    text = "\n".join(
-        ["Not in a cluster: there is only this hub.", *_self_lines(address), "", _hub_line(hub, hub.name)]
-    )
+def _alone(hub: HubInfo, address: str | None, why: str | None) -> ToolResult:
+    heading = "Not in a cluster: there is only this hub."
+    if why is not None:
+        heading = f"Only this hub is listed: {why}."
+    text = "\n".join([heading, *_self_lines(address), "", _hub_line(hub, hub.name)])
     data = {"in_cluster": False, "own_hub": hub.name, "own_address": address}
     return ToolResult(text, data | {"hubs": [_hub_data(hub)]})
 
@@ -115,9 +116,10 @@ class ListAgents(Tool):
 async def _topology(client: ClusterClient) -> list[TopologyOf]:
     try:
         return list(await client.topology())
-    except NotInCluster:
+    except NotInCluster as error:
         status, nodes = await client.status(), await client.local_agents()
-        return [TopologyOf(status.hub or "hub", HubTopology(nodes))]
+        own, why = TopologyOf(status.hub or "hub", HubTopology(nodes)), await away(client, error)
+        return [own] if why is None else [own, TopologyOf(META_HUB, error=why)]
 
 
 def _nodes(part: TopologyOf) -> list[AgentNode]:

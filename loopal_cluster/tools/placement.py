@@ -11,7 +11,11 @@ from loopal_cluster.errors import ClusterError, NotInCluster
 from loopal_cluster.messages import HubInfo
 from loopal_cluster.runtime.cluster_client import ClusterClient
 
-__all__ = ["NoHubFits", "all_hubs", "choose_hub", "lone_hub"]
+__all__ = ["META_HUB", "NoHubFits", "all_hubs", "away", "choose_hub", "lone_hub"]
+
+
+META_HUB = "MetaHub"
+"""Who did not answer, where a hub should be named: all those that only the MetaHub knows."""
 
 
 class NoHubFits(ClusterError):
@@ -36,6 +40,12 @@ async def lone_hub(client: ClusterClient) -> HubInfo:
         capabilities=status.capabilities,
         agent_types=status.agent_types,
     )
+
+
+async def away(client: ClusterClient, error: NotInCluster) -> str | None:
+    """Why a hub cannot say more than what it has itself; None if it is alone, and there is no more."""
+    status = await client.status()
+    return None if status.uplink is None else error.detail
 
 
 async def choose_hub(client: ClusterClient, labels: str, agent_type: str | None) -> str:

@@ -234,7 +234,7 @@ def test_a_hub_that_cannot_say_is_in_the_topology_with_the_reason():
     meta.lose(gone)
     meta.receive(refusing, Failure(1, ErrorCode.OVERLOADED, "busy"))
 
-    assert answers(meta.advance(9.9), client) == []
+    assert answers(meta.advance(4.9), client) == []
     [answer] = answers(meta.advance(0.1), client)
 
     errors = {part.hub: part.error for part in answer.result.hubs}

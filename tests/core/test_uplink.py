@@ -27,7 +27,9 @@ from loopal_cluster.messages import (
     Resolve,
     Role,
     Route,
+    Status,
     Subscribe,
+    UplinkInfo,
     Welcome,
 )
 
@@ -421,13 +423,47 @@ def test_tokens_are_never_in_a_transcript():
 
 
 @pytest.mark.parametrize("message", [ListHubs(), MetaTopology(), Resolve("x")])
-def test_whoever_looks_at_the_cluster_waits_for_a_meta_hub_that_is_away_only_a_moment(message):
+@pytest.mark.parametrize("asked", [-0.1, 0.0, 0.4, 0.9, 100.0])
+def test_whoever_looks_at_the_cluster_waits_for_a_meta_hub_that_is_away_only_a_moment(message, asked):
     hub = open_hub()
     client, up = attach(hub), join_meta(hub)
-    hub.lose(up)
-    hub.advance(3.1)
+    effects = [] if asked >= 0 else hub.request(client, message)
+    effects += hub.lose(up)
+    hub.advance(max(asked, 0.0))
+    effects += hub.request(client, message) if asked >= 0 else []
+    effects += hub.advance(0.9)
 
-    [failure] = answers(hub.request(client, message), client)
+    [failure] = answers(effects, client)
 
+    since = f"{max(0.8, asked):.0f}"
     assert failure.code is ErrorCode.NOT_IN_CLUSTER
-    assert failure.detail == "the MetaHub is away since 3 s (connection lost: gone); this hub dials it again"
+    assert (
+        failure.detail
+        == f"the MetaHub is away since {since} s (connection lost: gone); this hub dials it again"
+    )
+
+
+@pytest.mark.parametrize("message", [ListHubs(), MetaTopology(), Resolve("x")])
+def test_whoever_looked_when_a_connection_broke_has_as_long_as_ever_on_the_next(message):
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.request(client, message)
+    hub.lose(up)
+    hub.advance(0.5)
+    hub.receive(again := hub.connect(Link.UPLINK), Response(1, WELCOME))
+
+    assert answers(hub.advance(20.0), client) == []
+    assert type(call_of(hub, type(message))) is int
+    assert again != up
+
+
+def test_the_status_says_since_when_and_why_the_meta_hub_is_away():
+    hub = open_hub()
+    client, up = attach(hub), join_meta(hub)
+    hub.advance(10.0)
+    hub.lose(up)
+    hub.advance(10.0)
+
+    [answer] = answers(hub.request(client, Status()), client)
+
+    assert answer.result.uplink == UplinkInfo(False, "here", since=10.0, reason="connection lost: gone")
