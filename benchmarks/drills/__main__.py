@@ -18,8 +18,8 @@ from typing import NoReturn
 import trio
 from attrs import evolve
 
-from benchmarks.drills import callee, hubs, meta_hub, parents, partition, refusals
-from benchmarks.drills.findings import Drill, Findings, Result
+from benchmarks.drills import callee, firewall, hubs, meta_hub, parents, partition, refusals
+from benchmarks.drills.findings import Drill, DrillSkipped, Findings, Result
 from benchmarks.drills.processes import open_site
 from benchmarks.drills.report import document, table
 
@@ -32,6 +32,7 @@ DRILLS: dict[str, Drill] = {
         *hubs.DRILLS,
         *parents.DRILLS,
         *partition.DRILLS,
+        *firewall.DRILLS,
     )
 }
 TIMEOUT = 90.0
@@ -99,7 +100,7 @@ async def _run(drill: Drill) -> Result:
     def say(text: str) -> None:
         print(f"{drill.name} {time.monotonic() - began_at:6.2f}  {text}", file=sys.stderr, flush=True)
 
-    findings, error = Findings(), None
+    findings, error, skipped = Findings(), None, None
     say(drill.story)
     try:
         with trio.fail_after(TIMEOUT):
@@ -108,10 +109,13 @@ async def _run(drill: Drill) -> Result:
                 left = await site.stop()
                 if left:
                     findings = evolve(findings, left=findings.left + left)
+    except DrillSkipped as reason:
+        skipped = str(reason)
+        say(f"skipped: {skipped}")
     except Exception as failure:  # whatever it is, the drill has not passed, and the others go on
         traceback.print_exception(failure)
         error = _why(failure)
-    return Result(drill, time.monotonic() - began_at, findings, error)
+    return Result(drill, time.monotonic() - began_at, findings, error, skipped)
 
 
 def _why(error: BaseException) -> str:

@@ -9,11 +9,15 @@ from attrs import Factory, frozen
 
 from benchmarks.drills.processes import Site
 
-__all__ = ["Drill", "DrillFailed", "Findings", "Result", "Time"]
+__all__ = ["Drill", "DrillFailed", "DrillSkipped", "Findings", "Result", "Time"]
 
 
 class DrillFailed(Exception):
     """Something was not as the drill needs it, or as the product promises it; one line."""
+
+
+class DrillSkipped(Exception):
+    """This machine cannot do what the drill needs; one line."""
 
 
 @frozen
@@ -74,6 +78,8 @@ class Result:
     findings: Findings = Findings()
     error: str | None = None
     """Why it could not be finished."""
+    skipped: str | None = None
+    """Why it was not run."""
 
     @property
     def faults(self) -> list[str]:
@@ -100,6 +106,7 @@ class Result:
             "settings": self.drill.settings,
             "passed": not self.faults,
             "faults": self.faults,
+            "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
             "detection": _time(found.detection),
             "recovery": _time(found.recovery),

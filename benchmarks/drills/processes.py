@@ -193,14 +193,15 @@ class Site:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=self._environment(),
+            env=self.environment(),
             start_new_session=True,  # or Ctrl-C would end it before we can
         )
         program = self.programs[name] = Program(name, process)
         self._nursery.start_soon(program.listen)
         return program
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What every process of the site is started with."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("LOOPAL_")}
         path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         return kept | {

@@ -27,7 +27,7 @@ def _row(result: Result) -> tuple[str, ...]:
     counts = (str(found.lost), str(found.doubled), str(found.left))
     if result.error is not None:
         counts = ("?", "?", "?")
-    verdict = "FAILED" if result.faults else "passed"
+    verdict = "FAILED" if result.faults else "passed" if result.skipped is None else "skipped"
     return (result.drill.name, _seconds(found.detection), _seconds(found.recovery), *counts, verdict)
 
 
@@ -44,6 +44,8 @@ def _details(results: Sequence[Result]) -> Iterable[str]:
                 yield f"    {time.seconds:7.3f} s  {time.meaning} (wanted: {time.wanted:g} s)"
         if found.counts:
             yield "    " + ", ".join(f"{count} {answer}" for answer, count in sorted(found.counts.items()))
+        if result.skipped is not None:
+            yield f"    skipped: {result.skipped}"
         for fault in result.faults:
             yield f"    FAILED: {fault}"
 
