@@ -37,7 +37,7 @@ async def dropped(site: Site) -> Findings:
         await site.start_meta_hub()
         await site.start_hub("hub-a")
         async with site.connect("metahub") as near, trio.open_nursery() as nursery:
-            await near.spawn("nap", hub="hub-a", name="watched", detached=True)
+            await near.spawn("nap", "600", hub="hub-a", name="watched", detached=True)
             ended: dict[str, tuple[int, float]] = {}
 
             async def run(*words: str) -> None:
@@ -45,7 +45,7 @@ async def dropped(site: Site) -> Findings:
                 ended[words[0]] = status, trio.current_time()
                 site.say(f"{words[0]} has ended with status {status}")
 
-            nursery.start_soon(run, "spawn", "--wait", "--hub", "hub-a", "--name", "owned", "nap")
+            nursery.start_soon(run, "spawn", "--wait", "--hub", "hub-a", "--name", "owned", "nap", "600")
             nursery.start_soon(run, "wait", "hub-a/watched")
             nursery.start_soon(run, "events", "--follow")
             with trio.fail_after(UP_WITHIN):
@@ -94,6 +94,7 @@ class _Network:
             capture_stderr=True,
             check=False,
         )
+        site.say(f"{words[0]}: {done.stderr.decode(errors='replace').strip()[-200:]}")
         return done.returncode
 
     async def drop(self) -> None:
