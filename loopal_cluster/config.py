@@ -162,6 +162,11 @@ class Limits:
     """Above so many bytes of unsent events to a peer, too."""
     calls_per_peer: int = field(default=16384, validator=_positive)
     """Requests that may be outstanding to one peer."""
+    calls_bytes: int = field(default=16 * 2**20, validator=_positive)
+    """Bytes of the large messages, of more than 4 KiB, that may be outstanding to one peer; twice as many of those
+    of one peer. One may always be."""
+    link_bytes: int = field(default=256 * 2**20, validator=_positive)
+    """The same to a hub or a MetaHub, which speaks for many."""
     requests_per_peer: int = field(default=16384, validator=_positive)
     """Requests of one peer that may be unanswered. With more unsent answers it is not read from."""
     outbox_frames: int = field(default=40960, validator=_positive)
@@ -171,10 +176,14 @@ class Limits:
     quarter of the descriptors that the process may have."""
     hubs: int = field(default=16384, validator=_positive)
     """Hubs of one MetaHub."""
+    spawn_bytes: int = field(default=64 * 2**20, validator=_positive)
+    """Bytes of the prompts, and of what else spawns bring, of one hub's live agents."""
     agents: int = field(default=10000, validator=_positive)
     """Live agents of one hub, shadows included."""
     agent_depth: int = field(default=16, validator=_positive)
     """Generations below a root agent, counted across hubs."""
+    results_bytes: int = field(default=64 * 2**20, validator=_positive)
+    """Bytes of their texts; the oldest are forgotten."""
     results: int = field(default=10000, validator=_positive)
     """Outcomes of finished agents that one hub keeps."""
     owed_bytes: int = field(default=4 * 2**20, validator=_positive)
@@ -189,6 +198,8 @@ class Limits:
     """Those of one agent that operators are shown at one time; the others wait."""
     asks_shown_per_hub: int = field(default=64, validator=_positive)
     """The same of all agents of one hub, which have their turns."""
+    receipts_bytes: int = field(default=64 * 2**20, validator=_positive)
+    """Bytes of their answers; of the oldest only that they were answered is remembered."""
     receipts: int = field(default=20_000, validator=_positive)
     """Messages from other hubs that are remembered, so that a repeated one is not delivered twice."""
     inbox: int = field(default=1024, validator=_positive)

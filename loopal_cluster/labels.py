@@ -28,12 +28,10 @@ __all__ = [
     "hub_name",
     "identity",
     "label",
-    "message_id",
     "path",
     "printable",
     "reason",
     "sender_name",
-    "short",
 ]
 
 MAX_LABEL = 128
@@ -81,17 +79,6 @@ def identity(_: object, attribute: Any, value: Any) -> None:
     """A validator: an id is a text of a length, or missing."""
     if isinstance(value, str):
         check_id(value, attribute.name)
-
-
-def message_id(_: object, attribute: Any, value: Any) -> None:
-    """A validator: an id that nobody is shown."""
-    if isinstance(value, str) and len(value) > MAX_ID:
-        raise InvalidAddress(f"{attribute.name} has more than {MAX_ID} characters")
-
-
-def short(text: Any) -> Any:
-    """A text as long as a label, that nobody is shown; what is no text stays what it is."""
-    return cut(text, MAX_LABEL) if isinstance(text, str) else text
 
 
 def check_id(text: str, what: str = "id") -> str:

@@ -178,7 +178,7 @@ class HumanSource:
 class AgentSource:
     """An agent wrote it; ``name`` is an address that can be answered."""
 
-    name: str = field(converter=text.sender_name)
+    name: str
 
 
 @record
@@ -225,15 +225,15 @@ class UserContent:
 class Envelope:
     """A message on its way to an agent."""
 
-    id: str = field(validator=text.message_id)
+    id: str
     """A uuid chosen by the origin."""
     source: Source
     target: Address
     content: UserContent | Opaque
     """Read only by the agent it is for; opaque to every hub on the way."""
-    timestamp: str = field(converter=text.short)
+    timestamp: str
     """RFC 3339, UTC."""
-    origin_hub: str | None = extension(converter=text.label)
+    origin_hub: str | None = extension()
     """The hub the message comes from, stamped by the MetaHub."""
     timeout_ms: int | None = extension()
     """Of an ask: the time left for the answer. The hub it starts from fills it in."""
@@ -783,7 +783,7 @@ class AgentEvent(Message[None]):
 
     method: ClassVar = "agent/event"
     result: ClassVar = None
-    agent_name: str | None = field(converter=text.sender_name)
+    agent_name: str | None
     payload: Any
     """A record of ``payloads``, or ``Opaque``."""
 

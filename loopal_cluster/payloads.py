@@ -8,15 +8,29 @@ record refuses it first.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, validators
 
-from loopal_cluster.messages import Opaque, UserContent
+from loopal_cluster.messages import (
+    Ask,
+    DeliverAsk,
+    DeliverEnvelope,
+    Message,
+    MetaAsk,
+    MetaRoute,
+    Opaque,
+    Relayed,
+    RelayedAsk,
+    Route,
+    UserContent,
+)
 from loopal_cluster.records import field_names, record
 
 __all__ = [
     "PAYLOADS",
+    "SMALL",
     "AutoContinuation",
     "AutoModeDecision",
     "AwaitingInput",
@@ -52,6 +66,7 @@ __all__ = [
     "ToolResult",
     "TurnDiffSummary",
     "UserQuestionRequest",
+    "message_bytes",
     "payload_bytes",
 ]
 
@@ -400,6 +415,32 @@ PAYLOADS: dict[str, type[Payload]] = {cls.__name__: cls for cls in Payload.__arg
 """Every payload by its name on the wire."""
 
 
+SMALL = 4096
+"""Bytes of a message that are not counted: of those, so many are allowed that they come to little."""
+
+
+def message_bytes(message: Message[Any]) -> int:
+    """About how long a message's line will be, if what it says makes it long."""
+    size = _BODIES.get(type(message))
+    return payload_bytes(message) if size is None else size(message)
+
+
+def _inside_bytes(message: Any) -> int:
+    return len(message.inside.content)
+
+
+def _envelope_bytes(message: Any) -> int:
+    return payload_bytes(message.envelope.content)
+
+
+_BODIES: dict[type, Callable[[Any], int]] = {
+    Relayed: _inside_bytes,
+    RelayedAsk: _inside_bytes,
+    **dict.fromkeys((DeliverEnvelope, DeliverAsk, Route, Ask, MetaRoute, MetaAsk), _envelope_bytes),
+}
+"""Of those that there are most of, only the content."""
+
+
 def payload_bytes(payload: object) -> int:
     """About how much of the memory a payload takes: its texts, and what is unread of it."""
     if isinstance(payload, Opaque):
@@ -407,6 +448,8 @@ def payload_bytes(payload: object) -> int:
     if isinstance(payload, str):
         return len(payload)
     if isinstance(payload, tuple):
-        return sum(map(payload_bytes, payload))
+        return sum(map(payload_bytes, payload)) + len(payload)
+    if isinstance(payload, Mapping):
+        return sum(payload_bytes(key) + payload_bytes(value) for key, value in payload.items())
     cls: Any = type(payload)
     return sum(payload_bytes(getattr(payload, name)) for name in field_names(cls))

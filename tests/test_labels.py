@@ -14,7 +14,7 @@ from loopal_cluster.labels import MAX_DESCRIPTION, MAX_LABEL, MAX_REASON, check_
 from loopal_cluster.messages import AgentSource, CancelAgent, Decision, Permission, SpawnSpec
 from loopal_cluster.outcomes import Cancelled
 from loopal_cluster.runtime.logs import OneLine, get_logger
-from loopal_cluster.wire.codec import decode
+from loopal_cluster.wire.codec import decode, encode
 
 FORGED = "x\n2026-01-01 INFO all is well\x1b[2J\u202e"
 
@@ -39,10 +39,21 @@ def test_a_label_is_one_printable_line_of_a_length():
 
 
 def test_a_sender_can_be_answered_whatever_it_calls_itself():
-    assert AgentSource("hub-a/boss").name == "hub-a/boss"
-    assert AgentSource("Code Reviewer").name == "Code-Reviewer"
-    assert AgentSource(f"h\n/{FORGED}").name == "h/x-2026-01-01-INFO-all-is-well-2J"
-    assert len(AgentSource("x" * 1_000_000).name) == 64
+    def read(name: str) -> str:
+        envelope = messages.Envelope("id", AgentSource(name), Address("a"), messages.EMPTY, "")
+        line = encode(Request(1, messages.Route(envelope)))
+        quick, slow = (
+            decode(line),
+            decode(line.replace(b'"extend":false,', b"").replace(b'"params":{', b'"params":{"x":1,')),
+        )
+        assert isinstance(quick, Request)
+        assert quick == slow
+        return str(quick.message.envelope.source.name)
+
+    assert read("hub-a/boss") == "hub-a/boss"
+    assert read("Code Reviewer") == "Code-Reviewer"
+    assert read(f"h\n/{FORGED}") == "h/x-2026-01-01-INFO-all-is-well-2J"
+    assert len(read("x" * 1_000_000)) == 64
 
 
 @pytest.mark.parametrize(
@@ -91,6 +102,9 @@ def test_no_field_that_is_a_text_has_neither_a_check_nor_a_reason_not_to():
         "ClusterEvent",
         "Relayed",
         "RelayedAsk",
+        "Envelope",
+        "AgentSource",
+        "AgentEvent",
     }
     unchecked = {
         f"{cls.__name__}.{field.name}"

@@ -19,6 +19,7 @@ from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentNode, SpawnSpec
 from loopal_cluster.outcomes import Cancelled, TimedOut
+from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
 
 __all__ = ["AgentRecord", "AgentTree", "Lifecycle"]
@@ -99,6 +100,8 @@ class AgentTree:
     _by_id: dict[str, AgentRecord] = field(factory=dict, init=False)
     _by_address: dict[tuple[str, str | None], AgentRecord] = field(factory=dict, init=False)
     """By name and hub. Not by ``Address``: its hash is dear, and every message has one that is looked for."""
+    spawn_bytes: int = field(default=0, init=False)
+    """Of their specs, which live as long as they do."""
     _shadows: dict[str, dict[str, AgentRecord]] = field(factory=dict, init=False)
     """Agent name -> hub -> shadow, to find a bare name among shadows."""
 
@@ -114,6 +117,7 @@ class AgentTree:
         if record.id in self._by_id:
             raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{record.id}' is taken")
         self._by_id[record.id] = record
+        self.spawn_bytes += payload_bytes(record.spec)
         self._by_address[key] = record
         if record.hub is not None:
             self._shadows.setdefault(record.name, {})[record.hub] = record
@@ -123,6 +127,7 @@ class AgentTree:
     def remove(self, record: AgentRecord) -> None:
         """Remove an agent; its children keep their parent's name and lose its record."""
         del self._by_id[record.id]
+        self.spawn_bytes -= payload_bytes(record.spec)
         del self._by_address[_key(record.address)]
         if record.hub is not None:
             del self._shadows[record.name][record.hub]

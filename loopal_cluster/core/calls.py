@@ -16,6 +16,7 @@ from attrs import Factory, field
 
 from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import Message
+from loopal_cluster.payloads import SMALL, message_bytes
 from loopal_cluster.records import define, record
 
 __all__ = ["Call", "CallTable", "Origin"]
@@ -48,6 +49,8 @@ class Call(Generic[N]):
     """When it was first sent, if that matters to who repeats it."""
     open: bool = field(default=True, eq=False, repr=False)
     """Until it is settled."""
+    size: int = field(default=0, eq=False, repr=False)
+    """Bytes of its message, if those are many; else 0."""
 
 
 @define
@@ -56,6 +59,8 @@ class _Leg(Generic[N]):
 
     last_id: int = 0
     calls: dict[int, Call[N]] = Factory(dict)
+    size: int = 0
+    """Bytes of the large ones among them."""
 
 
 @define
@@ -76,6 +81,9 @@ class CallTable(Generic[N]):
             leg = self._legs[peer] = _Leg()
         call_id = leg.last_id = leg.last_id + 1
         call = leg.calls[call_id] = Call(peer, call_id, message, then, deadline, asked_at)
+        if (size := message_bytes(message)) > SMALL:
+            call.size = size
+            leg.size += size
         self._deadlines.add(call)
         return call
 
@@ -88,8 +96,10 @@ class CallTable(Generic[N]):
         """Hand out a call for the one and only time; None if it is not (or no longer) open."""
         leg = self._legs.get(peer)
         call = None if leg is None else leg.calls.pop(call_id, None)
-        if call is not None:
+        if leg is not None and call is not None:
             call.open = False
+            if call.size:
+                leg.size -= call.size
             if self._away:
                 self._tidy(peer)
         return call
@@ -114,6 +124,7 @@ class CallTable(Generic[N]):
         kept = {call.id: call for call in calls if keep(call)}
         if leg is not None and kept:
             leg.calls = kept
+            leg.size = sum(call.size for call in kept.values())
             self._legs[peer] = leg
             self._away.add(peer)
         settled = [call for call in calls if call.id not in kept]
@@ -135,6 +146,11 @@ class CallTable(Generic[N]):
         """How many calls are open to a peer."""
         leg = self._legs.get(peer)
         return 0 if leg is None else len(leg.calls)
+
+    def size(self, peer: Peer) -> int:
+        """The bytes of the large calls that are open to a peer."""
+        leg = self._legs.get(peer)
+        return 0 if leg is None else leg.size
 
     def next_deadline(self) -> float | None:
         """When the earliest open call is due."""

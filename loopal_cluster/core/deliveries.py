@@ -35,7 +35,7 @@ from loopal_cluster.messages import (
     SystemSource,
 )
 from loopal_cluster.outcomes import Failed
-from loopal_cluster.payloads import MessageRouted
+from loopal_cluster.payloads import MessageRouted, message_bytes
 from loopal_cluster.records import define, evolve, record
 
 __all__ = ["Deliveries"]
@@ -72,7 +72,7 @@ class Deliveries:
     def __attrs_post_init__(self) -> None:
         timeouts = self._settings.timeouts
         ttl = 2 * max(timeouts.call_timeout, timeouts.lease_timeout)
-        self.receipts = Receipts(self._settings.limits.receipts, ttl)
+        self.receipts = Receipts(self._settings.limits.receipts, ttl, self._settings.limits.receipts_bytes)
 
     def deliver(
         self,
@@ -90,7 +90,9 @@ class Deliveries:
         deadline = now + self._time_for(message)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
             backlog = self._backlog.setdefault(record.id, {})
-            if len(backlog) >= self._settings.limits.inbox:
+            waiting_bytes = sum(message_bytes(waiting.message) for waiting in backlog.values())
+            limits = self._settings.limits
+            if len(backlog) >= limits.inbox or waiting_bytes >= limits.calls_bytes:
                 raise Refused(ErrorCode.OVERLOADED, f"agent '{record.name}' has too many messages waiting")
             self._last_number += 1
             backlog[self._last_number] = _Waiting(message, origin, receipt, deadline)

@@ -27,6 +27,7 @@ from loopal_cluster.messages import (
     RelayedAsk,
     WaitAgent,
 )
+from loopal_cluster.payloads import SMALL, message_bytes
 from loopal_cluster.records import define, evolve
 
 __all__ = ["ASKS", "IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
@@ -66,6 +67,10 @@ class Exchange(Generic[N]):
     _requests: dict[Peer, dict[int, Call[N] | None]] = field(factory=dict, init=False)
     """Open requests by peer and id, each with the call that is made on its behalf, if one is."""
     _effects: list[Effect] = field(factory=list, init=False)
+    _links: set[Peer] = field(factory=set, init=False)
+    """Peers that speak for many: hubs, and a hub's MetaHub. No order of it escapes."""
+    _asked: dict[Peer, int] = field(factory=dict, init=False)
+    """Bytes of the large calls that are made on behalf of each peer, if there are some."""
     _withdrawn: dict[Peer, list[Call[N]]] = field(factory=dict, init=False)
     """Calls that were given up while their peer was away, which may be working on them."""
     late_answers: int = field(default=0, init=False)
@@ -74,6 +79,14 @@ class Exchange(Generic[N]):
     def admit(self, peer: Peer) -> None:
         """Begin to talk with a peer."""
         self._requests[peer] = {}
+
+    def is_link(self, peer: Peer) -> bool:
+        """Whether a peer speaks for many."""
+        return peer in self._links
+
+    def make_link(self, peer: Peer) -> None:
+        """A peer is a hub, or the MetaHub: it may have more open than one party."""
+        self._links.add(peer)
 
     def knows(self, peer: Peer) -> bool:
         """Whether the peer is still ours to talk with."""
@@ -85,6 +98,8 @@ class Exchange(Generic[N]):
         Those to ``keep`` stay open until their deadline, for a peer that may come back (``resume``).
         """
         self._requests.pop(peer, None)
+        self._asked.pop(peer, None)
+        self._links.discard(peer)
         if keep is None:
             self._withdrawn.pop(peer, None)
             return self.calls.settle_peer(peer)
@@ -162,6 +177,7 @@ class Exchange(Generic[N]):
             or len(requests) >= limits.requests_per_peer
             or to not in self._requests
             or self.calls.count(to) >= limits.calls_per_peer
+            or self.calls.size(to) >= limits.link_bytes
         ):
             return None
         then: Any = origin  # which is one of the ``N`` of both cores
@@ -196,13 +212,32 @@ class Exchange(Generic[N]):
         """
         if self.calls.count(peer) >= self.limits.calls_per_peer:
             raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
+        if message_bytes(message) > SMALL:
+            self._check_bytes(peer, origin_of(then))
         return self._ask(peer, message, then, deadline, asked_at)
+
+    def _check_bytes(self, peer: Peer, origin: Origin | None) -> None:
+        """Keep what is open within bytes, and one message, to whom it goes and from whom it comes.
+
+        Small ones are within bounds by their number, and so are not refused because of others' large ones.
+        """
+        limits = self.limits
+        # One that is away is a hub.
+        limit = (
+            limits.calls_bytes if peer in self._requests and peer not in self._links else limits.link_bytes
+        )
+        if (is_open := self.calls.size(peer)) >= limit:
+            raise Refused(ErrorCode.OVERLOADED, f"{is_open} bytes are on their way to this peer already")
+        if origin is None or origin.peer in self._links:
+            return
+        if (asked := self._asked.get(origin.peer, 0)) >= 2 * limits.calls_bytes:
+            raise Refused(ErrorCode.OVERLOADED, f"{asked} bytes of yours are on their way already")
 
     def _ask(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
     ) -> Call[N]:
         call = self.calls.open(peer, message, then, deadline, asked_at)
-        origin = then if isinstance(then, Origin) else getattr(then, "origin", None)
+        origin = origin_of(then)
         if origin is not None:
             self.join(origin, call)
         if peer in self._requests:
@@ -215,7 +250,10 @@ class Exchange(Generic[N]):
         """A request is answered by this call of ours."""
         requests = self._requests.get(origin.peer)
         if requests is not None and origin.id in requests:
+            known = requests[origin.id]
             requests[origin.id] = call
+            if call.size or (known is not None and known.size):
+                self._account(origin.peer, call.size - (0 if known is None else known.size))
 
     def waits(self, origin: Origin) -> bool:
         """Whether a request is still open."""
@@ -289,11 +327,26 @@ class Exchange(Generic[N]):
         requests = self._requests.get(origin.peer)
         if requests is None or origin.id not in requests:
             return False
-        del requests[origin.id]
+        call = requests.pop(origin.id)
+        if call is not None and call.size:
+            self._account(origin.peer, -call.size)
         return True
+
+    def _account(self, peer: Peer, size: int) -> None:
+        """So many bytes more, or less, are asked on behalf of a peer."""
+        if peer in self._links:
+            return
+        self._asked[peer] = self._asked.get(peer, 0) + size
+        if not self._asked[peer]:
+            del self._asked[peer]
 
     def _fail(self, peer: Peer, request_id: int, code: ErrorCode, detail: str) -> None:
         self._effects.append(Send(peer, Failure(request_id, code, detail)))
+
+
+def origin_of(then: Any) -> Origin | None:
+    """The request on whose behalf a call is made, if there is one."""
+    return then if isinstance(then, Origin) else getattr(then, "origin", None)
 
 
 def with_time_left(message: M, seconds: float) -> M:

@@ -162,7 +162,7 @@ class HubCore:
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
         audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
         self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
-        self._results = Results(settings.limits.results)
+        self._results = Results(settings.limits.results, settings.limits.results_bytes)
         self._kept = KeptTexts(settings, self.exchange, self.new_id)
         self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline, self._kept)
         self._waits = Waits(self.exchange, self._timers)
@@ -264,6 +264,7 @@ class HubCore:
         self.exchange.admit(peer)
         if link is Link.UPLINK:
             self._parties[peer] = MetaHubParty()
+            self.exchange.make_link(peer)
             self.uplink.connect(peer, now)
             return
         self._parties[peer] = Stranger(link is Link.TRUSTED, source)

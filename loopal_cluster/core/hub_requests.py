@@ -195,7 +195,7 @@ class HubRequests:
             case Ping():
                 self._exchange.answer(origin, OK)
             case Subscribe(since):
-                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
+                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since, now))
             case ListHubs() | MetaTopology() | Resolve():
                 self._escalate(origin, message, now)
             case _:

@@ -410,6 +410,7 @@ class MetaHubCore:
             self.hubs.add(record)
         self._parties[origin.peer] = HubParty(record)
         self._timers.discard(HandshakeDue(origin.peer))
+        self.exchange.make_link(origin.peer)
         self._timers.set(HealthDue(name), now + self.settings.timeouts.suspect_timeout)
         self.exchange.answer(origin, self._welcome_hub(record))
         if old is not None:

@@ -206,7 +206,7 @@ class MetaRequests:
                 check_prompt(spec.prompt, self._settings.limits.text_bytes)
                 self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
             case Subscribe(since):
-                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since))
+                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since, now))
             case Status():
                 count = sum(record.agent_count for record in self._hubs)
                 late = self._exchange.late_answers

@@ -11,6 +11,7 @@ from attrs import field
 from loopal_cluster.address import Address
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Failed, Outcome, reason_of
+from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define, record
 
 __all__ = ["FinishedAgent", "Results"]
@@ -63,16 +64,21 @@ class Results:
     """The last finished agents of one hub."""
 
     _limit: int
+    _limit_bytes: int = 64 * 2**20
+    _bytes: int = field(default=0, init=False)
     _by_id: dict[str, FinishedAgent] = field(factory=dict, init=False)
     """In the order they ended, which is also the order they expire."""
     _newest: dict[Address, str] = field(factory=dict, init=False)
 
     def add(self, finished: FinishedAgent, *, by_name: bool = True) -> None:
         """Keep an outcome; forget the oldest if there are too many. Without ``by_name`` only its id finds it."""
+        if (before := self._by_id.pop(finished.id, None)) is not None:
+            self._bytes -= payload_bytes(before.outcome)
         self._by_id[finished.id] = finished
+        self._bytes += payload_bytes(finished.outcome)
         if by_name:
             self._name(finished)
-        if len(self._by_id) > self._limit:
+        while len(self._by_id) > self._limit or (self._bytes > self._limit_bytes and len(self._by_id) > 1):
             self._forget(next(iter(self._by_id)))
 
     def _name(self, finished: FinishedAgent) -> None:
@@ -107,7 +113,9 @@ class Results:
         return len(self._by_id)
 
     def _forget(self, agent_id: str) -> None:
-        address = self._by_id.pop(agent_id).address
+        finished = self._by_id.pop(agent_id)
+        self._bytes -= payload_bytes(finished.outcome)
+        address = finished.address
         for key in (address, address.on(None)):
             if self._newest.get(key) == agent_id:
                 del self._newest[key]

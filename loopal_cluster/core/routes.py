@@ -10,6 +10,8 @@ from collections import OrderedDict
 
 from attrs import field
 
+from loopal_cluster.core.exchange import Refused
+from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Announce
 from loopal_cluster.records import define
 
@@ -23,13 +25,25 @@ MAX_GENERATIONS = 1024
 class Directory:
     """The announced agents, by name and by hub."""
 
+    _limit: int = 20_000
+    """Agents of a hub."""
     _by_name: dict[str, dict[str, tuple[str, float]]] = field(factory=dict, init=False)
     """The identity of each, and since when it is up."""
     _by_hub: dict[str, dict[str, str | None]] = field(factory=dict, init=False)
     """Each hub's agents, and the parent of each."""
 
     def update(self, hub: str, announce: Announce, now: float) -> None:
-        """Take in what a hub says it runs now."""
+        """Take in what a hub says it runs now.
+
+        Raises:
+            Refused: it says more than a hub may.
+        """
+        before = 0 if announce.whole else self.count(hub)
+        count = before + len(announce.started)
+        if count > self._limit:  # those that have ended, or are known, need not be looked for
+            count = before - len(announce.ended) + len({entry.name for entry in announce.started})
+        if count > self._limit:
+            raise Refused(ErrorCode.OVERLOADED, f"hub '{hub}' may announce {self._limit} agents")
         if announce.whole:
             self.forget(hub)
         known = self._by_hub.setdefault(hub, {})

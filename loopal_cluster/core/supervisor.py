@@ -248,6 +248,9 @@ class Supervisor:
             raise Refused(ErrorCode.BUDGET_EXCEEDED, f"agents nest at most {limits.agent_depth} deep")
         if len(self.agents) >= limits.agents:
             raise Refused(ErrorCode.OVERLOADED, f"this hub has {limits.agents} agents already")
+        if self.agents.spawn_bytes >= limits.spawn_bytes:
+            detail = f"the prompts of this hub's agents have {self.agents.spawn_bytes} bytes already"
+            raise Refused(ErrorCode.OVERLOADED, detail)
 
     # Coming up.
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from attrs import field
 
 from loopal_cluster.core.effects import Publish
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Notification
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
 
 __all__ = ["Timeline"]
+
+REPLAY_INTERVAL = 1.0
+"""Seconds in which a connection is sent again no more than all that is kept."""
 
 
 @define
@@ -38,6 +43,8 @@ class Timeline:
     """The last events, and how many bytes each has."""
     _kept_bytes: int = field(default=0, init=False)
     _subscribers: dict[Peer, None] = field(factory=dict, init=False)
+    _replayed: dict[Peer, tuple[float, int]] = field(factory=dict, init=False)
+    """Since when, and how many events, each has been sent again lately."""
     _seq: int = field(default=0, init=False)
 
     def publish(self, hub: str | None, agent: str | None, payload: Any, now: float) -> None:
@@ -59,17 +66,34 @@ class Timeline:
             self._kept_bytes -= kept.popleft()[1]
         return Publish(tuple(self._subscribers), Notification(event))
 
-    def subscribe(self, peer: Peer, since: int | None) -> Subscribed:
-        """Add a subscriber and send it what is kept after ``since``."""
-        self._subscribers[peer] = None
+    def subscribe(self, peer: Peer, since: int | None, now: float) -> Subscribed:
+        """Add a subscriber and send it what is kept after ``since``.
+
+        Raises:
+            Refused: it has just had a replay, of as much as there can be.
+        """
         if since is None:
+            self._subscribers[peer] = None
             return Subscribed(self._seq)
         since = max(0, since)
-        replay = [event for event, _ in self._kept if event.seq > since]
+        replay = self._after(since)
+        began, count = self._replayed.get(peer, (now, 0))
+        if now - began >= REPLAY_INTERVAL:
+            began, count = now, 0
+        if count and count + len(replay) > self._exchange.limits.timeline:
+            detail = f"one replay at a time: this connection had {count} events within {REPLAY_INTERVAL:g} s"
+            raise Refused(ErrorCode.OVERLOADED, detail)
+        self._subscribers[peer] = None
+        self._replayed[peer] = (began, count + len(replay))
         for event in replay:
             self._exchange.notify(peer, event)
         return Subscribed(self._seq, missed=max(0, self._seq - since - len(replay)))
 
+    def _after(self, since: int) -> list[ClusterEvent]:
+        first = self._seq - len(self._kept)  # the number before that of the first that is kept
+        return [event for event, _ in islice(self._kept, max(0, since - first), None)]
+
     def forget(self, peer: Peer) -> None:
         """Remove a subscriber."""
         self._subscribers.pop(peer, None)
+        self._replayed.pop(peer, None)

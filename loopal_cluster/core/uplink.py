@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from attrs import field
@@ -79,6 +80,9 @@ REPEATABLE = (
     ShutdownAgent,
 )
 """What may be asked twice: it only looks, or whoever does it remembers its id."""
+
+CHUNK = 500
+"""Agents that are announced at a time."""
 
 ABSENT = {ErrorCode.HUB_NOT_CONNECTED, ErrorCode.OVERLOADED}
 """Refusals of the MetaHub that say nothing of what a hub has done before."""
@@ -430,14 +434,16 @@ class Uplink:
             return
         if self._announce_whole:
             running = [record for record in self._agents.here() if record.lifecycle is Lifecycle.RUNNING]
-            started = tuple(announced(record, now) for record in running)
-            message = Announce(started=started, whole=True)
-        else:
-            message = Announce(
-                started=tuple(entry for entry in self._changes.values() if entry is not None),
-                ended=tuple(name for name, entry in self._changes.items() if entry is None),
-            )
-        self._changes.clear()
+            self._changes = {record.name: announced(record, now) for record in running}
+        # In chunks, so that the MetaHub looks after others in between.
+        chunk = dict(islice(self._changes.items(), CHUNK))
+        message = Announce(
+            started=tuple(entry for entry in chunk.values() if entry is not None),
+            ended=tuple(name for name, entry in chunk.items() if entry is None),
+            whole=self._announce_whole,
+        )
+        for name in chunk:
+            del self._changes[name]
         try:
             self.call(message, Announcing(), now + self._settings.timeouts.call_timeout)
         except Refused:  # too much is being asked already: tell it all at the next heartbeat

@@ -19,7 +19,7 @@ from msgspec import Meta, Raw, Struct
 
 from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.frames import AskLetter, Letter, Notification, Request, Response
-from loopal_cluster.labels import MAX_ID, MAX_LABEL
+from loopal_cluster.labels import MAX_ID, MAX_LABEL, label, sender_name
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -67,8 +67,15 @@ _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
 _dump = msgspec.json.Encoder().encode
 # The same few addresses come again and again. Faulty ones are not kept, so the caches are small.
 _address = lru_cache(maxsize=4096)(Address.parse)
-# Names of senders are not checked, so only those that may be addresses are kept.
-_agent = lru_cache(maxsize=4096)(AgentSource)
+
+
+@lru_cache(maxsize=4096)
+def _agent(name: str) -> AgentSource:
+    # Names of senders are not checked where they are chosen.
+    return AgentSource(sender_name(name))
+
+
+_name = lru_cache(maxsize=4096)(sender_name)
 
 
 # Messages between agents.
@@ -138,11 +145,11 @@ def _envelope(params: _Envelope, target: Address) -> Envelope:
     sender = params.source.Agent
     return Envelope(
         params.id,
-        _agent(sender) if len(sender) <= MAX_ADDRESS else AgentSource(sender),
+        _agent(sender if len(sender) <= MAX_ADDRESS else sender[-MAX_ADDRESS:]),
         target,
         Opaque(bytes(params.content)),
         params.timestamp,
-        params.origin_hub,
+        params.origin_hub if params.origin_hub is None else label(params.origin_hub),
         params.timeout_ms,
         params.extend,
         params.asked_ms,
@@ -243,7 +250,10 @@ def read_event(line: bytes) -> Notification | None:
         return None
     if len(event.payload) > _FLAT_BYTES:
         check_depth(line)
-    return Notification(AgentEvent(event.agent_name, Opaque(bytes(event.payload))))
+    name = event.agent_name
+    if name is not None:
+        name = _name(name if len(name) <= MAX_ADDRESS else name[-MAX_ADDRESS:])
+    return Notification(AgentEvent(name, Opaque(bytes(event.payload))))
 
 
 def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:

@@ -114,7 +114,7 @@ def test_what_takes_more_than_its_outside_is_read(request_):
 @given(
     st.sampled_from([MetaRoute, MetaAsk]),
     TEXTS,
-    TEXTS,
+    st.from_regex(r"[a-z._-]{1,20}", fullmatch=True),
     TEXTS,
     st.none() | st.integers(0, 2**40),
     st.booleans(),

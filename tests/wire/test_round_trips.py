@@ -26,8 +26,9 @@ NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
 OPAQUES = st.sampled_from(
     [m.Opaque(b"null"), m.Opaque(b' {"b":1,  "a":[ 1e3 ]}'.strip()), m.Opaque(b'"\xc3\xa9"')]
 )
+IDS = st.text(string.ascii_letters + string.digits + "-:é", max_size=128)
 CHECKED = {
-    labels.identity: st.text(string.ascii_letters + string.digits + "-:é", max_size=128),
+    labels.identity: IDS,
     labels.agent_name: NAMES,
     labels.hub_name: NAMES,
     labels.path: st.text(max_size=50),
@@ -66,6 +67,14 @@ def records(cls: Any) -> st.SearchStrategy[Any]:
     if cls is m.TopologyOf:
         failed = st.builds(m.TopologyOf, NAMES, error=st.text())
         return failed | st.builds(m.TopologyOf, NAMES, values(m.HubTopology))
+    if cls is m.Envelope:
+        return st.builds(
+            cls, IDS, values(m.Source), values(Address), OPAQUES, st.text(max_size=128), st.none() | NAMES
+        )
+    if cls is m.AgentSource:
+        return st.builds(cls, NAMES)
+    if cls is m.AgentEvent:
+        return st.builds(cls, st.none() | NAMES, OPAQUES)
     if cls is MessageRouted:
         return st.builds(MessageRouted, st.text(), st.text(), st.text(max_size=20))
     if cls is ToolResult:
