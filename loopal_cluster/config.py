@@ -169,6 +169,8 @@ class Limits:
     """The same to a hub or a MetaHub, which speaks for many."""
     requests_per_peer: int = field(default=16384, validator=_positive)
     """Requests of one peer that may be unanswered. With more unsent answers it is not read from."""
+    answer_bytes: int = field(default=64 * 2**20, validator=_positive)
+    """Bytes of large unsent answers to one peer; the next ones are refusals."""
     outbox_frames: int = field(default=40960, validator=_positive)
     """Unsent frames of one peer; more proves a broken rule, and the connection is cut."""
     unauthenticated: int = field(default=1024, validator=_positive)

@@ -14,7 +14,9 @@ from typing import Any
 from attrs import field, validators
 
 from loopal_cluster.messages import (
+    AgentEvent,
     Ask,
+    ClusterEvent,
     DeliverAsk,
     DeliverEnvelope,
     Message,
@@ -437,6 +439,7 @@ _BODIES: dict[type, Callable[[Any], int]] = {
     Relayed: _inside_bytes,
     RelayedAsk: _inside_bytes,
     **dict.fromkeys((DeliverEnvelope, DeliverAsk, Route, Ask, MetaRoute, MetaAsk), _envelope_bytes),
+    **dict.fromkeys((ClusterEvent, AgentEvent), lambda message: payload_bytes(message.payload)),
 }
 """Of those that there are most of, only the content."""
 
@@ -448,7 +451,7 @@ def payload_bytes(payload: object) -> int:
     if isinstance(payload, str):
         return len(payload)
     if isinstance(payload, tuple):
-        return sum(map(payload_bytes, payload)) + len(payload)
+        return sum(map(payload_bytes, payload))
     if isinstance(payload, Mapping):
         return sum(payload_bytes(key) + payload_bytes(value) for key, value in payload.items())
     cls: Any = type(payload)

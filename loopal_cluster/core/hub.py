@@ -44,10 +44,12 @@ from loopal_cluster.core.parties import (
     AgentParty,
     ClientParty,
     MetaHubParty,
+    Standing,
     Stranger,
     agree,
     is_token,
     pings,
+    standing_of,
 )
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.refusals import Refusals
@@ -234,6 +236,10 @@ class HubCore:
         if self._supervisor.closing and (self.quiet or self._is_cut_off(now)):
             self.uplink.leave(now)
         return self.exchange.drain()
+
+    def standing(self, peer: Peer) -> Standing:
+        """What kind of party a peer is."""
+        return standing_of(self._parties.get(peer))
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""

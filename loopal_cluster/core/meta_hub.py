@@ -38,7 +38,16 @@ from loopal_cluster.core.events import (
 from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests, stamped
-from loopal_cluster.core.parties import ClientParty, HubParty, Stranger, agree, is_token, pings
+from loopal_cluster.core.parties import (
+    ClientParty,
+    HubParty,
+    Standing,
+    Stranger,
+    agree,
+    is_token,
+    pings,
+    standing_of,
+)
 from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
@@ -222,6 +231,10 @@ class MetaHubCore:
             return None
         party.record.seen_at = now
         return party.record
+
+    def standing(self, peer: Peer) -> Standing:
+        """What kind of party a peer is."""
+        return standing_of(self._parties.get(peer))
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hmac
 
 from attrs import field
@@ -33,10 +34,12 @@ __all__ = [
     "ClientParty",
     "HubParty",
     "MetaHubParty",
+    "Standing",
     "Stranger",
     "agree",
     "check_may",
     "is_token",
+    "standing_of",
     "pings",
 ]
 
@@ -49,6 +52,17 @@ _LOOKING = (
     Status, ListAgents, AgentInfo, Topology, WaitAgent, Subscribe, ListHubs, MetaTopology, Resolve,
     Ping,
 )  # fmt: skip
+
+
+class Standing(enum.Enum):
+    """What kind of party a connection belongs to, for whoever reads its lines."""
+
+    STRANGER = "stranger"
+    OBSERVER = "observer"
+    CLIENT = "client"
+    AGENT = "agent"
+    HUB = "hub"
+    """Or a hub's MetaHub."""
 
 
 @define
@@ -86,6 +100,21 @@ class HubParty:
     """A hub of this MetaHub."""
 
     record: HubRecord = field(repr=lambda record: record.name)
+
+
+def standing_of(party: object) -> Standing:
+    """The kind of a party."""
+    match party:
+        case ClientParty(role=Role.OBSERVER):
+            return Standing.OBSERVER
+        case ClientParty():
+            return Standing.CLIENT
+        case AgentParty():
+            return Standing.AGENT
+        case HubParty() | MetaHubParty():
+            return Standing.HUB
+        case _:
+            return Standing.STRANGER
 
 
 def check_may(party: ClientParty, message: Message[object]) -> None:

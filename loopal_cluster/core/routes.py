@@ -38,11 +38,10 @@ class Directory:
         Raises:
             Refused: it says more than a hub may.
         """
-        before = 0 if announce.whole else self.count(hub)
-        count = before + len(announce.started)
-        if count > self._limit:  # those that have ended, or are known, need not be looked for
-            count = before - len(announce.ended) + len({entry.name for entry in announce.started})
-        if count > self._limit:
+        if (
+            self.count(hub) + len(announce.started) > self._limit
+            and self._count_with(hub, announce) > self._limit
+        ):
             raise Refused(ErrorCode.OVERLOADED, f"hub '{hub}' may announce {self._limit} agents")
         if announce.whole:
             self.forget(hub)
@@ -54,6 +53,11 @@ class Directory:
         for entry in announce.started:
             known[entry.name] = entry.parent
             self._by_name.setdefault(entry.name, {})[hub] = (entry.id, now - entry.up_ms / 1000)
+
+    def _count_with(self, hub: str, announce: Announce) -> int:
+        """How many agents a hub has announced then."""
+        known = set() if announce.whole else {*self._by_hub.get(hub, ())}
+        return len((known - {*announce.ended}) | {entry.name for entry in announce.started})
 
     def forget(self, hub: str) -> None:
         """Forget a hub's agents."""

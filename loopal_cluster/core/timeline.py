@@ -26,7 +26,7 @@ from loopal_cluster.records import define
 __all__ = ["Timeline"]
 
 REPLAY_INTERVAL = 1.0
-"""Seconds in which a connection is sent again no more than all that is kept."""
+"""Seconds in which a connection is sent again no more than twice all that is kept."""
 
 
 @define
@@ -80,7 +80,7 @@ class Timeline:
         began, count = self._replayed.get(peer, (now, 0))
         if now - began >= REPLAY_INTERVAL:
             began, count = now, 0
-        if count and count + len(replay) > self._exchange.limits.timeline:
+        if count + len(replay) > 2 * self._exchange.limits.timeline:
             detail = f"one replay at a time: this connection had {count} events within {REPLAY_INTERVAL:g} s"
             raise Refused(ErrorCode.OVERLOADED, detail)
         self._subscribers[peer] = None

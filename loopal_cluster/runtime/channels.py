@@ -21,7 +21,7 @@ import socket
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import trio
@@ -111,8 +111,11 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
         """Where the other side is, as a log may say it: without its port. None: in this process."""
         return None
 
-    def limit_lines(self, line_bytes: int) -> None:
-        """From now on, read no longer lines than this. Without lines there is nothing to do."""
+    def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
+        """From now on, read no longer lines than this, and long ones only of these methods (``LineBuffer.long``).
+
+        Without lines there is nothing to do.
+        """
 
     def backlog(self) -> int:
         """So many of the bytes taken the other end has not acknowledged, as far as the transport can say."""
@@ -177,8 +180,8 @@ class _Lines:
             raise trio.EndOfChannel
         return [reject(line) if isinstance(line, Oversized) else self._decode(line)]
 
-    def limit(self, line_bytes: int) -> None:
-        self._buffer.max_bytes = line_bytes
+    def limit(self, line_bytes: int, long: Mapping[bytes, int] | None) -> None:
+        self._buffer.max_bytes, self._buffer.long = line_bytes, long
 
     def leave_sealed(self) -> None:
         self._decode = decode_sealed
@@ -283,8 +286,8 @@ class SocketChannel(FrameChannel):
         except OSError:
             self._unsent = memoryview(b"")  # the reader is told of the broken connection by its next recv
 
-    def limit_lines(self, line_bytes: int) -> None:
-        self._lines.limit(line_bytes)
+    def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
+        self._lines.limit(line_bytes, long)
 
     def backlog(self) -> int:
         return len(self._unsent) + _unacknowledged(self._sock)
@@ -362,8 +365,8 @@ class StreamChannel(FrameChannel):
     def backlog(self) -> int:
         return len(self._unsent)
 
-    def limit_lines(self, line_bytes: int) -> None:
-        self._lines.limit(line_bytes)
+    def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
+        self._lines.limit(line_bytes, long)
 
     def leave_sealed(self) -> None:
         self._lines.leave_sealed()

@@ -32,9 +32,11 @@ from loopal_cluster.core.events import (
     PeerLost,
 )
 from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.parties import Standing
+from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import AgentEvent, Message, Reply
-from loopal_cluster.payloads import payload_bytes
+from loopal_cluster.messages import OK, AgentEvent, Message, Opaque, Reply
+from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define
 from loopal_cluster.runtime.admission import Admission, Place
 from loopal_cluster.runtime.alive import SILENT, Pulse, look_again
@@ -42,6 +44,7 @@ from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, Inbound
 from loopal_cluster.runtime.descriptors import share_of_descriptors
 from loopal_cluster.runtime.greeting import what_answered
+from loopal_cluster.runtime.sizes import long_lines
 from loopal_cluster.wire.codec import decode_result, is_plain
 from loopal_cluster.wire.one_pass import EVENTS, opened
 
@@ -52,6 +55,9 @@ CLOSE_TIMEOUT = 5.0
 
 FEW_CONNECTIONS = 4
 """Among so few, hardly ever two have something for a third at the same time, and to gather it would only take time."""
+
+ENCODED_BYTES = 2**20
+"""What is encoded for one peer at a time. With more bytes of unsent answers, a program or an agent is not read from."""
 
 STRANGER_LINE_BYTES = 65536
 """The longest line of a peer that has not registered: without a token nobody makes us keep more than that."""
@@ -67,6 +73,9 @@ class Core(Protocol):
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened; return what to do."""
+
+    def standing(self, peer: Peer) -> Standing:
+        """What kind of party a peer is."""
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
@@ -94,6 +103,12 @@ class Connection:
     outbox: list[Frame] = field(factory=list)
     answers: int = 0
     """So many of them are answers."""
+    answer_bytes: int = 0
+    """So many bytes, about, these have that are large."""
+    unsent_bytes: int = 0
+    """The same of all frames."""
+    is_link: bool = False
+    """The other side is a hub or a MetaHub, which stops reading, too, when we do not read."""
     event_bytes: int = 0
     """So many bytes of them are the payloads of events."""
     dirty: bool = False
@@ -235,15 +250,19 @@ class Runtime:
         with connection.scope:
             try:
                 await self._read_stranger(connection)
+                standing = self._core.standing(peer)
+                connection.is_link = standing is Standing.HUB
+                line_bytes = self._limits.line_bytes
+                connection.channel.limit_lines(line_bytes, long_lines(standing, line_bytes))
                 if dialled:
                     await self._read_first(connection)
                 while True:
-                    self._on_frames(connection, await connection.channel.receive())
-                    # Not read from while it asks and does not read. Only answers count, and only more of
-                    # them than a peer of ours ever waits for: two hubs that send each other much would
-                    # otherwise both stop reading, each until the other one reads.
-                    while connection.answers > self._limits.requests_per_peer:
-                        await connection.below_mark.park()
+                    frames = await connection.channel.receive()
+                    while frames := self._on_frames(connection, frames):
+                        # What it reads meanwhile must not keep the others waiting.
+                        await trio.lowlevel.checkpoint()
+                        await self._wait_for_reader(connection)
+                    await self._wait_for_reader(connection)
             except trio.EndOfChannel:
                 pass
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -262,6 +281,20 @@ class Runtime:
             self._cut(connection, f"what answers there is no MetaHub, but {answered}")
         else:
             self._on_frames(connection, received)
+
+    async def _wait_for_reader(self, connection: Connection) -> None:
+        """Do not read from a peer that asks and does not read.
+
+        Only answers count. In bytes, those to a program or an agent: these read in any case, or have only themselves
+        to blame. Not those to a hub: two hubs that send each other much would both stop reading, each until
+        the other one reads. There only more answers count than a peer of ours ever waits for; and what they
+        have in bytes is bounded in ``_bounded``.
+        """
+        limit = self._limits.requests_per_peer
+        while connection.answers > limit or (
+            not connection.is_link and connection.answer_bytes > ENCODED_BYTES
+        ):
+            await connection.below_mark.park()
 
     async def _read_stranger(self, connection: Connection) -> None:
         """Bring frames to the core one by one until the peer has registered; it must read what it is answered."""
@@ -324,8 +357,10 @@ class Runtime:
             connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
             self._mark_dirty(connection)
 
-    def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> None:
+    def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> Sequence[Inbound]:
         """Bring a peer's frames to the core, each when what follows from those before has been done.
+
+        Return those for which it is to wait until the peer has read.
 
         Nearly all frames of a busy MetaHub are letters, the answers to them, and events: those are passed on here, if
         they can be, and everything else goes the long way.
@@ -333,7 +368,8 @@ class Runtime:
         peer, now = connection.peer, trio.current_time()
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
         relay = None if self._transcript else self._relay  # what is logged goes the long way, too
-        for frame in frames:
+        left: Sequence[Inbound] = ()
+        for number, frame in enumerate(frames, 1):
             passed_on: Send | Publish | None = None
             if relay is not None:
                 if isinstance(frame, Letter):
@@ -349,7 +385,11 @@ class Runtime:
                 self._perform(passed_on)
             else:
                 self._on_frame(connection, frame, now)
+                if connection.answer_bytes > ENCODED_BYTES and not connection.is_link:
+                    left = frames[number:]
+                    break
         self._end_step()
+        return left
 
     def _on_frame(self, connection: Connection, frame: Inbound, now: float) -> None:
         """The long way: a frame becomes an event."""
@@ -395,6 +435,8 @@ class Runtime:
 
     def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
         outbox = connection.outbox
+        if (size := frame_bytes(frame)) > SMALL:
+            frame, size = self._bounded(connection, frame, size)
         if len(outbox) >= self._limits.high_water and self._refused(connection, frame):
             return
         if isinstance(frame, Notification):
@@ -408,14 +450,29 @@ class Runtime:
             connection.answers += 1
             if connection.stranger and isinstance(frame, Response):
                 connection.stranger = False
-                connection.channel.limit_lines(self._limits.line_bytes)
                 if connection.place is not None:
                     connection.place.leave()
         if self._transcript and not isinstance(frame, Rejected):
             self._logger.debug(">%d %s", connection.peer, brief(frame))
+        connection.unsent_bytes += size
         outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
         if not connection.dirty:
             self._mark_dirty(connection)
+
+    def _bounded(
+        self, connection: Connection, frame: Frame | Rejected, size: int
+    ) -> tuple[Frame | Rejected, int]:
+        """A large frame for a peer, or what it is told instead, because it does not read what it has asked for."""
+        if not isinstance(frame, Response):
+            return frame, size
+        if connection.answer_bytes >= self._limits.answer_bytes:
+            detail = f"{connection.answer_bytes} bytes of answers wait for you to read them"
+            # A reply, which nobody here reads, was worked on; all else can be asked again.
+            unread = isinstance(frame.result, Opaque)
+            code = ErrorCode.CONNECTION_LOST if unread else ErrorCode.OVERLOADED
+            return Failure(frame.id, code, detail), 0
+        connection.answer_bytes += size
+        return frame, size
 
     def _refused(self, connection: Connection, frame: Frame | Rejected) -> bool:
         """Whether one more frame is too much for the outbox of a slow peer."""
@@ -471,18 +528,44 @@ class Runtime:
             return
         frames = connection.outbox
         if frames:
-            answers = connection.answers
-            connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
-            if answers > self._limits.requests_per_peer or connection.stranger:
+            is_slow = connection.answers > self._limits.requests_per_peer or connection.stranger
+            if connection.unsent_bytes > ENCODED_BYTES:
+                frames = self._take_some(connection)
+                is_slow = True
+            else:
+                connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
+                connection.answer_bytes = connection.unsent_bytes = 0
+            if is_slow:
                 connection.below_mark.unpark_all()
-            if not connection.channel.send_nowait(frames):
+            if not connection.channel.send_nowait(frames) or connection.outbox:
                 connection.congested = True
                 self._nursery.start_soon(self._drain, connection)
                 return
         if connection.hang_up_reason is not None and not connection.is_delayed:
             connection.scope.cancel()
 
+    def _take_some(self, connection: Connection) -> list[Frame]:
+        """Of much that is unsent, take so much as is to be encoded at a time; the rest stays as it is."""
+        outbox, taken = connection.outbox, 0
+        for count, frame in enumerate(outbox):
+            size = frame_bytes(frame)
+            if count and taken + size > ENCODED_BYTES:
+                break
+            taken += size
+            if isinstance(frame, Response | Failure):
+                connection.answers -= 1
+                if isinstance(frame, Response) and size > SMALL:
+                    connection.answer_bytes -= size
+            elif isinstance(frame, Notification) and isinstance(frame.message, EVENTS):
+                connection.event_bytes -= payload_bytes(frame.message.payload)
+        else:
+            count = len(outbox)
+        connection.unsent_bytes -= taken
+        connection.outbox = outbox[count:]
+        return outbox[:count]
+
     async def _drain(self, connection: Connection) -> None:
+        await trio.lowlevel.checkpoint()  # what is encoded for one peer must not keep the others waiting
         try:
             await connection.channel.drained()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -539,6 +622,16 @@ async def open_runtime(
         nursery.start_soon(runtime.admission.report_forever)
         nursery.start_soon(runtime._watch_forever)
         yield runtime
+
+
+def frame_bytes(frame: Frame | Rejected) -> int:
+    """About how long a frame's line will be, if what it says makes it long."""
+    if isinstance(frame, Response):
+        result = frame.result
+        return (
+            0 if result is OK else len(result.json) if isinstance(result, Opaque) else payload_bytes(result)
+        )
+    return message_bytes(frame.message) if isinstance(frame, Request | Notification) else 0
 
 
 def expected_by_hub(message: Message[Any]) -> Any:

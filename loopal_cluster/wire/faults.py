@@ -15,7 +15,7 @@ import msgspec
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Rejected
 from loopal_cluster.messages import Completed
-from loopal_cluster.wire.framing import PREFIX_BYTES, Oversized
+from loopal_cluster.wire.framing import PREFIX_BYTES, Oversized, read_head
 
 __all__ = ["MAX_DEPTH", "check_depth", "reject", "unreadable", "words"]
 
@@ -38,9 +38,7 @@ def reject(oversized: Oversized) -> Failure | Rejected | Notification:
     return answer
 
 
-_SCALAR = re.compile(rb'\s*"(\w+)"\s*:\s*("[^"\\]*"|-?\d{1,18}|null)\s*,')
 _COMPLETED = re.compile(rb'"method"\s*:\s*"agent/completed"')
-_KEY = re.compile(rb'\s*"(\w+)"\s*:')
 
 
 def unreadable(line: bytes, code: ErrorCode, detail: str) -> Failure | Rejected:
@@ -49,14 +47,8 @@ def unreadable(line: bytes, code: ErrorCode, detail: str) -> Failure | Rejected:
     The scalars at the start of the object are read, up to the first value that may be long: with
     the key order of Loopal, and with that of most others, the id is among them.
     """
-    start = line[:PREFIX_BYTES]
-    head: dict[bytes, bytes] = {}
-    position = start.find(b"{") + 1
-    while pair := _SCALAR.match(start, position):
-        head[pair[1]] = pair[2]
-        position = pair.end()
-    last = _KEY.match(start, position)
-    keys = head.keys() | {last[1] if last else b""}
+    head, last = read_head(line[:PREFIX_BYTES])
+    keys = head.keys() | {last}
     id_ = int(head[b"id"]) if head.get(b"id", b"null")[:1] not in b'"n' else None
     if not keys & {b"result", b"error"} or b"method" in keys:
         return Rejected(id_, code, detail)

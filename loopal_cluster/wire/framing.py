@@ -7,13 +7,16 @@ skipped, or kept elsewhere (``Spill``). Decoding is next door, in ``codec``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from loopal_cluster.records import record
 
-__all__ = ["PREFIX_BYTES", "LineBuffer", "Oversized", "Spill", "Spilled"]
+__all__ = ["PREFIX_BYTES", "SHORT", "LineBuffer", "Oversized", "Spill", "Spilled", "read_head"]
 
+SHORT: Final = 65536
+"""Bytes of a line that says nothing which may be long: a name, a reason, a number. As many as are read at once."""
 PREFIX_BYTES: Final = 256
 """Enough of an over-long line to read the request's id in it, where ids come early."""
 
@@ -49,6 +52,24 @@ Spill = Callable[[bytes], Spilled | None]
 """Takes the start of a line that has grown too long. None: it is not worth keeping."""
 
 
+_SCALAR = re.compile(rb'\s*"(\w+)"\s*:\s*("[^"\\]*"|-?\d{1,18}|null)\s*,')
+_KEY = re.compile(rb'\s*"(\w+)"\s*:')
+
+
+def read_head(start: bytes) -> tuple[dict[bytes, bytes], bytes]:
+    """The scalars at the start of an object, up to the first value that may be long, and the key of that.
+
+    With the key order of Loopal, and with that of most others, id and method are among them.
+    """
+    head: dict[bytes, bytes] = {}
+    position = start.find(b"{") + 1
+    while pair := _SCALAR.match(start, position):
+        head[pair[1]] = pair[2]
+        position = pair.end()
+    last = _KEY.match(start, position)
+    return head, last[1] if last else b""
+
+
 class LineBuffer:
     """Cuts a stream of bytes into lines of at most ``max_bytes``, the line feed not counted."""
 
@@ -59,6 +80,8 @@ class LineBuffer:
         # time; and unlike a list of the pieces it does not cost 40 bytes for each of them.
         self._open = bytearray()
         self._skipping = False
+        self.long: Mapping[bytes, int] | None = None
+        """What may be longer than ``SHORT``, by method, and how long; ``b""`` is an answer. None: anything."""
         self._spill = spill
         self._spilled: Spilled | None = None
         self._long = Oversized(b"", 0)
@@ -99,15 +122,25 @@ class LineBuffer:
         if self._skipping:
             return [] if self._spilled is None or self._spilled.write(piece) else self._end_spilled()
         self._open += piece
-        if len(self._open) <= self.max_bytes:
+        size = len(self._open)
+        if size <= self.max_bytes and (size <= SHORT or size <= self._limit()):
             return []
         long, self._open = bytes(self._open), bytearray()
         self._skipping = True
         self._long = Oversized(long[:PREFIX_BYTES], len(long))
-        self._spilled = self._spill(self._long.prefix)
+        self._spilled = self._spill(self._long.prefix) if size > self.max_bytes else None
         if self._spilled is not None and self._spilled.write(long):
             return []
         return self._end_spilled()
+
+    def _limit(self) -> int:
+        """How long the line may become that has begun."""
+        if self.long is None:
+            return self.max_bytes
+        head, last = read_head(bytes(self._open[:PREFIX_BYTES]))
+        if (method := head.get(b"method")) is not None:
+            return self.long.get(method.strip(b'"'), SHORT)
+        return self.long.get(b"", SHORT) if last in (b"result", b"error") else SHORT
 
     def _end_spilled(self) -> list[Oversized]:
         kept = None if self._spilled is None else self._spilled.close()

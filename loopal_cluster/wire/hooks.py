@@ -9,20 +9,22 @@ faults; ``codec`` has the frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
 import msgspec
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from loopal_cluster import messages as m
 from loopal_cluster.labels import MAX_ID, MAX_LABEL, cut, label, sender_name
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
 from loopal_cluster.payloads import PAYLOADS, MessageRouted, Payload
+from loopal_cluster.wire.faults import words
 from loopal_cluster.wire.strict import (
     Hook,
+    Int64,
     is_null,
     json_key,
     read_object,
@@ -38,6 +40,8 @@ __all__ = ["CONVERTER", "preview"]
 Write = Callable[[Any], Any]
 
 PREVIEW_BYTES: Final = 80
+MAX_ANNOUNCED: Final = 20_000
+"""Agents in one announcement; a hub of ours announces 500 at a time."""
 
 _SOURCES: Final[Mapping[str, type]] = {
     "Human": m.HumanSource,
@@ -247,6 +251,30 @@ def _write_routed(routed: MessageRouted) -> dict[str, Any]:
     return {"MessageRouted": {"content_preview": shown, "source": routed.source, "target": routed.target}}
 
 
+class _Announced(Struct, frozen=True):
+    id: str
+    name: str
+    type: str | None = None
+    parent: str | None = None
+    up_ms: Int64 = 0
+
+
+_read_announced: Final = msgspec.json.Decoder(
+    Annotated[list[_Announced], Meta(max_length=MAX_ANNOUNCED)]
+).decode
+
+
+def _read_all_announced(text: Raw, _: Any) -> tuple[m.Announced, ...]:
+    """In one pass: a hub may announce thousands, and nobody is served meanwhile."""
+    try:
+        entries = _read_announced(text)
+    except msgspec.ValidationError as error:
+        raise ValueError(words(error, "")) from None
+    return tuple(
+        m.Announced(entry.name, entry.id, entry.type, entry.parent, entry.up_ms) for entry in entries
+    )
+
+
 def _make_converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook_factory(attrs.has, _read_record)
@@ -263,6 +291,9 @@ def _make_converter() -> Converter:
     converter.register_unstructure_hook(m.TopologyOf, _write_topology_of)
     # What hubs pass on: the payload of an event (declared Any) and the content of a message.
     converter.register_structure_hook_func(lambda type_: type_ is Any, read_opaque)
+    converter.register_structure_hook_func(
+        lambda type_: type_ == tuple[m.Announced, ...], _read_all_announced
+    )
     converter.register_structure_hook_func(lambda type_: type_ == m.UserContent | m.Opaque, read_opaque)
     # A preview is cut when it is written; whoever reads it gets text.
     converter.register_structure_hook_func(lambda type_: type_ == str | m.UserContent | m.Opaque, read_str)

@@ -7,17 +7,46 @@ import tracemalloc
 import pytest
 
 from loopal_cluster.address import Address
+from loopal_cluster.config import Limits
+from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.events import Peer
 from loopal_cluster.core.owed import OVERHEAD, Owed
+from loopal_cluster.core.receipts import Receipts
+from loopal_cluster.core.results import FinishedAgent, Results
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
+    OK,
     Announce,
     Announced,
     CancelAgent,
+    Envelope,
+    HumanSource,
     MetaSpawn,
+    Opaque,
+    Role,
+    Route,
     SpawnAgent,
     SpawnSpec,
+    Subscribe,
 )
+from loopal_cluster.outcomes import Done
+from loopal_cluster.testing import sent
 
-from .builders import attach, begin, join, join_meta, open_hub, open_meta, requests
+from .builders import (
+    answer_all,
+    attach,
+    begin,
+    envelope,
+    join,
+    join_meta,
+    notices,
+    open_hub,
+    open_meta,
+    rejoin,
+    requests,
+    start,
+)
 
 
 def cancel(n: int, hub: str = "gone", reason: str = "x") -> CancelAgent:
@@ -103,3 +132,141 @@ def test_a_hub_knows_itself_how_deep_a_parent_is_that_it_had_started_elsewhere()
     record = hub.core.agents.local("z")
     assert record is not None
     assert record.depth == 2
+
+
+# Bytes on their way, and what is kept of them.
+
+LARGE = Opaque(b'{"text":"%b"}' % (b"x" * 100_000))
+
+
+def large(n: int, target: str = "x") -> Route:
+    return Route(Envelope(f"m-{n}", HumanSource(), Address(target), LARGE, "now"))
+
+
+def codes(effects, peer) -> list[ErrorCode]:
+    return [frame.code for frame in sent(effects, peer) if isinstance(frame, Failure)]
+
+
+def test_large_messages_to_an_agent_that_does_not_answer_are_bounded_in_bytes_and_small_ones_go_on():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    x, ann = begin(hub, "x"), attach(hub, "ann")
+
+    refused = [codes(hub.request(ann, large(n)), ann) for n in range(300)]
+
+    assert refused[:10] == [[]] * 10
+    assert refused[10:] == [[ErrorCode.OVERLOADED]] * 290
+    assert hub.core.exchange.calls.size(x) < 1_100_000
+    assert requests(hub.request(ann, Route(envelope("x"))), x) != []
+    answer_all(hub, x, OK)
+    assert hub.core.exchange.calls.size(x) == 0
+    assert codes(hub.request(ann, large(301)), ann) == []
+
+
+def test_one_who_writes_to_many_is_bounded_too_and_the_others_are_not():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    for n in range(10):
+        begin(hub, f"x-{n}")
+    ann, bob = attach(hub, "ann"), attach(hub, "bob")
+
+    refused = [codes(hub.request(ann, large(n, f"x-{n % 10}")), ann) for n in range(100)]
+
+    assert sum(map(len, refused)) == 80
+    assert codes(hub.request(bob, large(1, "x-1")), bob) == []
+
+
+def test_messages_for_an_agent_that_is_coming_up_are_bounded_in_bytes():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    ann = attach(hub, "ann")
+    start(hub, "x", ann)
+
+    refused = [codes(hub.request(ann, large(n)), ann) for n in range(100)]
+
+    assert sum(map(len, refused)) == 90
+
+
+def test_prompts_of_live_agents_are_bounded_in_bytes():
+    hub = open_hub(limits=Limits(spawn_bytes=1_000_000))
+    ann = attach(hub, "ann")
+
+    refused = [
+        codes(hub.request(ann, SpawnAgent(SpawnSpec(f"x-{n}", "p" * 100_000))), ann) for n in range(20)
+    ]
+
+    assert sum(map(len, refused)) == 10
+    assert hub.core.agents.spawn_bytes < 1_100_000
+
+
+def test_outcomes_are_kept_in_so_many_bytes_and_the_newest_always():
+    results = Results(10_000, 1_000_000)
+
+    for n in range(100):
+        outcome = Done("x" * 100_000 * (20 if n == 99 else 1))
+        results.add(FinishedAgent(f"id-{n}", Address(f"x-{n}"), "t", None, outcome, 1.0))
+
+    assert len(results) == 1
+    assert results.get("id-99") is not None
+
+
+def test_of_answers_that_are_too_much_to_keep_only_that_they_were_given_is_remembered():
+    receipts = Receipts(10_000, 60.0, 1_000_000)
+    for n in range(20):
+        receipts.begin(n)
+        receipts.settle(n, Response(0, Opaque(b"x" * 100_000)), 0.0)
+
+    kept = [receipts.repeat(n, Origin(Peer(1), n)) for n in range(20)]
+    assert [type(answer) for answer in kept] == [Failure] * 10 + [Response] * 10
+    assert {answer.code for answer in kept if isinstance(answer, Failure)} == {ErrorCode.CONNECTION_LOST}
+
+
+# Replays and announcements.
+
+
+@pytest.mark.parametrize("kind", ["hub", "meta_hub"])
+def test_two_thousand_replays_at_once_are_two(kind):
+    driver = open_hub() if kind == "hub" else open_meta()
+    ann, bob = attach(driver, "ann", Role.OBSERVER), attach(driver, "bob", Role.OBSERVER)
+    for _ in range(3000):
+        driver.core._timeline.publish("a", "x", Opaque(b"1"), 0.0)
+
+    effects = [effect for _ in range(2000) for effect in driver.request(ann, Subscribe(0))]
+
+    assert len(notices(effects, ann)) == 2 * 2048
+    assert codes(effects, ann) == [ErrorCode.OVERLOADED] * 1998
+    assert len(notices(driver.request(bob, Subscribe(0)), bob)) == 2048
+    driver.advance(1.0)
+    assert len(notices(driver.request(ann, Subscribe(2990)), ann)) == 10
+
+
+def test_a_hub_may_announce_so_many_agents_and_is_told_so():
+    meta = open_meta()
+    a = join(meta, "a")
+    agents = [Announced(f"x-{n}", "i") for n in range(20_001)]
+
+    assert codes(meta.request(a, Announce(tuple(agents), whole=True)), a) == [ErrorCode.OVERLOADED]
+    assert codes(meta.request(a, Announce(tuple(agents[:20_000]), whole=True)), a) == []
+    assert codes(meta.request(a, Announce(tuple(agents[20_000:]))), a) == [ErrorCode.OVERLOADED]
+    assert codes(meta.request(a, Announce(tuple(agents[20_000:]), ended=("nobody",))), a) == [
+        ErrorCode.OVERLOADED
+    ]
+    assert codes(meta.request(a, Announce(tuple(agents[20_000:]), ended=("x-1",))), a) == []
+    assert meta.core.directory.count("a") == 20_000
+
+
+def test_a_hub_announces_in_chunks():
+    hub = open_hub()
+    ann = attach(hub)
+    for n in range(1200):
+        begin(hub, f"x-{n}", ann)
+
+    up, effects = rejoin(hub)
+    chunks = []
+    while announced := [message for message in requests(effects, up) if isinstance(message, Announce)]:
+        chunks += announced
+        [call] = [call for call in hub.core.exchange.calls if isinstance(call.message, Announce)]
+        effects = hub.receive(up, Response(call.id, OK))
+
+    assert [(len(chunk.started), chunk.whole) for chunk in chunks] == [
+        (500, True),
+        (500, False),
+        (200, False),
+    ]

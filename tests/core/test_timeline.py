@@ -45,7 +45,7 @@ def test_a_subscriber_gets_what_happens_from_now_on_numbered_and_dated():
     timeline, exchange = open_timeline()
     publish(timeline, 1)
 
-    assert timeline.subscribe(WATCHER, None) == Subscribed(1)
+    assert timeline.subscribe(WATCHER, None, 0.0) == Subscribed(1)
     timeline.publish("h", "a", Finished(), 1.0)
 
     assert exchange.drain() == [event(2)]
@@ -55,7 +55,7 @@ def test_since_brings_back_what_is_still_kept_and_counts_what_is_not():
     timeline, exchange = open_timeline()
     publish(timeline, 5)
 
-    assert timeline.subscribe(WATCHER, 1) == Subscribed(5, missed=1)
+    assert timeline.subscribe(WATCHER, 1, 0.0) == Subscribed(5, missed=1)
 
     assert exchange.drain() == [event(3), event(4), event(5)]
 
@@ -65,7 +65,7 @@ def test_the_oldest_are_forgotten_when_all_that_is_kept_has_too_many_bytes():
     for size in (3, 4, 5):
         timeline.publish("h", "a", Stream("x" * size), 0.0)
 
-    assert timeline.subscribe(WATCHER, 0) == Subscribed(3, missed=1)
+    assert timeline.subscribe(WATCHER, 0, 0.0) == Subscribed(3, missed=1)
     assert [effect.frame.message.seq for effect in exchange.drain()] == [2, 3]
 
 
@@ -74,7 +74,7 @@ def test_an_event_that_is_too_large_to_be_kept_is_missed_and_those_after_it_are_
     for size in (3, 11, 5):
         timeline.publish("h", "a", Stream("x" * size), 0.0)
 
-    assert timeline.subscribe(WATCHER, 0) == Subscribed(3, missed=2)
+    assert timeline.subscribe(WATCHER, 0, 0.0) == Subscribed(3, missed=2)
     assert [effect.frame.message.seq for effect in exchange.drain()] == [3]
 
 
@@ -98,7 +98,7 @@ def test_since_the_newest_brings_nothing_and_misses_nothing():
     timeline, exchange = open_timeline()
     publish(timeline, 5)
 
-    assert timeline.subscribe(WATCHER, 5) == Subscribed(5, missed=0)
+    assert timeline.subscribe(WATCHER, 5, 0.0) == Subscribed(5, missed=0)
     assert exchange.drain() == []
 
 
@@ -106,22 +106,22 @@ def test_since_the_beginning_misses_nothing_that_never_was():
     timeline, _ = open_timeline()
     publish(timeline, 2)
 
-    assert timeline.subscribe(WATCHER, 0) == Subscribed(2, missed=0)
-    assert timeline.subscribe(WATCHER, -1) == Subscribed(2, missed=0)
+    assert timeline.subscribe(WATCHER, 0, 0.0) == Subscribed(2, missed=0)
+    assert timeline.subscribe(WATCHER, -1, 0.0) == Subscribed(2, missed=0)
 
 
 def test_since_a_number_not_reached_yet_misses_nothing():
     timeline, exchange = open_timeline()
     publish(timeline, 2)
 
-    assert timeline.subscribe(WATCHER, 100) == Subscribed(2, missed=0)
+    assert timeline.subscribe(WATCHER, 100, 0.0) == Subscribed(2, missed=0)
     assert exchange.drain() == []
 
 
 def test_subscribing_twice_does_not_double_the_events():
     timeline, exchange = open_timeline()
-    timeline.subscribe(WATCHER, None)
-    timeline.subscribe(WATCHER, None)
+    timeline.subscribe(WATCHER, None, 0.0)
+    timeline.subscribe(WATCHER, None, 0.0)
 
     publish(timeline, 1)
 
@@ -130,7 +130,7 @@ def test_subscribing_twice_does_not_double_the_events():
 
 def test_a_forgotten_subscriber_hears_no_more():
     timeline, exchange = open_timeline()
-    timeline.subscribe(WATCHER, None)
+    timeline.subscribe(WATCHER, None, 0.0)
 
     timeline.forget(WATCHER)
     publish(timeline, 1)

@@ -14,7 +14,7 @@ import trio.testing
 from loopal_cluster import ConfigError
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Notification, Rejected, Request
-from loopal_cluster.messages import Heartbeat, Status
+from loopal_cluster.messages import AgentEvent, Opaque, Status
 from loopal_cluster.runtime.channels import SocketChannel, StreamChannel
 from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.testing import byte_pair, record_pair
@@ -63,7 +63,7 @@ async def opened(pair):
 
 
 def beat(number: int, padding: int = 0) -> Notification:
-    return Notification(Heartbeat(hub_name="x" * padding, agent_count=number))
+    return Notification(AgentEvent(f"a-{number}", Opaque(b'"%b"' % (b"x" * padding))))
 
 
 async def send_all(channel, frames) -> None:
@@ -74,7 +74,7 @@ async def send_all(channel, frames) -> None:
 async def receive_counts(channel, until: int) -> list[int]:
     counts: list[int] = []
     async for frames in channel:
-        counts += [frame.message.agent_count for frame in frames]
+        counts += [int(frame.message.agent_name[2:]) for frame in frames]
         if len(counts) >= until:
             break
     return counts
@@ -236,8 +236,9 @@ async def test_large_frames_pass_in_pieces(pair):
 async def test_a_frame_longer_than_the_limit_is_refused_and_the_next_one_read(pair):
     async with opened(pair) as (here, there):
         there.limit_lines(1000)
+        long = beat(1, 5000)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_all, here, [Request(7, Status()), beat(1, 5000), beat(2)])
+            nursery.start_soon(send_all, here, [Request(7, Status()), long, beat(2)])
             received = []
             while len(received) < 3:
                 received += await there.receive()
@@ -409,7 +410,7 @@ async def test_a_socket_that_is_closed_with_something_unsent_says_so_to_whoever_
     ours, theirs = socket.socketpair()
     with theirs:
         channel = SocketChannel(ours, 4096)
-        while channel.send_nowait([Notification(Heartbeat(hub_name="x" * 65536))]):
+        while channel.send_nowait([beat(1, 65536)]):
             pass
         await channel.aclose()
 

@@ -30,6 +30,7 @@ from loopal_cluster.core.events import (
     PeerLost,
 )
 from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.parties import Standing
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import Message
@@ -79,6 +80,10 @@ class BasePeer(abc.ABC):
             case _:
                 pass
         return self.exchange.drain()
+
+    def standing(self, peer: Peer) -> Standing:
+        """It takes no less of one than of another."""
+        return Standing.HUB
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""

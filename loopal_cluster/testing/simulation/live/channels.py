@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
@@ -34,8 +34,8 @@ class WatchedChannel(FrameChannel):
     async def drained(self) -> None:
         await self._channel.drained()
 
-    def limit_lines(self, line_bytes: int) -> None:
-        self._channel.limit_lines(line_bytes)
+    def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
+        self._channel.limit_lines(line_bytes, long)
 
     def leave_sealed(self) -> None:
         self._channel.leave_sealed()
