@@ -22,11 +22,13 @@ from loopal_cluster.labels import MAX_ID, MAX_LABEL, cut, label, sender_name
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
 from loopal_cluster.payloads import PAYLOADS, MessageRouted, Payload
 from loopal_cluster.wire.faults import words
+from loopal_cluster.wire.framing import SHORT
 from loopal_cluster.wire.strict import (
     Hook,
     Int64,
     is_null,
     json_key,
+    read_array,
     read_object,
     read_opaque,
     read_str,
@@ -269,7 +271,10 @@ def _read_all_announced(text: Raw, _: Any) -> tuple[m.Announced, ...]:
     try:
         entries = _read_announced(text)
     except msgspec.ValidationError as error:
-        raise ValueError(words(error, "")) from None
+        if len(text) > SHORT:
+            raise ValueError(words(error, "")) from None
+        entries_type: Any = list[m.Announced]  # the long way, which names the place
+        return tuple(CONVERTER.get_structure_hook(entries_type)(read_array(text), entries_type))
     return tuple(
         m.Announced(entry.name, entry.id, entry.type, entry.parent, entry.up_ms) for entry in entries
     )
