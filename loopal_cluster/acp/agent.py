@@ -35,6 +35,7 @@ from loopal_cluster.payloads import AutoModeDecision, Error, Payload
 from loopal_cluster.records import record
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.tools.quoting import as_prompt
 
 __all__ = ["AcpAgent"]
 
@@ -193,7 +194,11 @@ class _Agent:
             with self._serving:
                 place = self._place
                 await serve_session(
-                    self._agent_end, self._take_turn, limits=place.limits, ambient=place.ambient
+                    self._agent_end,
+                    self._take_turn,
+                    limits=place.limits,
+                    ambient=place.ambient,
+                    prompt_of=as_prompt,
                 )
         finally:
             self._served.set()
@@ -245,9 +250,9 @@ class _Agent:
             try:
                 if received.wants_reply:
                     with received.scope:
-                        received.reply(await self._answer(context, received.text))
+                        received.reply(await self._answer(context, as_prompt(received)))
                 else:
-                    answers.append(await self._answer(context, received.text))
+                    answers.append(await self._answer(context, as_prompt(received)))
             except (TurnEnds, AcpError) as error:
                 context.emit(Error(f"a message was not answered: {error}"))
                 if received.wants_reply:
@@ -282,7 +287,7 @@ class _Agent:
 
     async def _answer_once(self, context: AgentContext, prompt: str) -> str:
         session = await self._open_session(context)
-        turn = _Turn(context, self._type, self._agent_name)
+        turn = _Turn(context, self._type, self._agent_name, self._own_servers)
 
         def take(update: Update) -> None:
             turn.transcript.take(update)
@@ -312,6 +317,11 @@ class _Agent:
         except ClusterError as error:
             return f"\n\n[worktree {worktree.path}, branch {worktree.branch}; git: {error}]"
         return f"\n\n[changes are in the worktree {worktree.path}, branch {worktree.branch}]"
+
+    @property
+    def _own_servers(self) -> frozenset[str]:
+        """What our MCP server is called in its session, if it has one."""
+        return frozenset(str(server["name"]) for server in self._mcp_servers or ())
 
     @property
     def _agent_name(self) -> str:
@@ -444,11 +454,12 @@ class _Agent:
 class _Turn:
     """What is only of one turn."""
 
-    def __init__(self, context: AgentContext, type_: AcpAgent, program: str) -> None:
+    def __init__(self, context: AgentContext, type_: AcpAgent, program: str, servers: frozenset[str]) -> None:
         self.transcript = Transcript(self._emit)
         self._context = context
         self._type = type_
         self._program = program
+        self._servers = servers
         self._denied: list[str] = []
         self._unanswered: dict[str, str] = {}
         """Why nobody has answered whether it may use a tool, by the tool."""
@@ -479,7 +490,9 @@ class _Turn:
     async def _decide(self, name: str, request: PermissionRequest) -> Decision:
         call = request.tool_call
         own_name = self.transcript.own_name_of(call)
-        if self._type.allow_cluster_tools and is_cluster_tool(request, self._program, own_name):
+        if self._type.allow_cluster_tools and is_cluster_tool(
+            request, self._program, self._servers, own_name
+        ):
             return Decision(allow=True)
         try:
             return await self._context.ask_permission(name, shown_input(call), tool_call_id=call.tool_call_id)

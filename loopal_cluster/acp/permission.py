@@ -9,16 +9,16 @@ in a way that its model cannot bring about.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from loopal_cluster.acp.schema import PermissionOption, PermissionRequest, ToolCall
-from loopal_cluster.tools.toolbox import MCP_SERVER, TOOLS
+from loopal_cluster.tools.toolbox import TOOLS
 
 __all__ = ["choose_option", "is_cluster_tool", "shown_input"]
 
 _TOOL_NAMES = "|".join(tool.tool_name for tool in TOOLS)
-_GEMINI_TITLE = re.compile(rf"(?:{_TOOL_NAMES}) \({MCP_SERVER} MCP Server\)")
+_GEMINI_TITLE = re.compile(rf"(?:{_TOOL_NAMES}) \((.+) MCP Server\)")
 
 
 def choose_option(options: Sequence[PermissionOption], *, allow: bool) -> str | None:
@@ -34,8 +34,13 @@ def choose_option(options: Sequence[PermissionOption], *, allow: bool) -> str | 
     return None
 
 
-def is_cluster_tool(request: PermissionRequest, program: str, own_name: str | None = None) -> bool:
+def is_cluster_tool(
+    request: PermissionRequest, program: str, servers: Collection[str], own_name: str | None = None
+) -> bool:
     """Whether a tool of our own is to be used; ``program`` is what the program calls itself, ``own_name`` the tool.
+
+    ``servers`` is what our own server is called in this session. Others may be there, from a user's settings or from
+    the repository that is worked in, under whatever names; that of ours nobody can know before.
 
     Each program says it in a way of its own, and what one says with its own words may in another be a text of
     the model: a command is a title, too.
@@ -43,11 +48,12 @@ def is_cluster_tool(request: PermissionRequest, program: str, own_name: str | No
     call, program = request.tool_call, program.lower()
     if "claude" in program:
         # Newer ones name the server; older ones only tell the tool's own name, when they announce its use.
-        return MCP_SERVER in (_claude_server(call.meta), _claude_server_of(own_name))
+        return any(name in servers for name in (_claude_server(call.meta), _claude_server_of(own_name)))
     if "codex" in program:
-        return isinstance(call.raw_input, dict) and call.raw_input.get("server_name") == MCP_SERVER
+        return isinstance(call.raw_input, dict) and _codex_server(call.raw_input) in servers
     if "gemini" in program:
-        return call.kind != "execute" and _GEMINI_TITLE.fullmatch(call.title or "") is not None
+        title = _GEMINI_TITLE.fullmatch(call.title or "")
+        return call.kind != "execute" and title is not None and title[1] in servers
     return False
 
 
@@ -57,6 +63,11 @@ def shown_input(call: ToolCall) -> Any:
         return call.raw_input
     said = {"title": call.title, "kind": call.kind, "locations": call.locations, "content": call.content}
     return {key: value for key, value in said.items() if value}
+
+
+def _codex_server(given: Mapping[str, Any]) -> str | None:
+    name = given.get("server_name")
+    return name if isinstance(name, str) else None
 
 
 def _claude_server_of(tool: str | None) -> str | None:

@@ -72,4 +72,20 @@ PRESETS: Mapping[str, Preset] = {
         asking_modes=("approve",),
         asking_env={"GOOSE_MODE": "approve"},
     ),
+    "copilot": Preset(
+        command=("copilot", "--acp"),
+        install="npm install -g @github/copilot",
+        login="run `copilot login`",
+        needs=("node",),
+        asking_modes=("https://agentclientprotocol.com/protocol/session-modes#agent",),
+        asking_options={"allow_all": "off"},
+    ),
+    "qwen": Preset(
+        command=("qwen", "--acp"),
+        install="npm install -g @qwen-code/qwen-code",
+        login="set OPENAI_API_KEY, or log in with `qwen` once",
+        needs=("node",),
+        # Its sessions begin in "auto", where a model decides.
+        asking_modes=("default",),
+    ),
 }

@@ -18,12 +18,25 @@ from loopal_cluster.errors import ClusterError
 from loopal_cluster.runtime.background import open_background
 from loopal_cluster.texts import TEXT_BYTES
 
-__all__ = ["MAX_OUTPUT", "PROMPT", "CommandFailed", "run_command"]
+__all__ = ["MAX_OUTPUT", "PROMPT", "CommandFailed", "check_prompt_place", "run_command"]
 
 PROMPT = "{prompt}"
 """The item of an argument list that stands for the prompt."""
 MAX_OUTPUT = 2 * TEXT_BYTES
 """So many bytes of output are collected, which is more than a result may have; then the program is ended."""
+
+
+def check_prompt_place(argv: Sequence[str]) -> None:
+    """Refuse a command that could take a prompt for one of its options.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if PROMPT in argv and "--" not in argv[: argv.index(PROMPT)]:
+        raise ValueError(
+            f'a prompt that begins with "-" would be an option: put "--" before {PROMPT}, or leave {PROMPT} out, '
+            "so that the prompt goes to standard input"
+        )
 
 
 class CommandFailed(ClusterError):

@@ -24,6 +24,7 @@ from msgspec import Raw
 
 from loopal_cluster.address import check_name
 from loopal_cluster.agents.child import load_function
+from loopal_cluster.agents.command import check_prompt_place
 from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
 from loopal_cluster.config import Policy
 from loopal_cluster.errors import ClusterError, ConfigError
@@ -116,6 +117,10 @@ class _Program:
 
 @record
 class _Command(_Program):
+    def __attrs_post_init__(self) -> None:
+        _Program.__attrs_post_init__(self)
+        check_prompt_place(self.command)
+
     def agent(self, directory: Path) -> AgentType:
         return CommandAgent(_argv(directory, self.command), self.env, _path(directory, self.cwd))
 

@@ -7,6 +7,8 @@ persistent one runs it for its prompt and then for every message, and ends when 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import trio
@@ -51,13 +53,19 @@ __all__ = ["serve_session"]
 
 
 async def serve_session(
-    channel: FrameChannel, function: AgentFunction, *, limits: Limits, ambient: Ambient | None = None
+    channel: FrameChannel,
+    function: AgentFunction,
+    *,
+    limits: Limits,
+    ambient: Ambient | None = None,
+    prompt_of: Callable[[Received], str] = attrgetter("text"),
 ) -> None:
     """Be the agent on the other end of a hub's channel, until it has ended or the hub is gone.
 
-    Beyond ``limits.inbox`` messages that wait, a sender is told ``Overloaded``.
+    Beyond ``limits.inbox`` messages that wait, a sender is told ``Overloaded``. ``prompt_of`` makes the prompt of a
+    turn of a message: for a model, who has said it belongs to it.
     """
-    session = _Session(function, limits.inbox, ambient or Ambient())
+    session = _Session(function, limits.inbox, ambient or Ambient(), prompt_of)
     async with open_caller(channel, session.on_request, session.on_notification) as caller:
         session.caller = caller
         async with trio.open_nursery() as nursery:
@@ -70,8 +78,15 @@ async def serve_session(
 class _Session:
     caller: Caller
 
-    def __init__(self, function: AgentFunction, inbox_limit: int, ambient: Ambient) -> None:
+    def __init__(
+        self,
+        function: AgentFunction,
+        inbox_limit: int,
+        ambient: Ambient,
+        prompt_of: Callable[[Received], str],
+    ) -> None:
         self._function = function
+        self._prompt_of = prompt_of
         self._ambient = ambient
         self._start: AgentStart | None = None
         self._started = trio.Event()
@@ -198,9 +213,9 @@ class _Session:
         try:
             if received.wants_reply:
                 with received.scope:
-                    turn = await self._run_turn(context, received.text)
+                    turn = await self._run_turn(context, self._prompt_of(received))
             else:
-                turn = await self._run_turn(context, received.text)
+                turn = await self._run_turn(context, self._prompt_of(received))
         finally:
             context._turn_of = None
         if received.wants_reply and not received.was_handed_over:

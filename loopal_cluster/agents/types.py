@@ -16,7 +16,7 @@ import trio
 from attrs import field
 
 from loopal_cluster.agents.children import Child, open_child
-from loopal_cluster.agents.command import run_command
+from loopal_cluster.agents.command import check_prompt_place, run_command
 from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.agents.session import serve_session
@@ -50,7 +50,9 @@ class McpDoor(Protocol):
     def open_entry(
         self, context: AgentContext, *, http: bool
     ) -> AbstractContextManager[Mapping[str, object]]:
-        """An entry for ``mcpServers`` of ACP's ``session/new``, named ``loopal``, good for the block.
+        """An entry for ``mcpServers`` of ACP's ``session/new``, good for the block.
+
+        Its name begins with ``loopal`` and is new each time, so that no other server can be taken for it.
 
         What is called through it is done by ``context``, and so by this agent. ``http`` says whether the agent
         can reach a server over HTTP; otherwise it starts one, which talks over standard input and output.
@@ -190,11 +192,14 @@ class ProcessAgent:
 
 @record
 class CommandAgent:
-    """Any program: the prompt on standard input (or for ``{prompt}``), its output is the result."""
+    """Any program: the prompt on standard input (or for ``{prompt}``, after ``--``), its output is the result."""
 
     argv: Sequence[str] = field(converter=_argv)
     env: Mapping[str, str] = field(factory=dict)
     cwd: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_prompt_place(self.argv)
 
     @asynccontextmanager
     async def open(self, place: Place) -> AsyncIterator[RunningAgent]:

@@ -92,12 +92,12 @@ class Door:
 
     def _http_entry(self, token: str) -> dict[str, Any]:
         headers = [{"name": "Authorization", "value": f"Bearer {token}"}]
-        return {"type": "http", "name": MCP_SERVER, "url": f"http://{self._http}/mcp", "headers": headers}
+        return {"type": "http", "name": _new_name(), "url": f"http://{self._http}/mcp", "headers": headers}
 
     def _stdio_entry(self, token: str) -> dict[str, Any]:
         env = {SOCKET_VARIABLE: self._socket, TOKEN_VARIABLE: token}
         return {
-            "name": MCP_SERVER,
+            "name": _new_name(),
             "command": sys.executable,
             # -P: the agent works in somebody's project, whose modules must not be taken for ours.
             "args": ["-P", "-m", "loopal_cluster", "mcp"],
@@ -181,6 +181,14 @@ async def _first_line(stream: trio.abc.ReceiveStream) -> tuple[str, bytes]:
         return "", b""
     line, _, rest = data.partition(b"\n")
     return line.decode("utf-8", "replace").strip(), rest
+
+
+def _new_name() -> str:
+    """What the server is called in one program's session: nobody else can have called one so beforehand.
+
+    What a program lets its model do goes by the names of servers, and the repository that it works in may bring some.
+    """
+    return f"{MCP_SERVER}-{secrets.token_hex(4)}"
 
 
 def _can_http() -> bool:

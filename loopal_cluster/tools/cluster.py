@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from attrs import evolve
 
 from loopal_cluster.errors import HubNotConnected, NotInCluster
+from loopal_cluster.labels import printable
 from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
 from loopal_cluster.records import record
 from loopal_cluster.runtime.cluster_client import ClusterClient
@@ -109,7 +110,7 @@ class ListAgents(Tool):
         agents = [_agent_data(part.hub, node) for part in parts for node in _nodes(part)]
         silent = {part.hub: part.error for part in parts if part.error is not None}
         lines = [_agent_line(agent) for agent in agents] or ["  (none)"]
-        lines += [f"  - hub '{hub}' did not answer: {error}" for hub, error in silent.items()]
+        lines += [f"  - hub '{hub}' did not answer: {printable(error)}" for hub, error in silent.items()]
         return ToolResult("\n".join(["Agents:", *lines]), {"agents": agents, "unanswered": silent})
 
 

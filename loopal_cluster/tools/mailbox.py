@@ -14,8 +14,8 @@ from attrs import field
 from loopal_cluster.agents.inbox import Inbox, Received
 from loopal_cluster.completions import AGENT_COMPLETED, unwrap_result
 from loopal_cluster.errors import ClusterError
-from loopal_cluster.messages import AgentSource, ChannelSource, HumanSource, SystemSource
 from loopal_cluster.records import define, record
+from loopal_cluster.tools.quoting import author_of, name_of
 from loopal_cluster.wire.contents import check_text
 
 __all__ = ["Mail", "Mailbox", "NotWaiting"]
@@ -37,6 +37,8 @@ class Mail:
     sender: str
     """An address that can be answered, or ``human``, ``hub``, ..."""
     text: str
+    author: str
+    """Who that is, for a header."""
     ended: str | None = None
     """The name of the agent whose outcome it is, if a hub has sent it for that reason."""
     ask_id: str | None = None
@@ -79,7 +81,7 @@ class Mailbox:
                 f"no message '{ask_id[:80]}' waits for a reply: it has one, or its sender no longer waits"
             )
         received.reply(text)
-        return _sender(received)
+        return name_of(received.source)
 
     def discard_result(self, agent: str, text: str) -> None:
         """Forget that an agent has ended so: whoever reads this knows it already."""
@@ -101,25 +103,11 @@ class Mailbox:
 
     def _mail(self, received: Received) -> Mail:
         if received.source == AGENT_COMPLETED and (report := unwrap_result(received.text)) is not None:
-            return Mail("hub", report[1], ended=report[0])
+            return Mail("hub", report[1], "the hub", ended=report[0])
         if not received.wants_reply:
-            return Mail(_sender(received), received.text)
+            return Mail(name_of(received.source), received.text, author_of(received.source))
         self._asks = {key: ask for key, ask in self._asks.items() if ask.is_open}
         self._last_ask += 1
         ask_id = f"ask-{self._last_ask}"
         self._asks[ask_id] = received
-        return Mail(_sender(received), received.text, ask_id=ask_id)
-
-
-def _sender(received: Received) -> str:
-    match received.source:
-        case AgentSource(name):
-            return name
-        case HumanSource():
-            return "human"
-        case ChannelSource(channel, sender):
-            return f"{sender} (in {channel})"
-        case SystemSource():
-            return "hub"
-        case _:
-            return "timer"
+        return Mail(name_of(received.source), received.text, author_of(received.source), ask_id=ask_id)

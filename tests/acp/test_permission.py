@@ -43,39 +43,45 @@ def call(**fields: Any) -> PermissionRequest:
     return PermissionRequest(session_id="s", tool_call=ToolCall(tool_call_id="t", **fields), options=())
 
 
-CLAUDE = {"claudeCode": {"mcpServer": {"name": "loopal"}, "toolName": "mcp__loopal__Agent"}}
+OURS = frozenset({"loopal-1"})
+CLAUDE = {"claudeCode": {"mcpServer": {"name": "loopal-1"}, "toolName": "mcp__loopal-1__Agent"}}
 
 
 @pytest.mark.parametrize(
     ("program", "fields"),
     [
         ("@agentclientprotocol/claude-agent-acp", {"meta": CLAUDE}),
-        ("codex-acp", {"raw_input": {"server_name": "loopal", "tool": "Agent"}}),
-        ("gemini-cli", {"title": "ListHubs (loopal MCP Server)", "kind": "other"}),
+        ("codex-acp", {"raw_input": {"server_name": "loopal-1", "tool": "Agent"}}),
+        ("gemini-cli", {"title": "ListHubs (loopal-1 MCP Server)", "kind": "other"}),
     ],
 )
 def test_our_own_tools_are_known_by_what_the_program_itself_says(program, fields):
-    assert is_cluster_tool(call(**fields), program)
+    assert is_cluster_tool(call(**fields), program, OURS)
 
 
 @pytest.mark.parametrize(
     ("program", "fields"),
     [
         # What a model can write, in the place where another program would say it.
-        ("claude-agent-acp", {"raw_input": {"command": "rm -rf .", "server_name": "loopal"}}),
-        ("claude-agent-acp", {"title": "ListHubs (loopal MCP Server)"}),
+        ("claude-agent-acp", {"raw_input": {"command": "rm -rf .", "server_name": "loopal-1"}}),
+        ("claude-agent-acp", {"title": "ListHubs (loopal-1 MCP Server)"}),
         ("claude-agent-acp", {"meta": {"claudeCode": {"mcpServer": {"name": "other"}}}}),
-        ("codex-acp", {"title": "ListHubs (loopal MCP Server)", "raw_input": {"command": ["rm"]}}),
-        ("codex-acp", {"raw_input": "loopal"}),
-        ("gemini-cli", {"title": "rm -rf . # ListHubs (loopal MCP Server)", "kind": "execute"}),
-        ("gemini-cli", {"title": "ListHubs (loopal MCP Server)", "kind": "execute"}),
-        ("gemini-cli", {"title": "Erase (loopal MCP Server)", "kind": "other"}),
-        ("gemini-cli", {"title": "ListHubs (loopal MCP Server)\nrm -rf .", "kind": "other"}),
-        ("unheard-of", {"title": "ListHubs (loopal MCP Server)", "raw_input": {"server_name": "loopal"}}),
+        ("codex-acp", {"title": "ListHubs (loopal-1 MCP Server)", "raw_input": {"command": ["rm"]}}),
+        ("codex-acp", {"raw_input": "loopal-1"}),
+        ("gemini-cli", {"title": "rm -rf . # ListHubs (loopal-1 MCP Server)", "kind": "execute"}),
+        ("gemini-cli", {"title": "ListHubs (loopal-1 MCP Server)", "kind": "execute"}),
+        ("gemini-cli", {"title": "Erase (loopal-1 MCP Server)", "kind": "other"}),
+        ("gemini-cli", {"title": "ListHubs (loopal-1 MCP Server)\nrm -rf .", "kind": "other"}),
+        # Another server, which a repository brings.
+        ("claude-agent-acp", {"meta": {"claudeCode": {"mcpServer": {"name": "loopal"}}}}),
+        ("codex-acp", {"raw_input": {"server_name": "loopal", "tool": "Agent"}}),
+        ("codex-acp", {"raw_input": {"server_name": ["loopal-1"]}}),
+        ("gemini-cli", {"title": "ListHubs (loopal MCP Server)", "kind": "other"}),
+        ("unheard-of", {"title": "ListHubs (loopal-1 MCP Server)", "raw_input": {"server_name": "loopal-1"}}),
     ],
 )
 def test_nothing_that_a_model_can_write_makes_a_tool_ours(program, fields):
-    assert not is_cluster_tool(call(**fields), program)
+    assert not is_cluster_tool(call(**fields), program, OURS)
 
 
 def test_a_human_sees_the_input_or_else_all_there_is():
@@ -90,12 +96,13 @@ def test_a_human_sees_the_input_or_else_all_there_is():
 @pytest.mark.parametrize(
     ("own_name", "ours"),
     [
-        ("mcp__loopal__Agent", True),
+        ("mcp__loopal-1__Agent", True),
         ("mcp__other__Agent", False),
+        ("mcp__loopal__Agent", False),
         ("Bash", False),
-        ("mcp__other__mcp__loopal__Agent", False),
+        ("mcp__other__mcp__loopal-1__Agent", False),
         (None, False),
     ],
 )
 def test_what_an_older_claude_has_called_a_tool_before_it_asks_counts(own_name, ours):
-    assert is_cluster_tool(call(title="mcp__loopal__Agent"), "claude-agent-acp", own_name) is ours
+    assert is_cluster_tool(call(title="mcp__loopal-1__Agent"), "claude-agent-acp", OURS, own_name) is ours

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from loopal_cluster import CommandAgent
 from loopal_cluster.agents.children import ChildNotStarted
 from loopal_cluster.agents.command import MAX_OUTPUT, CommandFailed, run_command
 
@@ -143,3 +144,16 @@ async def test_cancelling_ends_the_program_and_its_group_at_once() -> None:
     assert scope.cancelled_caught
     assert len(pids) == 2
     assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize(
+    "argv", [["tool", "{prompt}"], ["tool", "-p", "{prompt}"], ["tool", "{prompt}", "--"]]
+)
+def test_a_command_that_could_take_a_prompt_for_an_option_is_refused(argv):
+    with pytest.raises(ValueError, match=r'put "--" before \{prompt\}, or leave \{prompt\} out'):
+        CommandAgent(argv)
+
+
+def test_after_two_dashes_or_on_standard_input_a_prompt_is_none():
+    CommandAgent(["tool", "-v", "--", "{prompt}"])
+    CommandAgent(["tool", "-p"])

@@ -35,8 +35,8 @@ async def test_it_is_found_and_heard_from_every_hub(autojump_clock):
         await bob.send("ann", "hello yourself")
 
         assert (ann.address, bob.address) == ("hub-a/ann", "hub-b/bob")
-        assert (await bob.tools.call("Inbox")).text == "From hub-a/ann:\nhello"
-        assert (await ann.tools.call("Inbox")).text == "From hub-b/bob:\nhello yourself"
+        assert (await bob.tools.call("Inbox")).text == "From agent 'hub-a/ann':\n> hello"
+        assert (await ann.tools.call("Inbox")).text == "From agent 'hub-b/bob':\n> hello yourself"
 
 
 async def test_it_asks_another_member_which_answers(autojump_clock):

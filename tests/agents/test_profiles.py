@@ -170,6 +170,10 @@ PYTHON = '[agents.a]\nprotocol = "python"\n'
             "agents.a: unknown key 'target' (known: command, env, cwd)",
         ),
         (COMMAND + "command = ['wc']\nenv = {A = 1}", "agents.a.env.A: expected str, got int"),
+        (
+            COMMAND + "command = ['tool', '-p', '{prompt}']",
+            'agents.a: a prompt that begins with "-" would be an option: put "--" before {prompt}, or leave',
+        ),
         (PYTHON, "agents.a.target: required, but missing"),
         (PYTHON + "target = 'm:f'\nprocess = 1", "agents.a.process: expected bool, got int"),
         (PYTHON + "target = 'm:f'\ncwd = 'x'", "agents.a: env and cwd need process = true"),
@@ -250,7 +254,7 @@ def test_a_coding_agent_is_a_preset_or_a_command_with_settings(load, tmp_path):
         ("", "agents.a: neither a command nor a preset is given"),
         (
             'preset = "cursor"',
-            "agents.a: no preset 'cursor' (there are: claude, codex, gemini, opencode, goose)",
+            "agents.a: no preset 'cursor' (there are: claude, codex, gemini, opencode, goose, copilot, qwen)",
         ),
         (
             'preset = "claude"\nisolation = "docker"',

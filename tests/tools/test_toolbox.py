@@ -421,7 +421,8 @@ async def test_a_tool_that_nobody_was_there_to_allow_is_not_said_to_be_refused(a
         return Decision(allow=False, reason="nobody was there", by="policy", unanswered=True)
 
     async with cluster(1) as one:
-        result = await supervised(one["hub-a"], nobody, [("Agent", {"prompt": "hi", "name": "x"})])
+        call = ("Agent", {"prompt": "hi", "name": "x"})
+        result = await supervised(one["hub-a"], nobody, [call], "supervised")
 
         assert result.text == (
             "Tool error: Agent: it is not allowed, but nobody has refused it: nobody was there"
