@@ -150,7 +150,8 @@ async def test_one_make_delegates_to_another_on_another_hub(boss, worker, site):
     assert result.startswith(f"The {worker.name} says: ")
     assert "made it" in result
     assert site.made("gpu-box", worker).exists()
-    [asked] = site.asked
+    delegation, asked = site.asked  # what starts an agent is asked for, too
+    assert (delegation.tool_name, delegation.agent_name) == ("Agent", f"laptop/{agent.name}")
     assert asked.agent_name is not None
     details = await site.ann.agent_info(asked.agent_name)
     assert (details.hub, details.type, details.parent) == ("gpu-box", worker.name, f"laptop/{agent.name}")

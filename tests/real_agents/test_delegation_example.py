@@ -50,7 +50,7 @@ async def test_a_claude_here_delegates_to_a_codex_there_and_you_are_asked(answer
             )[0]
             laptop = await trio.run_process(
                 [sys.executable, str(EXAMPLE / "laptop.py"), TASK],
-                env=env | {"LOOPAL_META_HUB_TOKEN": token}, cwd=tmp_path, stdin=f"{answer}\n".encode(),
+                env=env | {"LOOPAL_META_HUB_TOKEN": token}, cwd=tmp_path, stdin=f"y\n{answer}\n".encode(),
                 capture_stdout=True, check=False,
             )  # fmt: skip
         finally:
@@ -62,6 +62,7 @@ async def test_a_claude_here_delegates_to_a_codex_there_and_you_are_asked(answer
     shown = laptop.stdout.decode()
     assert laptop.returncode == 0, shown
     assert gpu_box.returncode == 0
+    assert re.search(r"laptop/claude-\w+ wants to use Agent: ", shown)  # which the human lets it
     assert re.search(r"gpu-box/codex-\w+ wants to use \w+: .*echo on the gpu-box", shown)
     assert ("It works." in shown.partition("Result: ")[2]) == (answer == "y")
 
