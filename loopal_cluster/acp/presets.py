@@ -62,8 +62,8 @@ PRESETS: Mapping[str, Preset] = {
         command=("opencode", "acp"),
         install="npm install -g opencode-ai",
         login="run `opencode auth login`",
-        # Its modes are agents, none of which asks: that is said by a setting.
-        asking_env={"OPENCODE_PERMISSION": '{"*":"ask"}'},
+        # Its modes are agents, none of which asks: that is said by a setting, which a repository could undo for one.
+        asking_env={"OPENCODE_PERMISSION": '{"*":"ask"}', "OPENCODE_DISABLE_PROJECT_CONFIG": "1"},
     ),
     "goose": Preset(
         command=("goose", "acp"),
