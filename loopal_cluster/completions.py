@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from loopal_cluster.messages import Completed, SystemSource
-from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, reason_of
 
-__all__ = ["AGENT_COMPLETED", "completed_outcome", "unwrap_result", "wrap_result"]
+__all__ = ["AGENT_COMPLETED", "completed_outcome", "outcome_text", "unwrap_result", "wrap_result"]
 
 AGENT_COMPLETED: Final = SystemSource("agent-completed")
 """Who such a message is from."""
@@ -40,13 +40,25 @@ def unwrap_result(text: str) -> tuple[str, str] | None:
     return name, (output if closed else body).removeprefix("\n").removesuffix("\n")
 
 
-def completed_outcome(message: Completed) -> Outcome:
-    """What ``agent/completed`` says. A base agent's reason is always ``goal`` or ``shutdown``."""
+def outcome_text(outcome: Outcome) -> str:
+    """How an agent has ended, in words: the base dialect knows only results, so the other outcomes are marked."""
+    text = reason_of(outcome)
+    return text if isinstance(outcome, Done) else f"[{outcome.kind}] {text}"
+
+
+def completed_outcome(message: Completed, error: str | None = None) -> Outcome:
+    """What ``agent/completed`` says, of an agent that has reported this ``error`` before.
+
+    A base agent's reason is always ``goal`` or ``shutdown``. If its model fails, it reports an error and then ends
+    with an empty text.
+    """
     text = message.result_text or ""
     match message.reason:
         case "error":
             return Failed(text or "the agent failed and did not say why", message.traceback)
         case "aborted":
             return Cancelled(text or "the agent was interrupted")
+        case "goal" if error is not None and not text:
+            return Failed(error or "the agent failed and did not say why")
         case _:
             return Done(text)

@@ -122,6 +122,20 @@ class Timeouts:
         return self.handshake_timeout / 2
 
     @property
+    def silence(self) -> float:
+        """The longest that what was sent may be on its way over two connections, and its sender not know.
+
+        A connection that says nothing is given up by whoever waits at it. What is not sent by then is lost, and
+        repeated on the next, or not at all.
+        """
+        return 2 * (self.lost_timeout + self.handshake_timeout)
+
+    @property
+    def spawn_memory(self) -> float:
+        """For how long an agent that was spawned from another hub is remembered, at least, after its end."""
+        return self.spawn_timeout + self.silence
+
+    @property
     def answer_grace(self) -> float:
         """The first quarter of ``stop_grace``: for an agent to answer that it will end."""
         return self.stop_grace / 4

@@ -58,6 +58,8 @@ class AgentRecord:
     """Requests to answer when it is gone."""
     ending: Cancelled | TimedOut | None = None
     """Its outcome as soon as it is gone, once somebody or its deadline has it stopped."""
+    error: str | None = None
+    """The newest that it has reported."""
     heard_at: float = 0.0
     """When it has last reported something."""
     owner: Peer | str | None = None

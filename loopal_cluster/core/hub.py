@@ -59,6 +59,7 @@ from loopal_cluster.core.steps import (
     AgentDue,
     Announcing,
     AskDue,
+    BaseSpawnDue,
     Delivering,
     DeliveryDue,
     FarewellDue,
@@ -115,7 +116,7 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, TimedOut
-from loopal_cluster.payloads import MetaHubAway, MetaHubBack
+from loopal_cluster.payloads import Error, MetaHubAway, MetaHubBack
 from loopal_cluster.records import define, evolve
 
 __all__ = ["HubCore"]
@@ -378,7 +379,7 @@ class HubCore:
                 pass  # ``handle`` looks whether that was all
             case LeaseDue():
                 self._supervisor.on_lease_due(now)
-            case OwedDue() | HealthDue() | RejoinDue():
+            case OwedDue() | HealthDue() | RejoinDue() | BaseSpawnDue():
                 raise AssertionError("a timer of the MetaHub")
             case unreachable:
                 assert_never(unreachable)
@@ -454,6 +455,8 @@ class HubCore:
         match message, party:
             case AgentEvent(payload=payload), AgentParty(record):
                 record.heard_at = now
+                if isinstance(payload, Error):
+                    record.error = payload.message
                 payload = self._kept.payload(payload)
                 self._timeline.publish(self.settings.name, record.name, payload, now)
             case Completed(), AgentParty(record):

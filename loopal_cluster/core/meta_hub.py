@@ -17,6 +17,7 @@ from attrs import field
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks, Audience
+from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.claims import Claims
 from loopal_cluster.core.deadlines import DeadlineQueue
@@ -52,16 +53,20 @@ from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
     AskDue,
+    BaseSpawnDue,
     Claiming,
+    FreeingName,
     Gathering,
     HandshakeDue,
     HealthDue,
+    Identifying,
     Judging,
     MetaHubThen,
     OwedDue,
     RejoinDue,
     Resolving,
     Revoking,
+    StartingBase,
     StoppingBase,
     Telling,
     Timer,
@@ -123,6 +128,7 @@ class MetaHubCore:
     hubs: Membership = field(factory=Membership, init=False)
     directory: Directory = field(factory=Directory, init=False)
     exchange: Exchange[MetaHubThen] = field(init=False)
+    base_agents: BaseAgents = field(init=False)
     _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
     _timeline: Timeline = field(init=False)
     _asks: Asks = field(init=False)
@@ -146,6 +152,7 @@ class MetaHubCore:
         self._timeline = Timeline(self.exchange, self.epoch)
         audience = Audience(self._judges, None, self._attended, self._signed)
         self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
+        self.base_agents = BaseAgents(settings, self.exchange, self._timers)
         self._requests = MetaRequests(
             settings,
             self.exchange,
@@ -154,6 +161,7 @@ class MetaHubCore:
             self._asks,
             self.hubs,
             self.directory,
+            self.base_agents,
             self.new_id,
             self.epoch,
         )
@@ -315,10 +323,14 @@ class MetaHubCore:
         match call.then:
             case Origin() as origin:
                 self._on_forwarded(call, origin, answer, now)
-            case StoppingBase(origin):
-                if isinstance(answer, Response):
-                    answer = Response(answer.id, Waited("asked to stop", timed_out=True))
-                self.exchange.pass_on(origin, answer)
+            case FreeingName() as then:
+                self.base_agents.on_name_known(then, self.hubs.get(then.hub), answer, now)
+            case StartingBase() as then:
+                self.base_agents.on_started(then, self.hubs.get(then.hub), answer, now)
+            case Identifying() as then:
+                self.base_agents.on_identified(then, self.hubs.get(then.hub), answer, now)
+            case StoppingBase() as then:
+                self.base_agents.on_stopped(then, answer, now)
             case Revoking() as then:
                 self._requests.on_revoked(then, answer)
             case Judging(ask_id):
@@ -616,7 +628,7 @@ class MetaHubCore:
             self._on_answer(call, self._answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
         self._on_unattended(record, now)
-        self._requests.forget_hub(record.name)
+        self._requests.forget_hub(record.name, reason, now)
         self._requests.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
@@ -672,6 +684,8 @@ class MetaHubCore:
                     self.exchange.hang_up(peer, "it did not register in time")
                 case AskDue(ask_id):
                     self._asks.expire(ask_id, now)
+                case BaseSpawnDue(hub, agent_id):
+                    self.base_agents.on_due(hub, agent_id)
                 case OwedDue(hub, agent_id):
                     self._requests.forget_owed(hub, agent_id)
                 case HealthDue(hub):

@@ -18,6 +18,7 @@ from attrs import field
 from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
@@ -36,7 +37,6 @@ from loopal_cluster.core.steps import (
     OwedDue,
     Resolving,
     Revoking,
-    StoppingBase,
     Timer,
 )
 from loopal_cluster.core.timeline import Timeline
@@ -140,6 +140,7 @@ class MetaRequests:
     _asks: Asks
     _hubs: Membership
     _directory: Directory
+    _base_agents: BaseAgents
     _new_id: Callable[[], str]
     _epoch: float
     _cache: RouteCache = field(init=False)
@@ -158,8 +159,14 @@ class MetaRequests:
     def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
         """A hub asks, mostly for one of its agents."""
         match message:
-            case MetaRoute():
-                self._deliver(origin, DeliverEnvelope, message.envelope, hub, now)
+            case MetaRoute(envelope):
+                told = (
+                    envelope if hub.protocol is not None else self._base_agents.reported(hub, envelope, now)
+                )
+                if told is None:
+                    self._exchange.answer(origin, OK)
+                else:
+                    self._deliver(origin, DeliverEnvelope, told, hub, now)
             case MetaAsk():
                 self._deliver(origin, DeliverAsk, message.envelope, hub, now)
             case MetaSpawn(spec):
@@ -167,7 +174,7 @@ class MetaRequests:
                     self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
                 parent = None if spec.parent is None else stamped(spec.parent, hub.name)
                 depth = self._directory.depth_below(parent, spec.depth)
-                self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), now)
+                self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), hub.name, now)
             case Announce():
                 self._directory.update(hub.name, message, now)
                 self._forget_ended(hub.name)
@@ -204,7 +211,7 @@ class MetaRequests:
                 self._pass_on(origin, address, DeliverAsk(envelope), None, now)
             case SpawnAgent(spec) | MetaSpawn(spec):
                 check_prompt(spec.prompt, self._settings.limits.text_bytes)
-                self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), now)
+                self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), origin.peer, now)
             case Subscribe(since):
                 self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since, now))
             case Status():
@@ -295,7 +302,6 @@ class MetaRequests:
             self._owe(hub, message, origin.peer, now)
         if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
-        then: MetaHubThen = origin
         if isinstance(message, DeliverAsk) and not record.speaks("ask"):
             raise Refused(
                 ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' takes messages for its agents, but no asks"
@@ -306,9 +312,10 @@ class MetaRequests:
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
             if isinstance(message, HubReconcile):
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
-            if isinstance(message, CancelAgent):
-                message, then = ShutdownAgent(message.agent), StoppingBase(origin)
-        self._exchange.call(record.peer, message, then, now + self.time_for(message) + LEG)
+            if isinstance(message, CancelAgent | ShutdownAgent):
+                self._base_agents.stop(origin, record, message, now)
+                return
+        self._exchange.call(record.peer, message, origin, now + self.time_for(message) + LEG)
 
     def _connected(self, hub: str) -> HubRecord:
         record = self._hubs.get(hub)
@@ -395,6 +402,7 @@ class MetaRequests:
 
     def withdraw(self, peer: Peer, request_id: int | None = None) -> None:
         """Whoever asked is gone, or no longer waits for this request: it shall not be sent any more."""
+        self._base_agents.withdraw(peer, request_id)
         for lookup in self._lookups.values():
             lookup.waiting = [
                 (origin, message)
@@ -430,21 +438,27 @@ class MetaRequests:
         elif isinstance(message, Addressed):
             self._cache.drop(message.agent.agent)
 
-    def forget_hub(self, hub: str) -> None:
+    def forget_hub(self, hub: str, reason: str, now: float) -> None:
         """A hub is gone, and with it what we knew of its agents."""
         self._directory.forget(hub)
         self._owned.pop(hub, None)
         self._cache.forget(hub)
+        self._base_agents.forget_hub(hub)
+        self._base_agents.on_owner_lost(hub, self._hubs, f"hub '{hub}' of its parent was lost: {reason}", now)
 
     # Spawning and outcomes.
 
-    def _spawn(self, origin: Origin, spec: SpawnSpec, now: float) -> None:
+    def _spawn(self, origin: Origin, spec: SpawnSpec, owner: Peer | str, now: float) -> None:
         if spec.target_hub is None:
             raise Refused(ErrorCode.INVALID_REQUEST, "missing 'target_hub'")
         # A client's agent has no owner that would notice it: we must be able to name it.
         spawn_id = spec.spawn_id or self._new_id()
         message = SpawnAgent(evolve(spec, target_hub=None, spawn_id=spawn_id))
-        self._send(origin, spec.target_hub, message, now)
+        record = self._hubs.get(spec.target_hub)
+        if record is not None and record.protocol is None:
+            self._base_agents.spawn(origin, record, message, owner, now)
+        else:
+            self._send(origin, spec.target_hub, message, now)
 
     def on_spawned(self, client: Peer, spec: SpawnSpec, hub: Peer) -> None:
         """A client's agent is up: it ends with the client."""
@@ -464,6 +478,7 @@ class MetaRequests:
 
     def on_client_lost(self, client: Peer, reason: str, now: float) -> None:
         """What a client has spawned, or is still spawning, ends with it."""
+        self._base_agents.on_owner_lost(client, self._hubs, reason, now)
         for record in self._hubs:
             for name, (owner, spec) in [*self._owned.get(record.name, {}).items()]:
                 if owner == client:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from attrs import field
 
 from loopal_cluster.address import Address
-from loopal_cluster.completions import wrap_result
+from loopal_cluster.completions import outcome_text, wrap_result
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.exchange import Refused
@@ -134,14 +134,11 @@ def completion_envelope(
     envelope_id: str, name: str, outcome: Outcome, target: Address, seconds: float
 ) -> Envelope:
     """The message that tells ``target`` how ``name`` ended. ``seconds`` is since the Unix epoch."""
-    text = reason_of(outcome)
-    if not isinstance(outcome, Done):
-        text = f"[{outcome.kind}] {text}"
     return Envelope(
         id=envelope_id,
         source=SystemSource("agent-completed"),
         target=target,
-        content=UserContent(wrap_result(name, text)),
+        content=UserContent(wrap_result(name, outcome_text(outcome))),
         timestamp=datetime.fromtimestamp(seconds, UTC).isoformat(),
     )
 

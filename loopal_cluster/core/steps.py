@@ -10,21 +10,25 @@ from collections.abc import Hashable
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
 from loopal_cluster.messages import MetaReconcile, Opaque, UserContent
+from loopal_cluster.outcomes import Cancelled, TimedOut
 from loopal_cluster.records import record
 
 __all__ = [
     "AgentDue",
     "Announcing",
     "AskDue",
+    "BaseSpawnDue",
     "Claiming",
     "Delivering",
     "DeliveryDue",
     "FarewellDue",
+    "FreeingName",
     "Gathering",
     "HandshakeDue",
     "HealthDue",
     "HeartbeatDue",
     "HubThen",
+    "Identifying",
     "IdleDue",
     "Initializing",
     "Joining",
@@ -45,6 +49,7 @@ __all__ = [
     "SpawningRemotely",
     "StartDue",
     "Starting",
+    "StartingBase",
     "Stopping",
     "StoppingBase",
     "StoppingRemotely",
@@ -138,10 +143,39 @@ class StoppingRemotely:
 
 
 @record
-class StoppingBase:
-    """A hub of the base dialect, which knows no cancel, has been asked to shut an agent down."""
+class FreeingName:
+    """A hub of the base dialect has said whether it has an agent of the name that ours is to have."""
 
-    origin: Origin
+    hub: str
+    agent_id: str
+
+
+@record
+class StartingBase:
+    """It has started our agent or refused."""
+
+    hub: str
+    agent_id: str
+
+
+@record
+class Identifying:
+    """It has said whose child an agent is that we want to stop."""
+
+    origin: Origin | None
+    hub: str
+    agent_id: str
+    ending: Cancelled | TimedOut
+
+
+@record
+class StoppingBase:
+    """It knows no cancel, and has been asked to shut an agent down."""
+
+    origin: Origin | None
+    hub: str
+    agent_id: str | None
+    """None: it was named by name only, and we know nothing of it."""
 
 
 @record
@@ -209,7 +243,19 @@ HubThen = (
     | Reconciling
 )
 
-MetaHubThen = Origin | Claiming | StoppingBase | Revoking | Judging | Resolving | Gathering | Telling
+MetaHubThen = (
+    Origin
+    | Claiming
+    | FreeingName
+    | StartingBase
+    | Identifying
+    | StoppingBase
+    | Revoking
+    | Judging
+    | Resolving
+    | Gathering
+    | Telling
+)
 
 # When an instant comes.
 
@@ -314,6 +360,14 @@ class HealthDue:
 
 
 @record
+class BaseSpawnDue:
+    """An agent of a hub of the base dialect that is not up by now has failed to start."""
+
+    hub: str
+    agent_id: str
+
+
+@record
 class RejoinDue:
     """A hub whose connection ended has not come back."""
 
@@ -337,4 +391,5 @@ Timer = (
     | OwedDue
     | HealthDue
     | RejoinDue
+    | BaseSpawnDue
 )

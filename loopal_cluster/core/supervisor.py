@@ -493,7 +493,7 @@ class Supervisor:
             self._begin(record, now)
         self.on_stop_asked(record.id)
         if record.ending is None:
-            self.settle(record, completed_outcome(message), now)
+            self.settle(record, completed_outcome(message, record.error), now)
         elif record.type == EXTERNAL:
             self.settle(record, record.ending, now)
 
@@ -592,13 +592,17 @@ class Supervisor:
         self, record: AgentRecord, outcome: Outcome, now: float, *, was_up: bool, by_name: bool = True
     ) -> FinishedAgent:
         """Remember how an agent ended, for those who ask later."""
+        timeouts = self._settings.timeouts
+        kept = timeouts.result_ttl
+        if record.spec.spawn_id is not None:
+            kept = max(kept, timeouts.spawn_memory)  # its spawn may be repeated
         finished = FinishedAgent(
             id=record.id,
             address=record.address,
             type=record.type,
             parent=record.parent,
             outcome=outcome,
-            expires_at=now + self._settings.timeouts.result_ttl,
+            expires_at=now + kept,
             was_up=was_up,
         )
         self.results.add(finished, by_name=by_name)

@@ -29,14 +29,16 @@ from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected
 from loopal_cluster.messages import (
     METHODS,
     OK,
+    AgentEvent,
     DeliverEnvelope,
     Message,
+    MetaRoute,
     Ok,
     Opaque,
     Reply,
     UserContent,
 )
-from loopal_cluster.wire.contents import dump
+from loopal_cluster.wire.contents import dump, open_error
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
 from loopal_cluster.wire.hooks import CONVERTER
 from loopal_cluster.wire.one_pass import (
@@ -211,7 +213,7 @@ def _decode_message(id_: int | None, method: str, params: Raw) -> Frame | Reject
         # Nothing would ever answer it. To Loopal, too, such a request is an unknown method.
         return Rejected(id_, ErrorCode.METHOD_NOT_FOUND, f"{method} is a notification")
     try:
-        message = _open_completion(CONVERTER.structure(params, cls))
+        message = _open(CONVERTER.structure(params, cls))
     except (BaseValidationError, ValueError) as error:
         detail = fault(error, "$.params")
         return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=id_ is not None)
@@ -224,12 +226,15 @@ def _unknown(method: str) -> str:
     return f"{what}: {method[:80]}"
 
 
-def _open_completion(message: Message[Any]) -> Message[Any]:
-    # A hub reads no content, except this: it is how a base hub says that a remote child has ended.
-    if isinstance(message, DeliverEnvelope) and message.envelope.source == AGENT_COMPLETED:
+def _open(message: Message[Any]) -> Message[Any]:
+    # A hub reads no content, except these: how a base hub says that a remote child has ended ...
+    if isinstance(message, DeliverEnvelope | MetaRoute) and message.envelope.source == AGENT_COMPLETED:
         raw = Raw(cast(Opaque, message.envelope.content).json)
         content = within("content", CONVERTER.structure, raw, UserContent)
-        return DeliverEnvelope(attrs.evolve(message.envelope, content=content))
+        return type(message)(attrs.evolve(message.envelope, content=content))
+    # ... and what a base agent says whose model has failed.
+    if isinstance(message, AgentEvent):
+        return AgentEvent(message.agent_name, open_error(message.payload))
     return message
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "dump",
     "dumps",
     "loads",
+    "open_error",
     "parse",
     "payload",
     "user_content",
@@ -193,3 +194,8 @@ def payload(value: Payload | Opaque) -> Payload | Opaque:
         return cast(Payload, CONVERTER.structure(Raw(value.json), cast(Any, Payload)))
     except (BaseValidationError, ValueError):
         return value
+
+
+def open_error(value: Any) -> Any:
+    """The one event that a hub reads: a base agent whose model fails says so in it, and nowhere else."""
+    return payload(value) if isinstance(value, Opaque) and value.json.startswith(b'{"Error"') else value

@@ -39,7 +39,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.payloads import MessageRouted
-from loopal_cluster.wire.contents import content_json
+from loopal_cluster.wire.contents import content_json, open_error
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth
 from loopal_cluster.wire.hooks import preview
 from loopal_cluster.wire.strict import Int64
@@ -253,7 +253,7 @@ def read_event(line: bytes) -> Notification | None:
     name = event.agent_name
     if name is not None:
         name = _name(name if len(name) <= MAX_ADDRESS else name[-MAX_ADDRESS:])
-    return Notification(AgentEvent(name, Opaque(bytes(event.payload))))
+    return Notification(AgentEvent(name, open_error(Opaque(bytes(event.payload)))))
 
 
 def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:

@@ -69,6 +69,11 @@ class BasePeer:
         request_id: int | None = request.get("id")
         return request_id
 
+    async def expect_spawn(self, params: Any) -> int | None:
+        """It is asked whether the name is free, which it is, and then to start an agent; return that request's id."""
+        await self.answer(await self.expect("meta/resolve", {}), {"found": False})
+        return await self.expect("hub/spawn_agent", params)
+
     async def expect_all(self, *lines: Any) -> None:
         """The next lines are these, in any order, whatever they say besides."""
         received = [await self.receive() for _ in lines]

@@ -274,7 +274,7 @@ async def test_an_agent_of_ours_spawns_on_a_base_hub_and_gets_the_result(join_ba
             async with hub.open_client() as client:
                 agent = await client.spawn("lead", "do it", name="main")
                 expected = {"model": "m", "name": "helper", "parent": "ours/main", "prompt": "do it"}
-                request = await base.expect("hub/spawn_agent", expected)
+                request = await base.expect_spawn(expected)
                 await base.answer(request, {"agent_id": UUID, "name": "helper"})
                 completion = envelope("ours/main", {"System": "agent-completed"}, wrapped("helper", "done"))
                 assert await base.call("meta/route", completion) == {"ok": True}
@@ -293,7 +293,7 @@ async def test_a_spawn_that_a_base_hub_refuses_is_refused(join_base):
                     with pytest.raises(RemoteError, match="spawn failed: no such program"):
                         await client.spawn(None, "x", hub="base", name="helper")
 
-                await base.refuse(await base.expect("hub/spawn_agent", {}), "spawn failed: no such program")
+                await base.refuse(await base.expect_spawn({}), "spawn failed: no such program")
             async with hub.open_client() as client:
                 assert await client.local_agents() == ()
                 with pytest.raises(HubNotConnected):
@@ -310,7 +310,7 @@ async def test_an_error_dressed_as_a_result_is_an_error(join_base):
                     await client.spawn(None, "x", hub="base")
 
             result = {"code": -32600, "message": "spawn failed: agent/start failed"}
-            await base.answer(await base.expect("hub/spawn_agent", {}), result)
+            await base.answer(await base.expect_spawn({}), result)
 
 
 async def test_the_children_of_a_base_hub_that_is_gone_are_lost_and_their_remote_ones_stopped(join_base):
@@ -339,7 +339,7 @@ async def test_the_children_of_a_base_hub_that_is_gone_are_lost_and_their_remote
                         shadow = await client.spawn(None, "x", hub="base", name="far")
 
                     shadow = None
-                    request = await base.expect("hub/spawn_agent", {"name": "far"})
+                    request = await base.expect_spawn({"name": "far"})
                     await base.answer(request, {"agent_id": UUID, "name": "far"})
                 params = {"name": "x", "agent_type": "helper", "parent": "base/main", "target_hub": "ours"}
                 await base.call("meta/spawn", params)

@@ -32,9 +32,6 @@ from loopal_cluster.messages import (
     Role,
     Route,
     ShutdownAgent,
-    SpawnAgent,
-    Spawned,
-    SpawnSpec,
     SystemSource,
     WaitAgent,
     Waited,
@@ -516,13 +513,3 @@ def test_an_announcement_that_says_all_replaces_what_was_known():
 
     assert found == [False, False, True]
     assert notices(meta.lose(b)) == []
-
-
-def test_what_a_client_has_spawned_on_a_base_hub_is_not_remembered():
-    meta = open_meta()
-    client, base = attach(meta), join_base(meta, "base")
-    [request] = sent(meta.request(client, SpawnAgent(SpawnSpec("x", target_hub="base"))), base)
-
-    meta.receive(base, Response(request.id, Spawned("id-1", "x")))
-
-    assert not meta.core._requests._owned

@@ -35,7 +35,6 @@ from .builders import (
     come_up,
     in_cluster,
     join,
-    join_base,
     notices,
     open_hub,
     open_meta,
@@ -281,15 +280,6 @@ def test_a_client_owns_the_newest_agent_of_a_name_and_not_another_clients():
 
     assert not stops(meta.lose(ann), b)
     assert stops(meta.lose(bob), b) == [("s-2", "client 'bob' has gone")]
-
-
-def test_a_base_hub_is_told_nothing_that_it_does_not_know():
-    meta = open_meta()
-    base, ann = join_base(meta, "b"), attach(meta)
-    meta.request(ann, SpawnAgent(SpawnSpec("r", target_hub="b")))
-    meta.receive(base, Response(call_of(meta, SpawnAgent), Spawned("theirs", "r")))
-
-    assert meta.lose(ann) == []
 
 
 def test_a_spawn_that_was_refused_belongs_to_nobody():

@@ -14,6 +14,7 @@ from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
     OK,
     AgentDetails,
+    AgentEvent,
     AgentInfo,
     AgentStart,
     CancelAgent,
@@ -42,7 +43,7 @@ from loopal_cluster.messages import (
     Waited,
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, reason_of
-from loopal_cluster.payloads import Ended, SubAgentSpawned
+from loopal_cluster.payloads import Ended, Error, SubAgentSpawned
 from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
@@ -349,6 +350,27 @@ def test_an_agent_that_dies_without_a_word_has_failed_with_the_reason():
 
     outcome = Failed("it ended without a result: exit status 3: boom")
     assert quietly(effects) == [Send(client, Response(2, waited(outcome)))]
+
+
+@pytest.mark.parametrize(
+    ("completed", "outcome"),
+    [
+        (Completed("goal", ""), Failed("the model says no")),
+        (Completed("goal"), Failed("the model says no")),
+        (Completed("goal", "42"), Done("42")),
+        (Completed("shutdown"), Done("")),
+    ],
+)
+def test_an_agent_that_reports_an_error_and_then_ends_without_a_result_has_failed(completed, outcome):
+    hub = open_hub()
+    client = attach(hub)
+    x = begin(hub, by=client)
+    hub.request(client, WaitAgent(X))
+    hub.notify(x, AgentEvent(None, Error("the model says no")))
+
+    [answer] = answers(hub.notify(x, completed), client)
+
+    assert answer.result.outcome == outcome
 
 
 def test_an_agent_ends_once():

@@ -10,12 +10,17 @@ from collections.abc import Callable
 
 import pytest
 
-from loopal_cluster.core import meta_hub, meta_requests, supervisor, uplink
+from loopal_cluster.core import base_agents, meta_hub, meta_requests, supervisor, uplink
 from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure
 from loopal_cluster.messages import HubComplete
+from loopal_cluster.outcomes import Cancelled
 from loopal_cluster.testing import Peers, Simulation, Weather
 from loopal_cluster.testing.__main__ import main
-from loopal_cluster.testing.simulation import generate
+from loopal_cluster.testing.simulation import Script, Step, generate
+from loopal_cluster.testing.simulation.history import INTERRUPTED
+from loopal_cluster.testing.simulation.script import Plan, Spawn
 
 from .seeds import seed_that_catches
 
@@ -152,9 +157,32 @@ def a_hub_that_takes_its_own_old_connection_for_another(patch):
     patch.setattr(uplink.Uplink, "on_probed", on_probed)
 
 
+def a_stop_by_name_of_whoever_has_it(patch):
+    def stop(self, origin, hub, message, now):
+        self._stop(hub, message.agent.agent, None, origin, Cancelled(""), now)
+
+    patch.setattr(base_agents.BaseAgents, "stop", stop)
+    patch.setattr(base_agents.BaseAgents, "_identify", lambda *_: None)
+
+
+def a_cancelled_agent_that_is_reported_as_done(patch):
+    patch.setattr(base_agents, "outcome_text", lambda outcome: INTERRUPTED)
+
+
+def a_base_hub_that_is_not_asked_whether_a_name_is_free(patch):
+    intact = base_agents.BaseAgents.on_name_known
+
+    def on_name_known(self, then, hub, answer, now):
+        intact(self, then, hub, Failure(0, ErrorCode.REFUSED, "whatever it says"), now)
+
+    patch.setattr(base_agents.BaseAgents, "on_name_known", on_name_known)
+
+
 @pytest.mark.parametrize(
     ("plant", "caught_by", "weather"),
     [
+        (a_stop_by_name_of_whoever_has_it, {"no stop without cause"}, Weather.ROUGH),
+        (a_cancelled_agent_that_is_reported_as_done, {"true outcomes"}, Weather.CALM),
         (a_report_that_is_believed_from_any_hub, {"true outcomes"}, Weather.CALM),
         (a_lost_base_hub_that_nobody_is_told_of, {"lost in time", "tables empty when quiet"}, Weather.ROUGH),
         (
@@ -187,3 +215,20 @@ def test_a_defect_that_only_base_peers_show_is_caught(
     assert not findings(seed, Peers.OURS)
     monkeypatch.undo()
     assert not findings(seed, Peers.MIXED)
+
+
+def test_a_second_spawn_of_a_live_name_on_a_base_hub_is_refused(monkeypatch):
+    def spawn(at: float, hub: str) -> Step:
+        return Step(at, Spawn(f"client@{hub}", "ann", "hub-2", "quick", Plan(ending="hang")))
+
+    steps = (spawn(1.0, "hub-1"), spawn(4.0, "hub-3"))
+    script = Script(("hub-1", "hub-2", "hub-3"), steps, horizon=6.0, base=("hub-2",))
+    simulation = Simulation(0, Weather.CALM, Peers.MIXED, script=script)
+
+    report = simulation.run()
+    spawns = [op for op in report.history.ops if op.number in (1, 2)]
+    assert [op.code for op in spawns] == [None, ErrorCode.NAME_TAKEN]
+    assert report.deviations == ()
+
+    a_base_hub_that_is_not_asked_whether_a_name_is_free(monkeypatch)
+    assert "names are unique" in {found.checker for found in simulation.run().deviations}

@@ -369,6 +369,22 @@ def a_spawn_that_is_given_up_and_not_revoked(patch):
     patch.setattr(meta_requests.MetaRequests, "revoke", nothing)
 
 
+@defect("names are unique")
+def a_second_agent_of_a_name(patch):
+    intact = AgentTree.add
+
+    def add(self, record):
+        self._by_address.pop((record.address.agent, record.address.hub), None)
+        intact(self, record)
+
+    def remove(self, record):
+        del self._by_id[record.id]
+        self._by_address.pop((record.address.agent, record.address.hub), None)
+
+    patch.setattr(AgentTree, "add", add)
+    patch.setattr(AgentTree, "remove", remove)
+
+
 @defect("parent is told")
 def a_parent_that_is_told_twice(patch):
     intact = Supervisor.settle
@@ -520,7 +536,7 @@ def a_shadow_that_is_not_purged(patch):
 def a_lost_hub_that_nobody_is_told_of(patch):
     def lose(self, record, reason, now):
         self.hubs.remove(record)
-        self._requests.forget_hub(record.name)
+        self._requests.forget_hub(record.name, reason, now)
         self._timers.discard(meta_hub.HealthDue(record.name))
         self._timers.discard(meta_hub.RejoinDue(record.name))
 

@@ -58,7 +58,15 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import AgentLife, Op, Presence, Receipt, Trouble, reply_of
+from loopal_cluster.testing.simulation.history import (
+    INTERRUPTED,
+    AgentLife,
+    Op,
+    Presence,
+    Receipt,
+    Trouble,
+    reply_of,
+)
 from loopal_cluster.testing.simulation.network import End
 from loopal_cluster.testing.simulation.script import Plan
 from loopal_cluster.wire.codec import decode_result
@@ -628,7 +636,7 @@ class ScriptedAgent(Agent):
             self._silent_since = self._silent_since or self.world.schedule.now
             return
         self.answer(Response(request_id, OK))
-        self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", "interrupted"))
+        self._soon(self._times.uniform(0.0, 0.3), self._say, Completed("aborted", INTERRUPTED))
 
     def _on_notification(self, message: Message[Any]) -> None:
         super()._on_notification(message)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import AgentSource, CancelAgent, ShutdownAgent, Waited
-from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome, TimedOut
+from loopal_cluster.messages import AgentSource, CancelAgent, Completed, ShutdownAgent, Waited
+from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
 from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
 from loopal_cluster.testing.simulation.history import (
+    INTERRUPTED,
     AgentLife,
     History,
     Op,
@@ -25,6 +26,7 @@ from loopal_cluster.testing.simulation.script import META
 
 __all__ = [
     "deliveries",
+    "has_the_name",
     "is_told",
     "knows_the_name",
     "may_be_confused",
@@ -34,6 +36,7 @@ __all__ = [
     "outcome_fault",
     "ownerless_since",
     "sender_is_known",
+    "was_cancelled",
 ]
 
 
@@ -95,16 +98,32 @@ def outcome_fault(
     namesakes = [
         other for other in history.lives if other.name == name and (other.hub == hub or META in history.base)
     ]
-    if any(bare(outcome) in map(bare, other.truths()) for other in namesakes):
+    said_so = [other for other in namesakes if bare(outcome) in map(bare, other.truths())]
+    if said_so and isinstance(outcome, Done) and all(was_cancelled(other, history) for other in said_so):
+        return "it was asked to stop"
+    if said_so:
         return None
     ours = [other for other in namesakes if not other.base and other.ended_at is not None]
-    if isinstance(outcome, Cancelled) and any(other.stop_wanted_at is not None for other in ours):
+    if isinstance(outcome, Cancelled) and any(
+        other.stop_wanted_at is not None and (META not in history.base or not other.base)
+        for other in namesakes
+    ):
         return None
     if isinstance(outcome, TimedOut) and any(other.time_limit(history) is not None for other in namesakes):
         return None
     if isinstance(outcome, Failed) and any(other.said is None for other in ours):
         return None
     return f"those of its name said {[str(other.said) for other in namesakes]}"
+
+
+def was_cancelled(life: AgentLife, history: History) -> bool:
+    """Whether an agent of a base hub ended because somebody of ours had it stopped, through a MetaHub of ours."""
+    if not life.base or META in history.base or life.said != Completed("aborted", INTERRUPTED):
+        return False
+    return not any(
+        op.hub == life.hub and isinstance(op.message, ShutdownAgent) and op.message.agent.agent == life.name
+        for op in history.ops
+    )
 
 
 def may_differ(first: Outcome, waited: Waited, history: History) -> bool:
@@ -154,6 +173,19 @@ def is_told(parent: AgentLife, child: AgentLife, until: float, history: History)
     if history.troubled(child.created_at - RECOVERY, until, parent.hub, child.hub, META):
         return False
     return all(knows_the_name(life, history) for life in (parent, child) if life.base)
+
+
+def has_the_name(life: AgentLife, op: Op, history: History) -> bool:
+    """Whether a base hub surely had this agent by its name when another was spawned there."""
+    for other in history.lives:
+        if other is life or other.name != life.name or other.spawned_by == op.number:
+            continue
+        spawn = history.spawns.get(other.spawned_by or 0)
+        if other.hub == life.hub and other.running_at(life.began_at or 0.0):
+            return False
+        if other.hub != life.hub and (spawn is None or spawn.hub == life.hub):
+            return False  # it may have been replaced
+    return True
 
 
 def knows_the_name(life: AgentLife, history: History) -> bool:

@@ -388,6 +388,36 @@ class SpawnedMeansRan:
                 )
 
 
+class NamesAreUnique:
+    """A spawn is acknowledged only if no other agent of its name is surely there, or one that ends as it begins."""
+
+    name = "names are unique"
+
+    def check(self, history: History) -> Iterator[Deviation]:
+        for op in history.ops:
+            if not isinstance(op.message, SpawnAgent) or op.verdict != "ok" or history.base & {op.hub, META}:
+                continue
+            assert op.ended_at is not None
+            name, hub = op.message.spec.name, op.message.spec.target_hub or op.hub
+            for life in history.lives:
+                if (life.name, life.hub) != (name, hub) or life.spawned_by == op.number:
+                    continue
+                if life.began_at is None or history.troubled(life.began_at, op.ended_at, hub):
+                    continue
+                ends = (life.said_at, life.ended_at, life.stop_wanted_at, history.ended_at)
+                until = min(at for at in ends if at is not None)
+                if (
+                    life.began_at + SLACK < op.at
+                    and until > op.ended_at
+                    and self._has_the_name(life, op, history)
+                ):
+                    yield Deviation(self.name, op.ended_at, f"{op} was acknowledged, and {life} has the name")
+
+    def _has_the_name(self, life: AgentLife, op: Op, history: History) -> bool:
+        """A base hub leaves its second agent of a name to itself, and takes another's word that one has ended."""
+        return not life.base or base_promises.has_the_name(life, op, history)
+
+
 class ParentIsTold:
     """A parent that is there is told of each child's end, once: by its wait, or by a message."""
 
@@ -847,6 +877,7 @@ CHECKERS: tuple[Checker, ...] = (
     TrueSender(),
     TrueOutcomes(),
     SpawnedMeansRan(),
+    NamesAreUnique(),
     ParentIsTold(),
     NoOrphans(),
     NoStopWithoutCause(),

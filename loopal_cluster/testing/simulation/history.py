@@ -27,6 +27,7 @@ from loopal_cluster.messages import (
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 
 __all__ = [
+    "INTERRUPTED",
     "NO_OUTPUT",
     "AgentLife",
     "Deviation",
@@ -44,6 +45,9 @@ __all__ = [
 
 NO_OUTPUT = "(no output)"
 """What a base hub takes for the result of an agent that ended without a word."""
+
+INTERRUPTED = "interrupted"
+"""The last word of a scripted agent that was asked to shut down."""
 
 UNKNOWN = {ErrorCode.CONNECTION_LOST, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CANCELLED}
 """Refusals after which the caller cannot know whether the work was done."""

@@ -25,7 +25,7 @@ from loopal_cluster.frames import Request
 from loopal_cluster.messages import AgentStart, Completed, Shutdown
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.testing.simulation.actors import Agent, ScriptedAgent, begin_life
-from loopal_cluster.testing.simulation.history import AgentLife, Receipt, reply_of
+from loopal_cluster.testing.simulation.history import INTERRUPTED, AgentLife, Receipt, reply_of
 from loopal_cluster.testing.simulation.live.channels import WatchedChannel
 from loopal_cluster.testing.simulation.live.programs import Program
 from loopal_cluster.testing.simulation.script import Plan
@@ -102,7 +102,7 @@ class _FunctionActor(Program, Agent):
 
     async def function(self, ctx: AgentContext, prompt: str) -> str:
         """What the hub runs."""
-        completed = Completed("aborted", "interrupted")
+        completed = Completed("aborted", INTERRUPTED)
         try:
             self.life.agent_id, self.life.name = ctx.agent_id or "", ctx.name
             self.name = self.life.address
