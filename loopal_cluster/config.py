@@ -130,10 +130,18 @@ class Timeouts:
         """
         return 2 * (self.lost_timeout + self.handshake_timeout)
 
+    def memory(self, seconds: float) -> float:
+        """For how long what may be repeated for so many seconds is remembered after it was answered.
+
+        Longer than it may be repeated, whatever else is set: each of the three on the way adds a second to its
+        deadline, and no two clocks differ by more than a twentieth.
+        """
+        return 1.05 * (seconds + 3.0) + self.silence
+
     @property
     def spawn_memory(self) -> float:
         """For how long an agent that was spawned from another hub is remembered, at least, after its end."""
-        return self.spawn_timeout + self.silence
+        return self.memory(self.spawn_timeout)
 
     @property
     def answer_grace(self) -> float:
@@ -217,7 +225,8 @@ class Limits:
     receipts_bytes: int = field(default=64 * 2**20, validator=_positive)
     """Bytes of their answers; of the oldest only that they were answered is remembered."""
     receipts: int = field(default=20_000, validator=_positive)
-    """Messages from other hubs that are remembered, so that a repeated one is not delivered twice."""
+    """Messages from other hubs that are remembered, so that a repeated one is not delivered twice. When there are
+    more, a repetition of one that may have been forgotten is refused."""
     inbox: int = field(default=1024, validator=_positive)
     """Messages that wait for an agent of this hub: while it comes up, and in its inbox if it is a function
     in the hub. One in a process of its own has this default."""

@@ -240,7 +240,8 @@ class Envelope:
     extend: bool = extension(False)
     """Of an ask: with each ``Progress`` that time begins anew."""
     asked_ms: int | None = extension()
-    """In a repetition: how long before its hub joined (again) the message was first sent to the MetaHub."""
+    """In a repetition: how long before the hub on this connection joined (again) the message was first sent to the
+    MetaHub. Less than zero if it was sent later, by another hub."""
     for_ask: int | None = extension()
     """Of an ask, to the asker's hub: the id of the ``agent/ask`` that the asker, which serves, works on; 0: of none."""
     waits: tuple[str, ...] = extension(())
@@ -919,6 +920,8 @@ class Relayed(Message[Any]):
     """The sender's hub."""
     inside: Any = field(repr=False)
     """``Letter.inside``."""
+    asked_ms: int | None = field(default=None, kw_only=True)
+    """``Envelope.asked_ms``."""
 
 
 @record

@@ -152,6 +152,11 @@ class CallTable(Generic[N]):
         leg = self._legs.get(peer)
         return 0 if leg is None else leg.size
 
+    def of(self, peer: Peer) -> list[Call[N]]:
+        """The calls that are open to a peer."""
+        leg = self._legs.get(peer)
+        return [] if leg is None else list(leg.calls.values())
+
     def next_deadline(self) -> float | None:
         """When the earliest open call is due."""
         return self._deadlines.next()

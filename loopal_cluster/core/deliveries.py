@@ -70,9 +70,8 @@ class Deliveries:
     """The calls of open asks from other hubs, by receipt."""
 
     def __attrs_post_init__(self) -> None:
-        timeouts = self._settings.timeouts
-        ttl = 2 * max(timeouts.call_timeout, timeouts.lease_timeout)
-        self.receipts = Receipts(self._settings.limits.receipts, ttl, self._settings.limits.receipts_bytes)
+        limits = self._settings.limits
+        self.receipts = Receipts(limits.receipts, limits.receipts_bytes, self._settings.timeouts.memory)
 
     def deliver(
         self,
@@ -125,16 +124,23 @@ class Deliveries:
         Raises:
             Refused: the agent has too many undelivered messages.
         """
-        self.receipts.begin(receipt)
+        self.receipts.begin(receipt, self._time_for(message), now)
         try:
             self.deliver(record, message, origin, now, receipt)
         except Refused as refused:
             self.receipts.settle(receipt, Failure(0, refused.code, refused.detail), now)
             raise
 
-    def repeat(self, origin: Origin, receipt: Hashable) -> bool:
-        """Give a message that has been seen the answer of the first; False if it has not."""
+    def repeat(self, origin: Origin, receipt: Hashable, first_sent: float | None) -> bool:
+        """Give a message that has been seen the answer of the first; False if it has not.
+
+        Raises:
+            Refused: it is a repetition, first sent then, and we may have forgotten it.
+        """
         if not self.receipts.knows(receipt):
+            if first_sent is not None and self.receipts.may_have_forgotten(first_sent):
+                detail = "asked again, and this hub, busy, remembers only the newest; it may have been done"
+                raise Refused(ErrorCode.CONNECTION_LOST, detail)
             return False
         if (answer := self.receipts.repeat(receipt, origin)) is not None:
             self._exchange.pass_on(origin, answer)

@@ -113,6 +113,11 @@ class Exchange(Generic[N]):
         for call in withdrawn:
             self.withdraw_again(new, call, now)
 
+    def reword(self, peer: Peer, word: Callable[[Call[N]], Message[Any]]) -> None:
+        """Change what a peer that is back will be asked again."""
+        for call in [*self.calls.of(peer), *self._withdrawn.get(peer, ())]:
+            call.message = word(call)
+
     def take_withdrawn(self, peer: Peer, now: float) -> list[Call[N]]:
         """What was given up while its peer was away, and may still be working on."""
         return [call for call in self._withdrawn.pop(peer, ()) if call.deadline > now]

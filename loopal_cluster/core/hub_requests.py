@@ -314,7 +314,7 @@ class HubRequests:
         # Of an agent its name: a record's hash is dear, and it is looked for many times.
         source = envelope.source.name if isinstance(envelope.source, AgentSource) else envelope.source
         receipt = (message.method, envelope.origin_hub, source, envelope.id)
-        if self._deliveries.repeat(origin, receipt):
+        if self._deliveries.repeat(origin, receipt, self._uplink.first_sent(envelope.asked_ms)):
             return
         if isinstance(message, DeliverEnvelope) and self._settle_base_report(origin, envelope, now):
             return
@@ -325,8 +325,8 @@ class HubRequests:
             raise self._not_found(target)
         if isinstance(message, DeliverAsk):
             self._check_circle(record, envelope.waits, origin)
-        if target is not envelope.target:
-            message = type(message)(evolve(envelope, target=target))
+        if target is not envelope.target or envelope.asked_ms is not None:
+            message = type(message)(evolve(envelope, target=target, asked_ms=None))
         self._deliveries.deliver_once(record, message, origin, receipt, now)
 
     def _settle_base_report(self, origin: Origin, envelope: Envelope, now: float) -> bool:

@@ -512,6 +512,7 @@ class MetaHubCore:
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
         self._on_unattended(record, now)  # it says so again, and is told again
+        self.exchange.reword(record.peer, lambda call: self._requests.again(record, call, now))
         record.peer, record.joined_at = peer, now
         return record
 

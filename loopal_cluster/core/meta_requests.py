@@ -283,9 +283,11 @@ class MetaRequests:
         now: float,
     ) -> None:
         target = envelope.target
+        onward = forwarded(envelope, sender.name)
         if envelope.asked_ms is not None:
             self._check_was_there(target, envelope.asked_ms, sender)
-        self._pass_on(origin, target, method(forwarded(envelope, sender.name)), sender.name, now)
+            onward = evolve(onward, asked_ms=envelope.asked_ms + milliseconds(now - sender.joined_at))
+        self._pass_on(origin, target, method(onward), sender.name, now)
 
     def _pass_on(
         self, origin: Origin, target: Address, message: Message[Any], sender: str | None, now: float
@@ -315,7 +317,23 @@ class MetaRequests:
             if isinstance(message, CancelAgent | ShutdownAgent):
                 self._base_agents.stop(origin, record, message, now)
                 return
+        message = shifted(message, record.joined_at - now)
         self._exchange.call(record.peer, message, origin, now + self.time_for(message) + LEG)
+
+    def again(self, record: HubRecord, call: Call[MetaHubThen], now: float) -> Message[Any]:
+        """A request as it is repeated to a hub that is back: it says how long before that it was first sent."""
+        message = call.message
+        match message:
+            case DeliverEnvelope(envelope) | DeliverAsk(envelope) if envelope.asked_ms is not None:
+                return shifted(message, now - record.joined_at)
+            case Relayed(asked_ms=int()):
+                return shifted(message, now - record.joined_at)
+            case DeliverAsk(Envelope(extend=True)) | RelayedAsk(extend=True):
+                return first_sent(message, now - record.since)  # or later: its deadline does not tell
+            case DeliverEnvelope() | DeliverAsk() | Relayed():
+                return first_sent(message, now - (call.deadline - self.time_for(message) - LEG))
+            case _:
+                return message
 
     def _connected(self, hub: str) -> HubRecord:
         record = self._hubs.get(hub)
@@ -587,6 +605,33 @@ class MetaRequests:
     def _ask(self, origin: Origin, hub: HubRecord, message: Permission | Question, now: float) -> None:
         timeout = asked_timeout(message, self._settings.timeouts)
         self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
+
+
+def milliseconds(seconds: float) -> int:
+    """Rounded up, so that what was sent was sent then at the latest."""
+    return math.ceil(1000 * seconds)
+
+
+def first_sent(message: Message[Any], seconds: float) -> Message[Any]:
+    """A message from one hub to another that says how long before its receiver joined it was first sent."""
+    match message:
+        case DeliverEnvelope(envelope) | DeliverAsk(envelope):
+            return type(message)(evolve(envelope, asked_ms=milliseconds(seconds)))
+        case Relayed():
+            return evolve(message, asked_ms=milliseconds(seconds))
+        case _:
+            return message
+
+
+def shifted(message: Message[Any], seconds: float) -> Message[Any]:
+    """The same, if its receiver has joined so much later than what it says this of."""
+    match message:
+        case DeliverEnvelope(Envelope(asked_ms=int(known))) | DeliverAsk(Envelope(asked_ms=int(known))):
+            return first_sent(message, known / 1000 + seconds)
+        case Relayed(asked_ms=int(known)):
+            return first_sent(message, known / 1000 + seconds)
+        case _:
+            return message
 
 
 def forwarded(envelope: Envelope, hub: str | None) -> Envelope:

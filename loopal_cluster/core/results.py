@@ -6,6 +6,8 @@ never returns an older run's result to somebody who knows which run they mean.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from attrs import field
 
 from loopal_cluster.address import Address
@@ -33,6 +35,8 @@ class FinishedAgent:
     expires_at: float
     was_up: bool = True
     """Whether its spawn had been answered yes."""
+    repeated_until: float | None = None
+    """Until when its spawn may be repeated; None: never."""
 
     def waited(self, *, brief: bool = False) -> Waited:
         """The answer to a wait. ``brief``: with the text only once, for those who read the outcome."""
@@ -69,6 +73,8 @@ class Results:
     _by_id: dict[str, FinishedAgent] = field(factory=dict, init=False)
     """In the order they ended, which is also the order they expire."""
     _newest: dict[Address, str] = field(factory=dict, init=False)
+    _spent: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
+    """Identities whose outcomes were forgotten because there were too many, until when they are not used again."""
 
     def add(self, finished: FinishedAgent, *, by_name: bool = True) -> None:
         """Keep an outcome; forget the oldest if there are too many. Without ``by_name`` only its id finds it."""
@@ -79,7 +85,10 @@ class Results:
         if by_name:
             self._name(finished)
         while len(self._by_id) > self._limit or (self._bytes > self._limit_bytes and len(self._by_id) > 1):
-            self._forget(next(iter(self._by_id)))
+            oldest = next(iter(self._by_id.values()))
+            if oldest.repeated_until is not None:
+                self._spent[oldest.id] = oldest.repeated_until
+            self._forget(oldest.id)
 
     def _name(self, finished: FinishedAgent) -> None:
         self._newest[finished.address] = finished.id
@@ -93,10 +102,22 @@ class Results:
         """Forget what has been kept long enough."""
         while self._by_id and self._by_id[oldest := next(iter(self._by_id))].expires_at <= now:
             self._forget(oldest)
+        while self._spent and next(iter(self._spent.values())) <= now:
+            self._spent.popitem(last=False)
 
     def next_deadline(self) -> float | None:
         """When the oldest expires."""
-        return next(iter(self._by_id.values())).expires_at if self._by_id else None
+        oldest = next(iter(self._by_id.values())).expires_at if self._by_id else None
+        return next(iter(self._spent.values()), oldest)
+
+    def is_spent(self, agent_id: str) -> bool:
+        """Whether an agent with this identity has ended, and how is not known any more."""
+        return agent_id in self._spent
+
+    @property
+    def full(self) -> bool:
+        """Whether so many have ended that no more could be told from new ones."""
+        return len(self._spent) >= 10 * self._limit
 
     def get(self, agent_id: str) -> FinishedAgent | None:
         """The run with this identity."""

@@ -142,7 +142,12 @@ class Supervisor:
         """
         agent_id = spec.spawn_id or ""
         record, finished = self.agents.get(agent_id), self.results.get(agent_id)
+        if self.results.is_spent(agent_id):
+            detail = f"agent '{spec.name}' ({agent_id}) has run and ended, and how is not known any more"
+            raise Refused(ErrorCode.CONNECTION_LOST, detail)
         if record is None and finished is None:
+            if self.results.full:  # rather than that the same spawn is done twice
+                raise Refused(ErrorCode.OVERLOADED, "this hub has had too many agents in too short a time")
             return False
         known = record or finished
         assert known is not None
@@ -604,6 +609,7 @@ class Supervisor:
             outcome=outcome,
             expires_at=now + kept,
             was_up=was_up,
+            repeated_until=None if record.spec.spawn_id is None else now + timeouts.spawn_memory,
         )
         self.results.add(finished, by_name=by_name)
         return finished

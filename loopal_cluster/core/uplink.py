@@ -343,6 +343,13 @@ class Uplink:
             return evolve(call, message=repetition(call.message, self._joined_at - call.asked_at))
         return call
 
+    def first_sent(self, asked_ms: int | None) -> float | None:
+        """When what the MetaHub repeats was first sent, at the latest; None if it is no repetition."""
+        if asked_ms is None:
+            return None
+        # It counts from when we registered, and we from when we knew.
+        return self._joined_at - asked_ms / 1000 - self._settings.timeouts.handshake_timeout
+
     def keeps(self, call: Call[HubThen]) -> bool:
         """Whether a call that a lost connection left unanswered is asked again on the next."""
         return self.protocol is not None and call.peer == self._leg and isinstance(call.message, REPEATABLE)

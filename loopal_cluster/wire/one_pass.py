@@ -163,6 +163,7 @@ def _write_relayed(message: Relayed) -> bytes:
     inside: _Envelope = message.inside
     return _dump(
         _Envelope(
+            asked_ms=message.asked_ms,
             content=inside.content,
             extend=inside.extend,
             id=inside.id,

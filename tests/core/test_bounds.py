@@ -208,9 +208,9 @@ def test_outcomes_are_kept_in_so_many_bytes_and_the_newest_always():
 
 
 def test_of_answers_that_are_too_much_to_keep_only_that_they_were_given_is_remembered():
-    receipts = Receipts(10_000, 60.0, 1_000_000)
+    receipts = Receipts(10_000, 1_000_000, lambda seconds: seconds)
     for n in range(20):
-        receipts.begin(n)
+        receipts.begin(n, 60.0, 0.0)
         receipts.settle(n, Response(0, Opaque(b"x" * 100_000)), 0.0)
 
     kept = [receipts.repeat(n, Origin(Peer(1), n)) for n in range(20)]

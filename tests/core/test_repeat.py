@@ -715,14 +715,14 @@ REPEATED = [
 ]
 
 
-@pytest.mark.parametrize("message", REPEATED)
-def test_a_repetition_is_passed_on_to_a_hub_that_was_there_as_if_it_were_the_first(message):
+@pytest.mark.parametrize(("message", "asked_ms"), [*zip(REPEATED, (500, None), strict=True)])
+def test_a_repetition_is_passed_on_to_a_hub_that_was_there(message, asked_ms):
     meta = open_meta()
     a, b = join(meta, "a"), join(meta, "b", up_ms=500)
 
     [request] = sent(meta.request(a, message), b)
 
-    assert "asked_ms=None" in repr(request)
+    assert f"asked_ms={asked_ms}" in repr(request)
 
 
 @pytest.mark.parametrize("message", REPEATED)
@@ -746,7 +746,9 @@ def test_how_long_ago_is_reckoned_from_when_the_asking_hub_joined_and_not_from_n
     late = meta.request(a, MetaRoute(envelope("b/x", asked_ms=250)))
 
     assert [frame.code for frame in answers(early, a)] == [ErrorCode.CONNECTION_LOST]
-    assert requests(late, b) == [DeliverEnvelope(envelope("x", AgentSource("a/claimed"), origin_hub="a"))]
+    # For b it is reckoned from when b joined.
+    message = envelope("x", AgentSource("a/claimed"), origin_hub="a", asked_ms=5250)
+    assert requests(late, b) == [DeliverEnvelope(message)]
 
 
 def test_a_hub_that_is_back_is_as_old_as_it_was():

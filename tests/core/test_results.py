@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from loopal_cluster.address import Address
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.messages import Waited
@@ -84,3 +86,20 @@ def test_a_wait_gets_the_outcome_and_the_words_of_the_base_dialect():
 def test_the_details_of_a_failed_agent_say_why():
     assert ended("1", outcome=Failed("boom")).details().lifecycle == 'Failed("boom")'
     assert ended("1", outcome=Cancelled("enough")).details().lifecycle == "Finished"
+
+
+def test_a_spawn_that_may_be_repeated_is_known_to_be_spent_when_its_outcome_was_forgotten():
+    local, repeatable = ended("1"), evolve(ended("2"), repeated_until=50.0)
+    results = kept(local, repeatable, ended("3"), ended("4"), limit=2)
+
+    assert [results.is_spent(agent_id) for agent_id in "1234"] == [False, True, False, False]
+    assert results.next_deadline() == 50.0
+    results.expire(50.0)
+    assert not results.is_spent("2")
+
+
+def test_no_more_are_started_for_others_than_can_be_told_from_repetitions():
+    agents = [evolve(ended(str(number)), repeated_until=50.0) for number in range(12)]
+
+    assert not kept(*agents[:10], limit=1).full
+    assert kept(*agents, limit=1).full

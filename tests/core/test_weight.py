@@ -298,7 +298,7 @@ def test_a_hub_remembers_messages_from_other_hubs_only_as_long_as_they_may_come_
             )
             (request,) = [frame for frame in delivered if isinstance(frame, Request)]
             hub.receive(agent, Response(request.id, OK))
-        for _ in range(120):
+        for _ in range(int(2 * TIMES.memory(TIMES.call_timeout)) + 1):
             answer_all(hub, uplink)
             hub.advance(1.0)
 

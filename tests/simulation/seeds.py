@@ -34,6 +34,8 @@ CAUGHT = {
     "a_loop_over_what_it_changes": 1,
     "a_lost_base_hub_that_nobody_is_told_of": 33,
     "a_lost_hub_that_nobody_is_told_of": 26,
+    "a_memory_of_3_s": 18,
+    "a_memory_that_does_not_depend_on_the_time_of_an_ask": 75,
     "a_message_acknowledged_before_it_was_taken": 1,
     "a_meta_hub_that_forgets_who_waits": 51,
     "a_parent_that_is_not_told": 22,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from loopal_cluster.config import Timeouts
 from loopal_cluster.core import (
     asks,
     calls,
@@ -208,6 +209,16 @@ def a_message_acknowledged_before_it_was_taken(patch):
 @defect("delivered once", weather=Weather.ROUGH)
 def a_repeated_message_that_is_not_recognized(patch):
     patch.setattr(receipts.Receipts, "knows", lambda self, message_id: False)
+
+
+@defect("delivered once", weather=Weather.ROUGH)
+def a_memory_of_3_s(patch):
+    patch.setattr(Timeouts, "memory", lambda self, seconds: 3.0)
+
+
+@defect("delivered once", weather=Weather.ROUGH)
+def a_memory_that_does_not_depend_on_the_time_of_an_ask(patch):
+    patch.setattr(Timeouts, "memory", lambda self, seconds: 2 * max(self.call_timeout, self.lease_timeout))
 
 
 @defect("delivered once")

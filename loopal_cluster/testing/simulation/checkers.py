@@ -382,6 +382,8 @@ class SpawnedMeansRan:
         elif op.answers and lives and not history.base & {hub, META}:
             life = lives[0]
             bound = (GONE if life.hub == op.hub else ORPHAN) + history.frozen_time(life.hub, at, at + ORPHAN)
+            if life.detached:  # no lease ends it: its hub has to hear that it was given up
+                at = max([at, *(t.ends for t in history.troubles if t.process in (life.hub, op.hub, META))])
             if (life.ended_at or history.ended_at) > max(at, life.created_at) + bound + SLACK:
                 yield Deviation(
                     self.name, at, f"{op} was told {op.code}, but {life} ran until {life.ended_at}"

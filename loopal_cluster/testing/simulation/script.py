@@ -337,6 +337,7 @@ class _Author:
         self._random = random.Random(f"script-{weather.value}-{seed}")
         self._faults = random.Random(f"faults-{weather.value}-{seed}")
         self._asks = random.Random(f"asks-{weather.value}-{seed}")
+        self._outages = random.Random(f"outages-{weather.value}-{seed}")
         self._limits = random.Random(f"limits-{weather.value}-{seed}")
         self._circles = random.Random(f"circles-{weather.value}-{seed}")
         self._humans = random.Random(f"humans-{weather.value}-{seed}")
@@ -366,6 +367,8 @@ class _Author:
             for _ in range(self._faults.randint(1, 4)):
                 steps += self._trouble()
         steps += [self._ask_agent() for _ in range(self._asks.randint(0, 8))]
+        if self._weather is Weather.ROUGH and self._outages.random() < 0.1:
+            steps += self._outage()
         steps += self._circles_of_asks()
         steps = [self._serial(self._limited(step)) for step in steps]
         if self._humans.random() < 0.4:
@@ -578,6 +581,27 @@ class _Author:
                 return [Step(at, Crash(META, self._or_very_long(lasts)))]
             case _:
                 return [Step(at, Freeze(META, lasts))]
+
+    def _outage(self) -> list[Step]:
+        """A hub loses its MetaHub for longer than anything is remembered by itself, while its clients ask and send.
+
+        They wait until it is over, so what they have asked is asked again.
+        """
+        rnd = self._outages
+        at, hub = self._instant(rnd), rnd.choice(self._hubs)
+        far = [address for address, since, until in self._spawned if since < at < until]
+        targets = [address for address in far if not address.startswith(hub)] or far
+        if not targets:
+            return []
+        lasts = round(rnd.uniform(20.0, 45.0), 3)
+        asks = [
+            Step(
+                round(max(0.2, at - rnd.uniform(0.05, 0.4)), 3),
+                AskAgent(f"client@{hub}", rnd.choice(targets), round(lasts + rnd.uniform(5.0, 20.0), 3)),
+            )
+            for _ in range(rnd.randint(2, 4))
+        ]
+        return [*asks, Step(at, Partition(hub, up=False, down=True, lasts=lasts))]
 
     def _or_very_long(self, lasts: float) -> float:
         """Sometimes long enough for a hub to be lost, or a lease to end."""

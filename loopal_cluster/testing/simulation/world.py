@@ -50,7 +50,7 @@ from loopal_cluster.testing.simulation.actors import (
     Rogue,
     letter,
 )
-from loopal_cluster.testing.simulation.bounds import GONE, LOST, ORPHAN, SLACK, TIMEOUTS
+from loopal_cluster.testing.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, SLACK, TIMEOUTS
 from loopal_cluster.testing.simulation.history import Deviation, History, Trouble
 from loopal_cluster.testing.simulation.network import Connection, End, Line, Owner
 from loopal_cluster.testing.simulation.schedule import Schedule
@@ -189,11 +189,19 @@ class World(abc.ABC):
         healed = max([self.script.horizon, *(trouble.ends for trouble in self.history.troubles)])
         yield healed + ORPHAN + max(TIMEOUTS.wait_timeout, GONE) + SLACK
         self._end_agents()
-        yield self.schedule.now + TIMEOUTS.result_ttl + TIMEOUTS.spawn_timeout + 2 * GONE
+        yield self.schedule.now + max(
+            self._remembered(), TIMEOUTS.result_ttl + TIMEOUTS.spawn_timeout + 2 * GONE
+        )
         self._look_for_absent_hubs()
         if self.script.base:
             yield from self._part_from_base_peers()
         yield from self._look_for_leftovers()
+
+    def _remembered(self) -> float:
+        """For how long, at most, hubs remember what agents were asked: up to twice the time that it may be repeated."""
+        actions = (step.action for step in self.script.steps)
+        longest = max((action.timeout for action in actions if isinstance(action, AskAgent)), default=0.0)
+        return DRIFT * 2 * TIMEOUTS.memory(max(longest, TIMEOUTS.call_timeout))
 
     def _start(self) -> None:
         self.meta.start()
