@@ -920,7 +920,7 @@ class Relayed(Message[Any]):
     """The sender's hub."""
     inside: Any = field(repr=False)
     """``Letter.inside``."""
-    asked_ms: int | None = field(default=None, kw_only=True)
+    asked_ms: int | None = None
     """``Envelope.asked_ms``."""
 
 
@@ -930,9 +930,9 @@ class RelayedAsk(Relayed):
 
     method: ClassVar = "agent/ask"
     result: ClassVar = Reply
-    timeout_ms: int | None
+    timeout_ms: int | None = None
     """``AskLetter.timeout_ms``; less in a repetition."""
-    extend: bool
+    extend: bool = False
 
 
 @record

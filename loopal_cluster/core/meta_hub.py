@@ -210,7 +210,9 @@ class MetaHubCore:
             message = Relayed(source, target, sender.name, letter.inside)
             seconds = self.settings.timeouts.call_timeout
         elif receiver.speaks("ask"):
-            message = RelayedAsk(source, target, sender.name, letter.inside, letter.timeout_ms, letter.extend)
+            message = RelayedAsk(
+                source, target, sender.name, letter.inside, timeout_ms=letter.timeout_ms, extend=letter.extend
+            )
             seconds = self._requests.time_for(message)
         else:
             return None

@@ -19,6 +19,23 @@ class WatchedChannel(FrameChannel):
     def __init__(self, channel: FrameChannel, watcher: Watcher) -> None:
         self._channel = channel
         self._watcher = watcher
+        self.in_process, self.can_vanish = channel.in_process, channel.can_vanish
+
+    # What shows that somebody is at the other end: without it, every client is cut after 40 s.
+
+    @property
+    def received(self) -> int:  # type: ignore[override]
+        return self._channel.received
+
+    @property
+    def sent(self) -> int:  # type: ignore[override]
+        return self._channel.sent
+
+    def backlog(self) -> int:
+        return self._channel.backlog()
+
+    def be_patient(self, seconds: float) -> None:
+        self._channel.be_patient(seconds)
 
     async def receive(self) -> Sequence[Inbound]:
         frames = await self._channel.receive()
