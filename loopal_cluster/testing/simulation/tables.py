@@ -38,7 +38,7 @@ def left_in(core: Any, *, peers: int, hubs: int) -> list[tuple[str, str]]:
 def _allowed(name: str, peers: int, hubs: int) -> int:
     """How many entries may stay."""
     match name.rpartition(".")[2]:
-        case "_parties" | "_requests" | "_legs" | "_subscribers":
+        case "_parties" | "_requests" | "_legs" | "_links" | "_subscribers":
             return peers
         case "_by_name" if name == "hubs._by_name":
             return hubs
