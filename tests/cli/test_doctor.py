@@ -119,7 +119,7 @@ async def test_an_unknown_name_is_refused_with_those_that_are_known(machine):
 
     assert (ran.status, ran.out) == (2, "")
     assert ran.err == (
-        "error: no coding agent 'cursor' is known (there are: claude, codex, gemini, opencode, goose)\n"
+        "error: no coding agent 'cursor' is known (there are: claude, codex, gemini, opencode, goose, copilot, qwen)\n"
     )
 
 

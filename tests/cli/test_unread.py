@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -60,6 +61,16 @@ async def reached(address: str):
                 return
             except OSError:
                 await trio.sleep(0.02)
+
+
+async def published_token(file: Path) -> str:
+    """Wait for a hub's token: it listens before it has written the file anew."""
+    with trio.fail_after(20):
+        while True:
+            document = json.loads(await trio.Path(file).read_text())
+            if document["token"]:
+                return document["token"]
+            await trio.sleep(0.02)
 
 
 async def test_a_log_that_nobody_reads_stops_nobody_and_says_what_is_missing(tmp_path):
@@ -195,7 +206,7 @@ async def test_a_front_end_that_nobody_reads_does_not_stop_its_hub(tmp_path):
         os.close(its)
         os.close(stdin)
         await reached(address)
-        token = json.loads((tmp_path / "loopal-cluster" / "talking.json").read_text())["token"]
+        token = await published_token(tmp_path / "loopal-cluster" / "talking.json")
         async with connect(address, token=token) as client:
             for _ in range(20):
                 assert len(await client.local_agents()) == 1

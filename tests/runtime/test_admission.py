@@ -139,7 +139,8 @@ async def test_whoever_guesses_at_many_connections_has_32_guesses_a_second(autoj
         guesses = 0
         await trio.sleep(20)
 
-    assert guesses / 20 == pytest.approx(DELAYED_AT_A_TIME / LONGEST_DELAY, rel=0.05)
+    # They are told all at a time: one such batch more or less falls between the two instants.
+    assert guesses / 20 == pytest.approx(DELAYED_AT_A_TIME / LONGEST_DELAY, rel=0.11)
 
 
 async def test_hanging_up_does_not_spare_anybody_the_delay(autojump_clock):

@@ -23,7 +23,7 @@ CAUGHT = {
     "a_directory_that_keeps_what_is_gone": 1,
     "a_forged_completion_that_is_accepted": 220,
     "a_health_that_is_never_checked": 4,
-    "a_heart_that_beats_once": 72,
+    "a_heart_that_beats_once": 123,
     "a_hub_that_comes_back_and_does_not_ask_what_was_given_up": 281,
     "a_hub_that_does_not_dial_again": 1,
     "a_hub_that_is_given_up_as_soon_as_it_is_away": 73,

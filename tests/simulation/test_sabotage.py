@@ -188,7 +188,7 @@ def a_forged_completion_that_is_accepted(patch):
 
 @defect("true outcomes")
 def a_failure_reported_as_an_empty_success(patch):
-    patch.setattr(supervisor, "completed_outcome", lambda message: Done(message.result_text or ""))
+    patch.setattr(supervisor, "completed_outcome", lambda message, error: Done(message.result_text or ""))
 
 
 # Messages.
@@ -584,7 +584,7 @@ def a_health_that_is_never_checked(patch):
     patch.setattr(meta_hub.MetaHubCore, "_on_health_due", nothing)
 
 
-@defect("true health")
+@defect("no stop without cause")
 def a_heart_that_beats_once(patch):
     intact = Uplink.beat
 
