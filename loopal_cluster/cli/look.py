@@ -232,8 +232,9 @@ def status_lines(document: dict[str, Any], now: float) -> list[str]:
             case "alone":
                 lines.append("its MetaHub: none, it is alone")
             case _:
-                since = max(0, now - (meta_hub["since"] or now))
-                lines.append(f"its MetaHub: away since {since:.0f} s: {meta_hub['reason']}")
+                since = meta_hub["since"]
+                for_long = "" if since is None else f" since {max(0, now - since):.0f} s"
+                lines.append(f"its MetaHub: away{for_long}: {meta_hub['reason']}")
     waiting = [f"{count} {name.replace('_', ' ')}" for name, count in document["waiting"].items()]
     lines.append(f"waiting: {', '.join(waiting) or 'nothing'}")
     return [show.one_line(line) for line in lines]

@@ -129,8 +129,6 @@ class Uplink:
     """When this instance first spoke to a MetaHub."""
     _joined_at: float = field(default=-math.inf, init=False)
     """When the newest leg joined; what was first asked before is a repetition there."""
-    _lost_at: float = field(default=-math.inf, init=False)
-    """When the newest connection that joined has ended."""
     _settling_until: float = field(default=-math.inf, init=False)
     _retries: list[Call[HubThen]] = field(factory=list, init=False)
     joined: bool = field(default=False, init=False)
@@ -272,7 +270,6 @@ class Uplink:
         if not self.joined:
             reason = reason.removeprefix("connection lost: ")  # nothing was lost yet
         if self.joined:
-            self._lost_at = now
             self._timers.set(LeaseDue(), now + self._settings.timeouts.lease_timeout)
             soon = now + self._settings.timeouts.rejoin_timeout
             for call in [call for call in self._exchange.calls if is_look(call) and call.peer == self._leg]:
@@ -300,7 +297,7 @@ class Uplink:
     @property
     def expected(self) -> bool:
         """Whether there is a MetaHub, or will be again."""
-        return self._leg is not None or self.absence is not None
+        return self._leg is not None or self._why_away is not None
 
     def call(
         self, message: Message[Any], then: HubThen, deadline: float, *, now: float | None = None
@@ -312,19 +309,26 @@ class Uplink:
         """
         if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
             raise Refused(ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
-        if isinstance(message, LOOKS) and not self.joined and now is not None:
+        if isinstance(message, LOOKS) and self.absence is not None and now is not None:
             # It may be back in time, as after a connection that has only broken; else there is nothing to see.
-            deadline = min(deadline, self._lost_at + self._settings.timeouts.rejoin_timeout)
+            deadline = min(deadline, self.absence.since + self._settings.timeouts.rejoin_timeout)
             if deadline <= now:
                 raise Refused(ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
         return self._exchange.call(self._leg, message, then, deadline, now if self.joined else None)
 
+    @property
+    def _why_away(self) -> str | None:
+        """Why this hub, not joined, is away from its MetaHub; None if it has none."""
+        if self.absence is not None:
+            return self.absence.reason
+        meta_hub = self._settings.meta_hub
+        return None if meta_hub is None else f"{meta_hub} has not answered yet"
+
     def _where_it_is(self, now: float | None) -> str:
         """Why this hub is in no cluster, in words."""
-        if self.absence is None:
-            return "not connected to MetaHub cluster"
-        if self._leg is None:
-            return f"not connected to MetaHub cluster: {self.absence.reason}"
+        if self.absence is None or self._leg is None:
+            why = self._why_away
+            return "not connected to MetaHub cluster" + (f": {why}" if why is not None else "")
         since = "" if now is None else f" since {now - self.absence.since:.0f} s"
         return f"the MetaHub is away{since} ({self.absence.reason}); this hub dials it again"
 
@@ -409,9 +413,10 @@ class Uplink:
         name = self._settings.name
         if self.joined:
             return UplinkInfo(connected=True, hub_name=name)
-        if self.absence is None:
+        if (reason := self._why_away) is None:
             return None
-        return UplinkInfo(False, name, since=epoch + self.absence.since, reason=self.absence.reason)
+        since = None if self.absence is None else epoch + self.absence.since
+        return UplinkInfo(False, name, since=since, reason=reason)
 
     def agent_started(self, record: AgentRecord, now: float) -> None:
         """Let the MetaHub know of a new agent."""

@@ -457,6 +457,21 @@ def test_whoever_looked_when_a_connection_broke_has_as_long_as_ever_on_the_next(
     assert again != up
 
 
+def test_a_hub_whose_meta_hub_has_not_answered_yet_is_not_alone():
+    hub = open_hub(meta_hub="host:9900")
+    ann = attach(hub)
+
+    [status] = answers(hub.request(ann, Status()), ann)
+    [looked] = answers(hub.request(ann, ListHubs()), ann)
+    [asked] = answers(hub.request(ann, Route(envelope("y"))), ann)
+
+    reason = "host:9900 has not answered yet"
+    assert status.result.uplink == UplinkInfo(False, "here", reason=reason)
+    assert {(failure.code, failure.detail) for failure in (looked, asked)} == {
+        (ErrorCode.NOT_IN_CLUSTER, f"not connected to MetaHub cluster: {reason}")
+    }
+
+
 def test_the_status_says_since_when_and_why_the_meta_hub_is_away():
     hub = open_hub()
     client, up = attach(hub), join_meta(hub)
