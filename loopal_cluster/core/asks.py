@@ -145,8 +145,10 @@ class Asks:
         """Keep an ask until it is answered, and show it to the judges there are when it is its turn.
 
         Raises:
-            Refused: too many are parked already.
+            Refused: too many are parked already, or those of this asker are too large.
         """
+        parked = (ask.message for ask in self._open.values() if ask.origin.peer == origin.peer)
+        self._exchange.check_held(origin, message, parked)
         askers = self._askers.setdefault(hub, _Askers())
         if askers.count >= self._exchange.limits.asks:
             self._make_room(askers, message.agent_name or "", now)

@@ -121,6 +121,9 @@ class BaseAgents:
             raise Refused(ErrorCode.NAME_TAKEN, f"agent name '{hub.name}/{spec.name}' is taken")
         if len(self._agents.get(hub.name, ())) >= self._settings.limits.agents:
             raise Refused(ErrorCode.OVERLOADED, f"hub '{hub.name}' has been asked for too many agents")
+        waiting = (agent for agents in self._agents.values() for agent in agents.values())
+        held = (agent.message for agent in waiting if agent.owner == owner and not agent.asked_for)
+        self._exchange.check_held(origin, message, held)
         message = SpawnAgent(evolve(spec, parent=parent))
         timeouts = self._settings.timeouts
         then = FreeingName(hub.name, spec.spawn_id)
@@ -169,6 +172,8 @@ class BaseAgents:
         deadline = now + self._settings.timeouts.result_ttl
         try:
             self._exchange.call(peer, agent.message, StartingBase(hub, agent.id), deadline)
+            # It is remembered long after that, and only what it is, not what it is to do.
+            agent.message = SpawnAgent(evolve(agent.message.spec, prompt=None, cwd=None, extra={}))
         except Refused as refused:
             self._drop(hub, agent)
             self._refuse(agent, refused.code, refused.detail)

@@ -7,7 +7,7 @@ come again, and is delivered once (``Receipts``).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from attrs import field
 
@@ -84,7 +84,7 @@ class Deliveries:
         """Hand a message to an agent of this hub; ``origin`` gets its answer.
 
         Raises:
-            Refused: the agent has too many undelivered messages.
+            Refused: the agent has too many undelivered messages, or those of this sender are too large.
         """
         deadline = now + self._time_for(message)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
@@ -93,11 +93,20 @@ class Deliveries:
             limits = self._settings.limits
             if len(backlog) >= limits.inbox or waiting_bytes >= limits.calls_bytes:
                 raise Refused(ErrorCode.OVERLOADED, f"agent '{record.name}' has too many messages waiting")
+            if origin is not None:
+                self._exchange.check_held(origin, message, self._held_of(origin.peer))
             self._last_number += 1
             backlog[self._last_number] = _Waiting(message, origin, receipt, deadline)
             self._timers.set(DeliveryDue(record.id, self._last_number), deadline)
         else:
             self._send(record, record.peer, _Waiting(message, origin, receipt, deadline))
+
+    def _held_of(self, asker: Peer) -> Iterator[Delivered]:
+        """The messages of a peer that wait for agents to come up."""
+        for backlog in self._backlog.values():
+            for waiting in backlog.values():
+                if waiting.origin is not None and waiting.origin.peer == asker:
+                    yield waiting.message
 
     def _time_for(self, message: Delivered) -> float:
         if isinstance(message, DeliverEnvelope):

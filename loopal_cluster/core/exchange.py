@@ -7,7 +7,7 @@ and a request is open until it is answered or its peer is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from attrs import Factory, field
@@ -238,6 +238,19 @@ class Exchange(Generic[N]):
         if (asked := self._asked.get(origin.peer, 0)) >= 2 * limits.calls_bytes:
             raise Refused(ErrorCode.OVERLOADED, f"{asked} bytes of yours are on their way already")
 
+    def check_held(self, origin: Origin, message: Message[Any], held: Iterable[Message[Any]]) -> None:
+        """Let a message of a peer wait here until it can be sent, beside those of the same peer that do already.
+
+        Raises:
+            Refused: these have too many bytes.
+        """
+        if message_bytes(message) <= SMALL:
+            return
+        limits = self.limits
+        limit = limits.link_bytes if origin.peer in self._links else 2 * limits.calls_bytes
+        if (size := sum(map(message_bytes, held))) >= limit:
+            raise Refused(ErrorCode.OVERLOADED, f"{size} bytes of yours wait here already")
+
     def _ask(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
     ) -> Call[N]:
@@ -297,6 +310,14 @@ class Exchange(Generic[N]):
             withdrawn = self._withdrawn.setdefault(call.peer, [])
             withdrawn.append(call)
             del withdrawn[: -self.limits.calls_per_peer]
+            if call.size:
+                self._bound_withdrawn(withdrawn)
+
+    def _bound_withdrawn(self, withdrawn: list[Call[N]]) -> None:
+        """Forget the oldest, if all have too many bytes: a cancel that is lost costs work until a deadline."""
+        size = sum(call.size for call in withdrawn)
+        while size > self.limits.calls_bytes and len(withdrawn) > 1:
+            size -= withdrawn.pop(0).size
 
     def withdraw(self, origin: Origin) -> Call[N] | None:
         """The caller of a request no longer waits: say so to whoever it was passed on to.

@@ -370,6 +370,9 @@ class MetaRequests:
             self._found(origin, name, hubs, message, now)
             return
         base = [hub for hub in self._hubs.reachable() if hub.protocol is None and hub.name != sender]
+        waiting = (entry for lookup in self._lookups.values() for entry in lookup.waiting)
+        held = (known for asker, known in waiting if asker.peer == origin.peer)
+        self._exchange.check_held(origin, message, held)
         if name not in self._lookups:
             asked = self._ask_base(name, base, now)
             if not asked:

@@ -19,18 +19,24 @@ from loopal_cluster.messages import (
     OK,
     Announce,
     Announced,
+    Ask,
     CancelAgent,
+    CancelRequest,
     Envelope,
+    Found,
     HumanSource,
     MetaSpawn,
     Opaque,
+    Permission,
     Role,
     Route,
     SpawnAgent,
+    Spawned,
     SpawnSpec,
     Subscribe,
 )
 from loopal_cluster.outcomes import Done
+from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.testing import sent
 
 from .builders import (
@@ -39,6 +45,7 @@ from .builders import (
     begin,
     envelope,
     join,
+    join_base,
     join_meta,
     notices,
     open_hub,
@@ -182,6 +189,69 @@ def test_messages_for_an_agent_that_is_coming_up_are_bounded_in_bytes():
     refused = [codes(hub.request(ann, large(n)), ann) for n in range(100)]
 
     assert sum(map(len, refused)) == 90
+
+
+def test_messages_of_one_for_many_agents_that_are_coming_up_are_bounded_too():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    ann, bob = attach(hub, "ann"), attach(hub, "bob")
+    for n in range(10):
+        start(hub, f"x-{n}", ann)
+
+    refused = [codes(hub.request(ann, large(n, f"x-{n % 10}")), ann) for n in range(100)]
+
+    assert sum(map(len, refused)) == 80
+    assert codes(hub.request(bob, large(1, "x-1")), bob) == []
+
+
+def test_messages_that_wait_for_base_hubs_to_say_whose_a_name_is_are_bounded_in_bytes():
+    meta = open_meta(limits=Limits(calls_bytes=1_000_000))
+    base, ann, bob = join_base(meta, "base"), attach(meta, "ann"), attach(meta, "bob")
+
+    refused = [codes(meta.request(ann, large(n, f"x-{n % 5}")), ann) for n in range(100)]
+
+    assert sum(map(len, refused)) == 80
+    assert codes(meta.request(bob, large(1, "x-1")), bob) == []
+    assert len(requests(meta.request(ann, Route(envelope("y"))), base)) == 1
+
+
+def test_prompts_that_wait_for_a_base_hub_to_say_whether_a_name_is_free_are_bounded_in_bytes():
+    meta = open_meta(limits=Limits(calls_bytes=1_000_000))
+    base, ann = join_base(meta, "base"), attach(meta, "ann")
+
+    def spawn(n: int) -> list[ErrorCode]:
+        return codes(
+            meta.request(ann, SpawnAgent(SpawnSpec(f"x-{n}", "p" * 100_000, target_hub="base"))), ann
+        )
+
+    assert sum(len(spawn(n)) for n in range(100)) == 80
+    answer_all(meta, base, Found(found=False))
+    answer_all(meta, base, Spawned("own", "x"))
+    assert sum(payload_bytes(agent.message) for agent in meta.core.base_agents._of("base")) < 100_000
+
+
+def test_asks_that_were_withdrawn_while_the_meta_hub_is_away_are_kept_in_so_many_bytes():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    x, up = begin(hub, "x"), join_meta(hub)
+    hub.lose(up)
+
+    for n in range(2, 102):
+        hub.request(x, Ask(large(n, "far/y").envelope))
+        hub.notify(x, CancelRequest(n - 1))
+
+    [withdrawn] = hub.core.exchange._withdrawn.values()
+    assert sum(call.size for call in withdrawn) < 1_100_000
+    assert withdrawn[-1].message.envelope.id == "m-101"
+
+
+def test_permissions_with_large_inputs_are_bounded_in_bytes():
+    hub = open_hub(limits=Limits(calls_bytes=1_000_000))
+    x, y = begin(hub, "x"), begin(hub, "y")
+    permission = Permission("id", "Write", Opaque(b'"' + b"x" * 100_000 + b'"'))
+
+    refused = [codes(hub.request(x, permission), x) for _ in range(100)]
+
+    assert sum(map(len, refused)) == 80
+    assert codes(hub.request(y, permission), y) == []
 
 
 def test_prompts_of_live_agents_are_bounded_in_bytes():
