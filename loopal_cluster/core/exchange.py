@@ -80,10 +80,6 @@ class Exchange(Generic[N]):
         """Begin to talk with a peer."""
         self._requests[peer] = {}
 
-    def is_link(self, peer: Peer) -> bool:
-        """Whether a peer speaks for many."""
-        return peer in self._links
-
     def make_link(self, peer: Peer) -> None:
         """A peer is a hub, or the MetaHub: it may have more open than one party."""
         self._links.add(peer)

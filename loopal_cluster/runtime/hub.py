@@ -176,7 +176,7 @@ async def open_hub(
     Raises:
         ConnectionLost: the MetaHub could not be reached within ``join_timeout``.
         Unauthorized, NameTaken, InvalidRequest: it was, and refused this hub to the end.
-        ConfigError: an address cannot be listened on.
+        ConfigError: an address cannot be listened on, or there is no token.
         InvalidAddress: ``name`` is not a valid name.
     """
     types = {
@@ -351,12 +351,13 @@ async def _keep_joined(hub: Hub, dial: Dial, meta_token: Tokens) -> None:
 async def _serve_uplink(hub: Hub, dial: Dial, meta_token: Tokens) -> bool:
     """One dial, and the connection if it comes to one; return whether the hub was in the cluster meanwhile."""
     try:
+        tokens = tokens_of(meta_token)
         channel = await dial()
     except (ConnectionLost, ConfigError) as error:
         hub._runtime.dispatch(NotReached(str(error)))
         return False
     before = hub.core.uplink.joins
-    hub._runtime.dispatch(TokensGiven(tokens_of(meta_token)))
+    hub._runtime.dispatch(TokensGiven(tokens))
     await hub._runtime.serve(channel, Link.UPLINK)
     return hub.core.uplink.joins > before
 

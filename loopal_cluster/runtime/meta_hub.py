@@ -12,6 +12,7 @@ from loopal_cluster.config import Limits, MetaHubSettings, Timeouts
 from loopal_cluster.core.effects import Disconnect, Effect
 from loopal_cluster.core.events import Link, TokensGiven
 from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.errors import ConfigError
 from loopal_cluster.messages import Role
 from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
@@ -39,6 +40,8 @@ class MetaHub:
     _nursery: trio.Nursery = field(repr=False)
     _ambient: Ambient = field(repr=False)
     _tokens: Tokens = field(repr=False)
+    _trouble: str = field(default="", repr=False, init=False)
+    """Why they could not be read the last time."""
 
     @property
     def token(self) -> str:
@@ -55,12 +58,22 @@ class MetaHub:
         self._nursery.start_soon(self._serve, channel)
 
     async def _serve(self, channel: FrameChannel) -> None:
-        if (tokens := tokens_of(self._tokens)) != self.core.tokens:
-            logger.info("the tokens have changed; there are %d", len(tokens))
-            self._runtime.dispatch(TokensGiven(tokens))
+        self._read_tokens()
         # A hub's silence is judged by its heartbeats, and a client's, once it is one, sooner.
         channel.be_patient(max(PATIENCE, self.core.settings.timeouts.lost_timeout))
         await self._runtime.serve(channel, Link.ACCEPTED)
+
+    def _read_tokens(self) -> None:
+        try:
+            tokens, trouble = tokens_of(self._tokens), ""
+        except ConfigError as error:
+            tokens, trouble = self.core.tokens, str(error)
+        if trouble and trouble != self._trouble:  # once, and not for each connection
+            logger.warning("%s; those that there were before are used on", trouble)
+        self._trouble = trouble
+        if tokens != self.core.tokens:
+            logger.info("the tokens have changed; there are %d", len(tokens))
+            self._runtime.dispatch(TokensGiven(tokens))
 
     def open_client(
         self, *, name: str = "program", role: Role = Role.CLIENT
@@ -87,7 +100,7 @@ async def open_meta_hub(
     and whoever brings one of them is let in.
 
     Raises:
-        ConfigError: ``bind`` cannot be listened on.
+        ConfigError: ``bind`` cannot be listened on, or there is no token.
     """
     ambient = ambient or Ambient()
     cluster, token = ambient.new_id(), token or ambient.new_id()

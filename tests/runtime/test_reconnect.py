@@ -414,6 +414,48 @@ async def test_a_hub_with_all_the_time_to_join_begins_at_once_and_says_that_it_h
         assert (hub.joined, hub.absence.reason) == (False, "nobody there")
 
 
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (OSError("no such file"), "cannot read the tokens: no such file"),
+        ((), "there is no token: none was given"),
+        (("",), "there is no token: none was given"),
+    ],
+)
+async def test_a_function_that_gives_no_token_for_a_while_ends_no_hub_and_no_meta_hub(
+    trouble, reason, autojump_clock
+):
+    given: list[object] = [(TOKEN,)]
+    links: list[FrameChannel] = []
+
+    def tokens():
+        if isinstance(given[-1], OSError):
+            raise given[-1]
+        return given[-1]
+
+    async with open_meta_hub(None, token=tokens) as meta_hub:
+
+        async def dial():
+            ours, theirs = record_pair()
+            meta_hub.attach(theirs)
+            links.append(ours)
+            return ours
+
+        given.append(trouble)
+        async with open_hub("hub-b", join=dial, meta_token=TOKEN):  # whose MetaHub goes on with what it had
+            given.append((TOKEN,))
+            async with open_hub("hub-a", join=dial, meta_token=tokens) as hub:
+                given.append(trouble)
+                await trio.aclose_forcefully(links[-1])
+                await trio.sleep(10.0)
+                away = hub.absence
+                given.append((TOKEN,))
+                await hub.until_joined(1.0)
+
+    assert away is not None
+    assert away.reason == reason
+
+
 async def test_a_hub_that_closes_in_peace_is_gone_at_once_and_nobody_waits_for_it(
     bench, caplog, autojump_clock
 ):
