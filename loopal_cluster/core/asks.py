@@ -52,7 +52,7 @@ class Ask:
     relayed: bool
     """It comes from the MetaHub, for another hub: it does not go up again, and no policy of ours decides it."""
     waits: bool = True
-    """It is beyond the share of its asker, and nobody is shown it."""
+    """Whether nobody is shown it yet, because its asker has its share."""
     attended: bool = False
     """There was an operator to answer it, or nobody can say that there was none."""
     calls: dict[Peer, int] = field(factory=dict)
@@ -189,7 +189,7 @@ class Asks:
             self._begin(ask, now)
 
     def _begin(self, ask: Ask, now: float) -> None:
-        """It is its turn: from now on it is shown, and its time runs at the latest."""
+        """Show an ask whose turn it is; from now on its time runs at the latest."""
         ask.waits = False
         attended = self._audience.attended()
         # While nobody is attached, its time has run since it was asked.

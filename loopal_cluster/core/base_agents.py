@@ -61,7 +61,7 @@ class BaseAgent:
     """An agent on a base hub."""
 
     id: str
-    """Its identity for whoever wanted it."""
+    """The identity for whoever wanted it."""
     name: str
     parent: str
     """What its hub was told."""
@@ -71,13 +71,13 @@ class BaseAgent:
     spawner: Origin | None
     """Whom to tell that it is up."""
     asked_for: bool = False
-    """Its hub was asked to start it."""
+    """Whether its hub was asked to start it."""
     own_id: str | None = None
-    """Its identity for its hub, once it is up."""
+    """The identity for its hub, once it is up."""
     ending: Cancelled | TimedOut | None = None
-    """It was asked to stop, or will be as soon as it is up."""
+    """The outcome of one that was asked to stop, or will be as soon as it is up."""
     ended: bool = False
-    """Its hub has reported its end. It is remembered for as long as its spawn may be repeated."""
+    """Whether its hub has reported its end. It is remembered for as long as its spawn may be repeated."""
 
     @property
     def is_up(self) -> bool:
@@ -133,7 +133,7 @@ class BaseAgents:
         self._timers.set(BaseSpawnDue(hub.name, agent.id), now + timeouts.spawn_timeout - LEG)
 
     def _spawn_again(self, agent: BaseAgent, origin: Origin, name: str, parent: str) -> None:
-        """Its owner repeats a spawn whose answer was lost; it is answered as the first was."""
+        """Answer a spawn that its owner repeats, because the answer was lost, as the first was."""
         if (agent.name, agent.parent) != (name, parent):
             raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{agent.id}' is taken")
         self._refuse(agent, ErrorCode.CANCELLED, "its spawner has asked again")
@@ -181,7 +181,7 @@ class BaseAgents:
     def on_started(
         self, then: StartingBase, hub: HubRecord | None, answer: Response | Failure, now: float
     ) -> None:
-        """It is up, or could not be started."""
+        """Take in that an agent is up, or could not be started."""
         agent = self._agents.get(then.hub, {}).get(then.agent_id)
         if agent is None:
             return
@@ -197,7 +197,7 @@ class BaseAgents:
             self._identify(hub, agent, None, agent.ending, now)
 
     def on_due(self, hub: str, agent_id: str) -> None:
-        """It has taken too long to come up; should it yet, it may be stopped then. Or it has ended long ago."""
+        """Give up an agent that has taken too long to come up, or forget one that has ended long ago."""
         agent = self._agents.get(hub, {}).get(agent_id)
         if agent is None:
             return
@@ -313,7 +313,7 @@ class BaseAgents:
             agent.ending = agent.ending or ending
 
     def on_stopped(self, then: StoppingBase, answer: Response | Failure, now: float) -> None:
-        """It was asked to stop, or is not there."""
+        """Take in that an agent was asked to stop, or is not there."""
         agent = self._agents.get(then.hub, {}).get(then.agent_id or "")
         if isinstance(answer, Failure) and answer.code not in UNCERTAIN and agent is not None:
             self._end(then.hub, agent, now)
@@ -371,7 +371,7 @@ class BaseAgents:
         return iter(self._agents.get(hub, {}).values())
 
     def _end(self, hub: str, agent: BaseAgent, now: float) -> None:
-        """It has ended. Its owner may still repeat the spawn, and would be given another."""
+        """Mark an agent as ended, and keep it: its owner may still repeat the spawn, and would be given another."""
         agent.ended = True
         self._timers.set(BaseSpawnDue(hub, agent.id), now + self._settings.timeouts.spawn_memory)
 

@@ -24,7 +24,7 @@ CLAIMANTS = 16
 
 @define
 class Claim:
-    """Those who want one name."""
+    """The registrations that want one name."""
 
     since: float
     """When the first of them came: what the hub that has the name says after that shows that it lives."""
@@ -51,11 +51,11 @@ class Claims:
         return claim
 
     def get(self, name: str) -> Claim | None:
-        """Those who want this name."""
+        """The registrations that want this name."""
         return self._by_name.get(name)
 
     def take(self, name: str) -> list[tuple[Origin, RegisterHub]]:
-        """Those who want this name, to be told what becomes of it; oldest first."""
+        """Hand out the registrations that want this name, to be told what becomes of it; oldest first."""
         claim = self._by_name.pop(name, None)
         return [] if claim is None else claim.waiting
 

@@ -34,7 +34,7 @@ class Entrance:
         return self._guest is not None
 
     def let_in(self, guest: Guest) -> None:
-        """It has this guest's token."""
+        """Give the connection to the guest whose token it has."""
         if guest is not self._guest:
             self._place.leave()
             self._guest = guest
@@ -43,7 +43,7 @@ class Entrance:
             )
 
     async def refuse(self) -> None:
-        """It has brought a wrong token: wait until it may be told so."""
+        """Wait until a wrong token may be answered."""
         if not self.is_known:
             await self._place.wait(self._place.wrong_token())
 

@@ -50,12 +50,12 @@ class Place:
     """Called when another one needs the place: the connection must end."""
     _admission: Admission = field(repr=False)
     is_delayed: bool = False
-    """It has brought a wrong token, and has not been answered."""
+    """Whether it has brought a wrong token, and has not been answered."""
     is_busy: bool = False
     """It makes room only if nobody else can: it is delayed, or does something for somebody who is known."""
 
     def leave(self) -> None:
-        """It is known now whose connection this is."""
+        """Give the place back: it is known now whose connection this is."""
         self._admission._leave(self)
 
     @property
@@ -72,7 +72,7 @@ class Place:
             self._admission._pass_turn(self.source)
 
     def wrong_token(self) -> float:
-        """Its token is wrong: how many seconds it must ``wait`` before it is told so. Until then the place is kept."""
+        """The seconds to ``wait`` before a wrong token is answered. Until then the place is kept."""
         return self._admission._wrong_token(self)
 
     async def wait(self, seconds: float) -> None:
