@@ -169,6 +169,8 @@ class Inbox:
         self._items: dict[int, Received] = {}
         self._numbers = count()
         self._arrived = trio.lowlevel.ParkingLot()
+        self._takers = 0
+        """So many tasks wait for what arrives, or are about to take what has."""
         self.servers = 0
         """So many tasks take everything that arrives, and answer it beside each other."""
 
@@ -177,7 +179,7 @@ class Inbox:
 
         That is how a hub knows whether those who ask this agent wait for what the task waits for.
         """
-        if not self.servers and not self._arrived.statistics().tasks_waiting:
+        if not self.servers and not self._takers:
             return None
         received = _answered.get()
         return 0 if received is None else received.id_at(caller)
@@ -223,8 +225,12 @@ class Inbox:
     async def get(self) -> Received:
         """Take the oldest; wait for one."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._items:
-            await self._arrived.park()
+        self._takers += 1
+        try:
+            while not self._items:
+                await self._arrived.park()
+        finally:
+            self._takers -= 1
         return self._take()
 
     def get_nowait(self) -> Received | None:

@@ -13,14 +13,19 @@ there are two kinds of asker:
 * one that serves (``AgentContext.serve``, or a task of it is waiting for messages): it goes on replying. It is marked,
   and to ask it is never a circle; what waits for the one ask that it works on, waits on.
 
+That an agent waits, its own hub knows, and it looks whether the one link that begins there still holds: who has given
+up waits no longer, and neither does one that is stopped and no longer heard. Further links may be over already, while
+that is on its way to those who work for nobody.
+
 So only what really waits is refused. What is not known is let pass, and its time ends it: links beyond the bound, hubs
 of an older version, and agents that serve and do not say which ask they work on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from loopal_cluster.address import Address
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Envelope
@@ -49,18 +54,32 @@ def waits_of(asker: str, held: Iterable[Envelope], *, serves: bool) -> tuple[str
     return (*[*links][1 - LINKS :], f"{asker}{_SERVES}" if serves else asker)
 
 
-def check_circle(target: str, waits: tuple[str, ...]) -> None:
+def check_circle(target: str, waits: tuple[str, ...], asked: Collection[Address]) -> None:
     """Let an ask of ``target``, an address, pass if it is not waiting for the reply itself.
+
+    ``asked`` are those whose replies it waits for now, as its hub knows: what has travelled with an ask may be over.
 
     Raises:
         Refused: it is; the words name the circle.
     """
     *links, asker = _bounded(waits) or ("",)
-    if asker != target and not any(link.startswith(f"{target}{_ON}") for link in links):
-        return
+    begin = f"{target}{_ON}"
+    if asker != target:
+        # What waits for others, or no longer, is left out, so that the words name what is.
+        links = [link for link in links if not link.startswith(begin) or _is_one(link[len(begin) :], asked)]
+        if not any(link.startswith(begin) for link in links):
+            return
     circle = " -> ".join(_way(target, asker.removesuffix(_SERVES), links))
     detail = f"a circle of asks, in which each would wait for the next to reply: {circle} -> {target}"
     raise Refused(ErrorCode.ASK_CIRCLE, detail)
+
+
+def _is_one(link_end: str, asked: Collection[Address]) -> bool:
+    """Whether an address is one of those; a bare one of these may be on any hub."""
+    address = link_end.removesuffix(_SERVES)
+    return any(
+        address == str(one) or (one.hub is None and address.endswith(f"/{one.agent}")) for one in asked
+    )
 
 
 def _bounded(waits: tuple[str, ...]) -> tuple[str, ...]:

@@ -206,6 +206,14 @@ class Deliveries:
             self._timeline.publish(self._settings.name, None, routed, now)
         self._settle(then.origin, then.receipt, answer, now)
 
+    def give_up(self, call: Call[HubThen], now: float) -> None:
+        """Nobody waits any more for what we have asked somebody."""
+        self._exchange.give_up(call)
+        if isinstance(call.then, Delivering):
+            self.on_answer(
+                call.then, Failure(call.id, ErrorCode.CANCELLED, "its caller no longer waits"), now
+            )
+
     def on_progress(self, call: Call[HubThen], then: Delivering, ask: DeliverAsk, now: float) -> None:
         """The agent is still working on an ask: if that may take longer for it, everybody shall know."""
         if ask.envelope.extend:

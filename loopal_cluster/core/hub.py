@@ -327,7 +327,7 @@ class HubCore:
         self._deliveries.withdraw(peer, None, now)
         for call in asked:
             if isinstance(call.message, IDLE_ALONE):
-                self._give_up(call, now)
+                self._deliveries.give_up(call, now)
 
     def _fail(
         self,
@@ -494,15 +494,8 @@ class HubCore:
         self._deliveries.withdraw(origin.peer, origin.id, now)
         call = self.exchange.call_for(origin)
         if call is not None and isinstance(call.message, DeliverAsk):
-            self._give_up(call, now)
+            self._deliveries.give_up(call, now)
         self.exchange.withdraw(origin)
-
-    def _give_up(self, call: Call[HubThen], now: float) -> None:
-        """Nobody waits any more for what we have asked somebody."""
-        self.exchange.give_up(call)
-        if isinstance(call.then, Delivering):
-            answer = Failure(call.id, ErrorCode.CANCELLED, "its caller no longer waits")
-            self._deliveries.on_answer(call.then, answer, now)
 
     def _give_up_asks_of_clients(self, now: float) -> None:
         """The MetaHub was started anew: its clients are gone, and will not ask again as hubs do."""
@@ -510,7 +503,7 @@ class HubCore:
             match call:
                 case Call(then=Delivering(receipt=receipt), message=DeliverAsk(envelope)):
                     if receipt is not None and envelope.origin_hub is None:
-                        self._give_up(call, now)
+                        self._deliveries.give_up(call, now)
 
     def _on_progress(self, peer: Peer, call_id: int, now: float) -> None:
         """Somebody is still working on what we have asked: it may take longer, if its caller allows that."""
@@ -559,7 +552,7 @@ class HubCore:
             case Reporting(agent_id):
                 self._reports.on_answer(agent_id, answer, now, closing=self._supervisor.closing)
             case Stopping(agent_id):
-                self._supervisor.on_stop_asked(agent_id)
+                self._supervisor.on_stop_asked(agent_id, now)
             case StoppingRemotely(agent_id):
                 self._supervisor.on_stopped_there(agent_id, answer, now)
             case Revoking():

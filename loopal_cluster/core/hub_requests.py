@@ -19,7 +19,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.circles import LINKS, check_circle, waits_of
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import ASKS, LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.kept import check_asked, check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
 from loopal_cluster.core.reconciler import Reconciler
@@ -262,11 +262,17 @@ class HubRequests:
             Refused: it waits itself for the reply, and its turn with it.
         """
         # One that has given up its ask meanwhile waits no longer, and who works on that has not heard of it.
-        if record.peer is not None and (
-            record.peer == origin.peer
-            or any(isinstance(call.message, ASKS) for call in self._exchange.calls_for(record.peer))
-        ):
-            check_circle(f"{self._settings.name}/{record.name}", waits)
+        if record.peer is None or not waits:
+            return
+        asked = [
+            call.message.envelope.target.on(self._settings.name)
+            if isinstance(call.message, DeliverAsk)
+            else call.message.envelope.target
+            for call in self._exchange.calls_for(record.peer)
+            if isinstance(call.message, DeliverAsk | MetaAsk)
+        ]
+        if asked or record.peer == origin.peer:
+            check_circle(f"{self._settings.name}/{record.name}", waits, asked)
 
     def _ask_agent(
         self,

@@ -23,7 +23,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import ASKS, LEG, Exchange, Refused
 from loopal_cluster.core.kept import KeptTexts, check_prompt
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
@@ -418,7 +418,7 @@ class Supervisor:
             try:
                 self._exchange.call(record.peer, Shutdown(), Stopping(record.id), deadline)
             except Refused:  # it does not answer anything: nothing to wait for
-                self.on_stop_asked(record.id)
+                self.on_stop_asked(record.id, now)
         self._stop_children(record, f"its parent '{record.name}' was stopped", now)
 
     def on_due(self, agent_id: str, now: float) -> None:
@@ -445,15 +445,20 @@ class Supervisor:
             if record.owner == owner:
                 self.stop(record, reason, now)
 
-    def on_stop_asked(self, agent_id: str) -> None:
-        """It has answered the shutdown, or has had its time to: now see to it."""
+    def on_stop_asked(self, agent_id: str, now: float) -> None:
+        """It has answered the shutdown, or has had its time to: now see to it, and hear it no more."""
         record = self.agents.get(agent_id)
         if record is None:
             return
+        # What it has asked is for nobody from now on, however long it takes to go.
+        asked = [] if record.peer is None else self._exchange.calls_for(record.peer)
         if record.type == EXTERNAL and record.peer is not None:
             self._exchange.hang_up(record.peer, "stopped")
         else:
             self._exchange.perform(StopAgent(agent_id))
+        for call in asked:
+            if isinstance(call.message, ASKS):
+                self._deliveries.give_up(call, now)
 
     def on_spawn_cancelled(self, origin: Origin, now: float) -> None:
         """Whoever asked for an agent no longer waits for it to come up, and will not learn of it."""
@@ -496,7 +501,7 @@ class Supervisor:
         """It says it has ended. One that is being stopped is settled only when it is gone."""
         if record.lifecycle is Lifecycle.SPAWNING:
             self._begin(record, now)
-        self.on_stop_asked(record.id)
+        self.on_stop_asked(record.id, now)
         if record.ending is None:
             self.settle(record, completed_outcome(message, record.error), now)
         elif record.type == EXTERNAL:

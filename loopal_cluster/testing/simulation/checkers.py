@@ -15,6 +15,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
 from loopal_cluster.core.asks import POLICY
 from loopal_cluster.errors import ErrorCode
+from loopal_cluster.frames import Failure
 from loopal_cluster.messages import (
     Addressed,
     AgentSource,
@@ -186,9 +187,13 @@ class NoCirclesOfAsks:
                 yield Deviation(self.name, op.at, f"{op} is asked of {them}, which waits for it, and goes on")
 
     def _waits(self, op: Op, history: History) -> bool:
-        """Whether an agent of the name that is asked had an ask of its own, and does one thing at a time."""
+        """Whether an agent of the name that is asked, which does one thing at a time, had asked the next one named."""
+        refusal = op.answers[0][1]
+        assert isinstance(refusal, Failure)
+        following = Address.parse(refusal.detail.rpartition(": ")[2].split(" -> ")[1])
         return any(
             is_target(other.life, op)
+            and target_of(other) in (following, following.on(None))
             and not other.life.serves
             and other.at <= (op.ended_at or op.at)
             and (other.ended_at is None or other.ended_at > op.at - SLACK)

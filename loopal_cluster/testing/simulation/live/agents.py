@@ -118,15 +118,19 @@ class _FunctionActor(Program, Agent):
 
     async def _work(self, ctx: AgentContext) -> None:
         async with trio.open_nursery() as nursery:
+            # It listens before it asks, so that it is seen to go on replying.
+            await nursery.start(self._listen, ctx, nursery)
             self.begin(ctx, nursery)
-            nursery.start_soon(self._listen, ctx, nursery)
             try:
                 await trio.sleep(math.inf if self._plan.ending == "hang" else self._plan.work)
             finally:
                 self.give_up()
             nursery.cancel_scope.cancel()
 
-    async def _listen(self, ctx: AgentContext, nursery: trio.Nursery) -> None:
+    async def _listen(
+        self, ctx: AgentContext, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        task_status.started()
         while True:
             received = await ctx.receive()
             receipt = self._on_message(received)

@@ -18,6 +18,7 @@ from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
     Answers,
+    Ask,
     Decision,
     Message,
     Permission,
@@ -27,6 +28,7 @@ from loopal_cluster.messages import (
     SpawnAgent,
     Spawned,
 )
+from loopal_cluster.records import evolve
 from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.hub import Hub
@@ -106,6 +108,8 @@ class Program(Caller):
 
     async def _ask_hub(self, message: Message[Any], request_id: int) -> Any:
         if not isinstance(message, SpawnAgent):
+            if isinstance(message, Ask):
+                message = Ask(evolve(message.envelope, for_ask=self._client._for_ask()))
             progress = partial(self._on_notification, Progress(request_id))
             return await self._client._caller.call(message, progress)
         spec = message.spec
