@@ -62,8 +62,11 @@ PRINT = CommandAgent(
 )
 
 
-@pytest.mark.parametrize("kind", [repeat, PRINT, REPEAT], ids=["function", "command", "process"])
-@pytest.mark.parametrize("character", ["x", "\0", '"', "é"])
+@pytest.mark.parametrize(
+    ("kind", "character"),
+    [(repeat, "\0"), (PRINT, "\0"), (REPEAT, "\0"), (repeat, "x"), (PRINT, "é"), (REPEAT, '"')],
+    ids=["function-NUL", "command-NUL", "process-NUL", "function-x", "command-é", "process-quote"],
+)
 async def test_a_result_of_any_characters_arrives_if_its_json_is_not_too_large(kind, character):
     count = (TEXT_BYTES - 8) // (json_bytes(character) - 2)
     async with open_test_cluster(2, agents={"large": kind}, pair=byte_pair) as cluster:
