@@ -110,6 +110,8 @@ __all__ = ["MetaHubCore"]
 
 LEFT = "it has left"
 """Why a hub is gone that has said goodbye."""
+MAX_AGENT_COUNT = 2**31 - 1
+"""A hub is believed no more agents: the sum over all hubs is a number that travels."""
 LATE = 1.0
 """Seconds by which a deadline may be missed before we take it that we were not running."""
 
@@ -297,7 +299,7 @@ class MetaHubCore:
     def _on_notification(self, peer: Peer, party: Party, message: Message[Any], now: float) -> None:
         match message, party:
             case Heartbeat(agent_count=count), HubParty(record):
-                record.agent_count = max(0, count)
+                record.agent_count = min(max(0, count), MAX_AGENT_COUNT)
             case AgentEvent(name, payload), HubParty(record):
                 self._timeline.publish(record.name, name, payload, now)
             case CancelRequest(request_id), _:

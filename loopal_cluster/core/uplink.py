@@ -81,6 +81,8 @@ REPEATABLE = (
 )
 """What may be asked twice: it only looks, or whoever does it remembers its id."""
 
+MIN_HEARTBEAT_INTERVAL = 0.1
+"""No MetaHub gets heartbeats faster than this, unless the hub itself is set to it."""
 CHUNK = 500
 """Agents that are announced at a time."""
 
@@ -191,13 +193,21 @@ class Uplink:
         if self.anew:
             self._settling_until = now + self._settings.timeouts.settle_timeout
         self.cluster = welcome.cluster
-        self._heartbeat_interval = welcome.heartbeat_interval or self._settings.timeouts.heartbeat_interval
+        self._heartbeat_interval = self._bounded_interval(welcome.heartbeat_interval)
         if self.protocol is None:
             deadline = now + self._settings.timeouts.handshake_timeout
             self._exchange.call(self.peer, ListHubs(), Probing(), deadline)
             return False
         self._join(now)
         return True
+
+    def _bounded_interval(self, wanted: float | None) -> float:
+        """Not what the MetaHub wants, whatever it is: an interval below 0 stopped the hub, one of years its pulse."""
+        timeouts = self._settings.timeouts
+        if not wanted:
+            return timeouts.heartbeat_interval
+        shortest = min(MIN_HEARTBEAT_INTERVAL, timeouts.heartbeat_interval)
+        return min(max(wanted, shortest), timeouts.lost_timeout)
 
     def on_probed(self, answer: Response | Failure, now: float) -> bool:
         """Return whether a base MetaHub really knows us."""

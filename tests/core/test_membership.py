@@ -103,6 +103,18 @@ def test_both_sides_speak_only_what_both_know():
     assert welcome.result.protocol == Protocol(1, ("complete",))
 
 
+def test_the_agents_of_all_hubs_are_a_number_that_travels_whatever_hubs_say():
+    meta = open_meta()
+    for name in "abc":
+        meta.notify(join_base(meta, name), Heartbeat(name, agent_count=2**63 - 1))
+    client = meta.connect()
+    meta.request(client, Register("x", TOKEN, Role.CLIENT, PROTOCOL))
+
+    [answer] = sent(meta.request(client, Status()))
+
+    assert answer.result.agent_count == 3 * (2**31 - 1)
+
+
 def test_the_hubs_are_listed_with_what_they_said_of_themselves():
     meta = open_meta()
     hub = join(meta, "a", capabilities=("gpu",), labels={"zone": "eu"}, agent_types=("t",))

@@ -323,6 +323,19 @@ def test_heartbeats_are_sent_as_often_as_the_meta_hub_wants_and_each_with_someth
         answer_all(hub, up, OK)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "kept"), [(-1.0, 0.1), (-1e308, 0.1), (1e-300, 0.1), (0.1, 0.1), (90.0, 90.0), (1e308, 90.0)]
+)
+def test_no_meta_hub_makes_a_hub_beat_without_end_or_never(wanted, kept):
+    hub = open_hub()
+    up = hub.connect(Link.UPLINK)
+
+    hub.receive(up, Response(1, Welcome(protocol=PROTOCOL, cluster="c", heartbeat_interval=wanted)))
+    hub.receive(up, Response(2, OK))
+
+    assert hub.core.next_deadline() == pytest.approx(kept)
+
+
 def test_a_meta_hub_that_does_not_say_gets_a_heartbeat_every_15_seconds():
     hub = open_hub()
     up = join_base_meta(hub)
