@@ -55,11 +55,13 @@ from loopal_cluster.outcomes import Outcome, reason_of, unwrap
 from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.caller import Caller
-from loopal_cluster.runtime.nursery import CANCEL_TIMEOUT, AgentNursery, open_agent_nursery
+from loopal_cluster.runtime.nursery import AgentNursery, open_agent_nursery
 from loopal_cluster.wire.contents import check_json, check_text, check_texts, dumps
 
 __all__ = ["AgentHandle", "ClusterClient"]
 
+GIVE_UP_TIMEOUT = 2.0
+"""Seconds that a spawn which is given up waits for its hub to say that nothing of it runs; it is told all the same."""
 ASK_PATIENCE = 3.0
 """Seconds that we wait longer for an answer than the hubs do, which are to say themselves what happened."""
 
@@ -215,7 +217,7 @@ class ClusterClient:
             spawned = await self._caller.call(SpawnAgent(spec))
         except trio.Cancelled:
             # By its identity: the name may be somebody else's, which was going to be the answer.
-            with trio.move_on_after(CANCEL_TIMEOUT, shield=True), suppress(ClusterError):
+            with trio.move_on_after(GIVE_UP_TIMEOUT, shield=True), suppress(ClusterError):
                 await self.cancel(str(address), "its spawn was cancelled", agent_id=spec.spawn_id)
             raise
         return AgentHandle(self, address, spawned.agent_id)

@@ -47,6 +47,36 @@ async def test_no_command_waits_longer_than_its_timeout(as_json, tmp_path):
     )
 
 
+@asynccontextmanager
+async def open_half_mute(path: str) -> AsyncIterator[str]:
+    """A hub that lets everybody register and never speaks again."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b'{"id":1,"jsonrpc":"2.0","result":{"hub":"here","kind":"hub","ok":true}}\n')
+        while await stream.receive_some():
+            pass
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as sock:
+        await sock.bind(path)
+        sock.listen(16)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(sock)])
+            yield f"unix:{path}"
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wait", [(), ("--wait",)])
+async def test_a_spawn_that_is_given_up_does_not_wait_long_for_a_hub_that_fell_silent(wait, tmp_path):
+    async with open_half_mute(f"{tmp_path}/mute") as address:
+        with trio.fail_after(10):
+            ran = await run(
+                "spawn", *wait, "--connect", address, "--timeout", "0.5", "count", env=environment(tmp_path)
+            )
+
+    assert (ran.status, ran.out) == (5, "")
+
+
 async def test_doctor_says_that_a_meta_hub_does_not_speak(tmp_path):
     async with open_mute(f"{tmp_path}/mute") as address:
         ran = await run("doctor", "--join", address, "--timeout", "0.5", env=environment(tmp_path))
