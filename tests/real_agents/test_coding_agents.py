@@ -47,9 +47,9 @@ async def test_a_persistent_one_has_a_turn_for_each_ask(make, site):
     agent = await site.ann.spawn(make.name, hub="gpu-box", persistent=True)
 
     assert await agent.ask(">> say one") == "one"
+    first = len(site.model.bodies)  # Claude 0.101 may have asked for something of its own, too
     assert await agent.ask("two") == "You said: two"
-    assert len(site.model.bodies) == 2
-    assert "one" in json.dumps(site.model.bodies[1])  # the conversation goes on
+    assert ">> say one" in json.dumps(site.model.bodies[first])  # the conversation goes on
 
 
 @each_make
