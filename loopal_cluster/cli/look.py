@@ -228,13 +228,13 @@ def status_lines(document: dict[str, Any], now: float) -> list[str]:
         meta_hub = document["meta_hub"]
         match meta_hub["state"]:
             case "joined":
-                lines.append("its MetaHub: joined")
+                lines.append("MetaHub: joined")
             case "alone":
-                lines.append("its MetaHub: none, it is alone")
+                lines.append("MetaHub: none, it is alone")
             case _:
                 since = meta_hub["since"]
-                for_long = "" if since is None else f" since {max(0, now - since):.0f} s"
-                lines.append(f"its MetaHub: away{for_long}: {meta_hub['reason']}")
+                for_long = "" if since is None else f" for {max(0, now - since):.0f} s"
+                lines.append(f"MetaHub: away{for_long}: {meta_hub['reason']}")
     waiting = [f"{count} {name.replace('_', ' ')}" for name, count in document["waiting"].items()]
     lines.append(f"waiting: {', '.join(waiting) or 'nothing'}")
     return [show.one_line(line) for line in lines]

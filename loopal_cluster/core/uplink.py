@@ -339,8 +339,8 @@ class Uplink:
         if self.absence is None or self._leg is None:
             why = self._why_away
             return "not connected to MetaHub cluster" + (f": {why}" if why is not None else "")
-        since = "" if now is None else f" since {now - self.absence.since:.0f} s"
-        return f"the MetaHub is away{since} ({self.absence.reason}); this hub dials it again"
+        for_long = "" if now is None else f" for {now - self.absence.since:.0f} s"
+        return f"the MetaHub is away{for_long} ({self.absence.reason}); this hub dials it again"
 
     def outstanding(self) -> int:
         """So many requests wait for the MetaHub."""

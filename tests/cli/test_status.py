@@ -75,7 +75,7 @@ async def test_a_hub_is_joined_or_away_with_since_and_reason(tmp_path):
     assert (set(meta), meta["state"]) == ({"state", "since", "reason"}, "away")
     assert abs(meta["since"] - away.document["meta_hub"]["since"]) < 20
     assert meta["reason"]
-    assert "its MetaHub: away since " in people.out
+    assert "MetaHub: away for " in people.out
 
 
 async def test_a_hub_that_is_alone_says_so(tmp_path):
@@ -85,7 +85,7 @@ async def test_a_hub_that_is_alone_says_so(tmp_path):
         people = await look(hub, tmp_path, "status")
 
     assert (machine.status, machine.document["meta_hub"]) == (0, {"state": "alone"})
-    assert people.out == "hub hermit, 0 agents\nits MetaHub: none, it is alone\nwaiting: nothing\n"
+    assert people.out == "hub hermit, 0 agents\nMetaHub: none, it is alone\nwaiting: nothing\n"
 
 
 async def test_a_meta_hub_shows_itself_and_its_hubs_and_what_waits(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ async def test_who_looks_while_the_meta_hub_is_away_sees_that_it_is_not_all(comm
     assert (first.get("name"), first.get("status")) == own
     assert set(missing) == {key, "error"}
     assert missing[key] == "MetaHub"
-    assert "the MetaHub is away since 0 s (" in missing["error"] or "since 1 s (" in missing["error"]
+    assert "the MetaHub is away for 0 s (" in missing["error"] or "for 1 s (" in missing["error"]
     assert [line for line in machine.err.splitlines() if "incomplete" in line] == machine.err.splitlines()
     assert len(machine.err.splitlines()) == 1
 

@@ -452,7 +452,7 @@ def test_whoever_looks_at_the_cluster_waits_for_a_meta_hub_that_is_away_only_a_m
     assert failure.code is ErrorCode.NOT_IN_CLUSTER
     assert (
         failure.detail
-        == f"the MetaHub is away since {since} s (connection lost: gone); this hub dials it again"
+        == f"the MetaHub is away for {since} s (connection lost: gone); this hub dials it again"
     )
 
 

@@ -7,6 +7,8 @@ does not do.
 
 from __future__ import annotations
 
+import math
+
 from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentSource, CancelAgent, Completed, ShutdownAgent, Waited
@@ -105,7 +107,8 @@ def outcome_fault(
         return None
     ours = [other for other in namesakes if not other.base and other.ended_at is not None]
     if isinstance(outcome, Cancelled) and any(
-        other.stop_wanted_at is not None and (META not in history.base or not other.base)
+        (other.stop_wanted_at is not None and (META not in history.base or not other.base))
+        or _crossed_a_stop(other, history)
         for other in namesakes
     ):
         return None
@@ -114,6 +117,21 @@ def outcome_fault(
     if isinstance(outcome, Failed) and any(other.said is None for other in ours):
         return None
     return f"those of its name said {[str(other.said) for other in namesakes]}"
+
+
+def _crossed_a_stop(life: AgentLife, history: History) -> bool:
+    """Whether a base hub's report of an end may have met a stop of ours on its way, which then has the last word."""
+    return (
+        life.base
+        and META not in history.base
+        and life.said_at is not None
+        and any(
+            isinstance(stop.message, CancelAgent)
+            and stop.message.agent.agent == life.name
+            and stop.at <= life.said_at <= (stop.ended_at or math.inf)
+            for stop in history.ops
+        )
+    )
 
 
 def was_cancelled(life: AgentLife, history: History) -> bool:
