@@ -531,9 +531,15 @@ def source_of_client(envelope: Envelope) -> Source:
     return source if isinstance(source, ChannelSource | ScheduledSource) else HumanSource()
 
 
+LONGEST_APPROVAL = 24 * 3600.0
+"""Seconds that another hub may have an approval wait here, whatever it asks for."""
+
+
 def asked_timeout(message: Permission | Question, timeouts: Timeouts) -> float:
-    """Seconds that whoever passes an ask on gives for the answer."""
-    return timeouts.permission_timeout if message.timeout_ms is None else message.timeout_ms / 1000
+    """Return the seconds that whoever passes an approval on gives for the answer, within reason."""
+    if message.timeout_ms is None:
+        return timeouts.permission_timeout
+    return min(max(0.0, message.timeout_ms / 1000), LONGEST_APPROVAL)
 
 
 def only_some(**counts: int) -> dict[str, int]:

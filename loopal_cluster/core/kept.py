@@ -82,8 +82,9 @@ class KeptTexts:
         suffix = "json" if isinstance(said, Opaque) else "txt"
         path = f"{self._settings.kept}/{agent}-{self._new_id()[:8]}.{suffix}"
         self._exchange.perform(KeepText(path, said.json if isinstance(said, Opaque) else _text_of(said)))
-        beginning = "" if size <= KEPT_BYTES else f"the first {KEPT_BYTES} bytes of "
-        return Failed(f"{words}; {beginning}it was kept on hub '{self._settings.name}': {path}")
+        # Not that it was kept: a disk may be full, which the hub's log tells.
+        what = "it" if size <= KEPT_BYTES else f"the first {KEPT_BYTES} bytes of it"
+        return Failed(f"{words}; look for {what} on hub '{self._settings.name}': {path}")
 
 
 def check_envelope(envelope: Envelope, limit: int) -> None:

@@ -20,6 +20,7 @@ from loopal_cluster.messages import (
     Question,
     Role,
 )
+from loopal_cluster.records import evolve
 
 from .builders import (
     answers,
@@ -126,6 +127,18 @@ def test_who_comes_later_is_told_how_much_time_is_left():
 
     left = [call.message.timeout_ms for call in meta.core.exchange.calls if call.peer in (b, ann)]
     assert left == [40_000, 40_000]
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "shown_ms"), [(2**63 - 1, 24 * 3600 * 1000), (-(2**63), 0), (60_000, 60_000)]
+)
+def test_no_hub_has_an_approval_wait_for_ever_or_for_less_than_no_time(asked_ms, shown_ms):
+    meta = open_meta()
+    a, b = join(meta, "a"), join(meta, "b")
+
+    shown = requests(meta.request(a, evolve(RM, timeout_ms=asked_ms)), b)
+
+    assert [permission.timeout_ms for permission in shown] == [shown_ms]
 
 
 def test_a_hub_that_fails_or_leaves_has_not_answered_and_is_asked_again_when_it_is_back():

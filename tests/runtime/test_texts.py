@@ -47,7 +47,7 @@ async def repeat(ctx: AgentContext, prompt: str) -> str:
 
 def kept_file(error: AgentFailed | str) -> Path:
     """The file that an outcome names."""
-    found = re.search(r"it was kept on (?:hub '[^']*'|its hub): (\S+)$", str(error))
+    found = re.search(r"(?:look for it on hub '[^']*'|it was kept on its hub): (\S+)$", str(error))
     assert found is not None, str(error)[:500]
     return Path(found[1])
 
@@ -89,7 +89,7 @@ async def test_a_result_that_is_too_large_has_failed_and_is_kept(kind):
             with pytest.raises(AgentFailed, match="more than the 8388608 that a text may have") as raised:
                 await agent.result()
 
-            assert "it was kept on hub 'hub-b'" in str(raised.value)
+            assert "look for it on hub 'hub-b'" in str(raised.value)
             path = kept_file(raised.value)
             assert path.read_text().rstrip(".") == "\0" * (FULL + 1)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
