@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 import trio.testing
@@ -21,6 +22,7 @@ from loopal_cluster.frames import Frame, Request, Response
 from loopal_cluster.messages import OK, Announce, Announced, RegisterHub
 from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
+from loopal_cluster.testing.simulation.live.scheduler import seeded_scheduler
 from loopal_cluster.wire.codec import decode, encode
 
 __all__ = ["MARK", "ROUTES", "WORK"]
@@ -86,17 +88,23 @@ def core(routes: int) -> None:
 
 def runtime(routes: int) -> None:
     """Send lines through a whole MetaHub, over memory."""
-    trio.run(_requests, routes, ROUTE, YES)
+    _run(_requests, routes, ROUTE, YES)
 
 
 def asks(routes: int) -> None:
     """The same with asks and replies."""
-    trio.run(_requests, routes, ASK, REPLY)
+    _run(_requests, routes, ASK, REPLY)
 
 
 def events(routes: int) -> None:
     """The same with events, for one who watches."""
-    trio.run(_events, routes)
+    _run(_events, routes)
+
+
+def _run(function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """Run it with the tasks always in the same order: it decides how much is read and written at a time."""
+    with seeded_scheduler(0):
+        trio.run(function, *arguments)
 
 
 async def _requests(count: int, request: bytes, answer: bytes) -> None:

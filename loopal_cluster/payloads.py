@@ -435,11 +435,16 @@ def _envelope_bytes(message: Any) -> int:
     return payload_bytes(message.envelope.content)
 
 
+def _event_bytes(message: Any) -> int:
+    payload = message.payload
+    return len(payload.json) if type(payload) is Opaque else payload_bytes(payload)
+
+
 _BODIES: dict[type, Callable[[Any], int]] = {
     Relayed: _inside_bytes,
     RelayedAsk: _inside_bytes,
     **dict.fromkeys((DeliverEnvelope, DeliverAsk, Route, Ask, MetaRoute, MetaAsk), _envelope_bytes),
-    **dict.fromkeys((ClusterEvent, AgentEvent), lambda message: payload_bytes(message.payload)),
+    **dict.fromkeys((ClusterEvent, AgentEvent), _event_bytes),
 }
 """Of those that there are most of, only the content."""
 

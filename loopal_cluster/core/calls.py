@@ -73,15 +73,23 @@ class CallTable(Generic[N]):
     """Peers that are gone, of which calls wait for another connection. No order of it escapes."""
 
     def open(
-        self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
+        self,
+        peer: Peer,
+        message: Message[Any],
+        then: N,
+        deadline: float,
+        asked_at: float | None = None,
+        size: int | None = None,
     ) -> Call[N]:
-        """Remember a call. The request to send has its id."""
+        """Remember a call. The request to send has its id. ``size``: its ``message_bytes``, if they are known."""
         leg = self._legs.get(peer)
         if leg is None:
             leg = self._legs[peer] = _Leg()
         call_id = leg.last_id = leg.last_id + 1
         call = leg.calls[call_id] = Call(peer, call_id, message, then, deadline, asked_at)
-        if (size := message_bytes(message)) > SMALL:
+        if size is None:
+            size = message_bytes(message)
+        if size > SMALL:
             call.size = size
             leg.size += size
         self._deadlines.add(call)
@@ -151,6 +159,11 @@ class CallTable(Generic[N]):
         """The bytes of the large calls that are open to a peer."""
         leg = self._legs.get(peer)
         return 0 if leg is None else leg.size
+
+    def is_full(self, peer: Peer, count: int, size: int) -> bool:
+        """Whether so many calls are open to a peer, or large ones of so many bytes."""
+        leg = self._legs.get(peer)
+        return leg is not None and (len(leg.calls) >= count or leg.size >= size)
 
     def of(self, peer: Peer) -> list[Call[N]]:
         """The calls that are open to a peer."""

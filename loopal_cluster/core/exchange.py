@@ -166,8 +166,12 @@ class Exchange(Generic[N]):
         else:
             self.refuse(origin, answer.code, answer.detail)
 
-    def forward(self, origin: Origin, to: Peer, message: Message[Any], deadline: float) -> Send | None:
+    def forward(
+        self, origin: Origin, to: Peer, message: Message[Any], deadline: float, size: int
+    ) -> Send | None:
         """Pass a request on to another peer: ``take`` and ``call`` in one step, which returns its one effect.
+
+        ``size``: its ``message_bytes``.
 
         None: it is refused, or has to wait for a peer that is away; nothing was changed.
         """
@@ -177,12 +181,11 @@ class Exchange(Generic[N]):
             or origin.id in requests
             or len(requests) >= limits.requests_per_peer
             or to not in self._requests
-            or self.calls.count(to) >= limits.calls_per_peer
-            or self.calls.size(to) >= limits.link_bytes
+            or self.calls.is_full(to, limits.calls_per_peer, limits.link_bytes)
         ):
             return None
         then: Any = origin  # which is one of the ``N`` of both cores
-        call = requests[origin.id] = self.calls.open(to, message, then, deadline)
+        call = requests[origin.id] = self.calls.open(to, message, then, deadline, None, size)
         return Send(to, Request(call.id, message))
 
     def pass_back(self, peer: Peer, answer: Response, method: type[Message[Any]]) -> Send | None:
@@ -213,9 +216,9 @@ class Exchange(Generic[N]):
         """
         if self.calls.count(peer) >= self.limits.calls_per_peer:
             raise Refused(ErrorCode.OVERLOADED, "too many requests are outstanding to this peer")
-        if message_bytes(message) > SMALL:
+        if (size := message_bytes(message)) > SMALL:
             self._check_bytes(peer, origin_of(then))
-        return self._ask(peer, message, then, deadline, asked_at)
+        return self._ask(peer, message, then, deadline, asked_at, size)
 
     def _check_bytes(self, peer: Peer, origin: Origin | None) -> None:
         """Keep what is open within bytes, and one message, to whom it goes and from whom it comes.
@@ -248,9 +251,15 @@ class Exchange(Generic[N]):
             raise Refused(ErrorCode.OVERLOADED, f"{size} bytes of yours wait here already")
 
     def _ask(
-        self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
+        self,
+        peer: Peer,
+        message: Message[Any],
+        then: N,
+        deadline: float,
+        asked_at: float | None = None,
+        size: int | None = None,
     ) -> Call[N]:
-        call = self.calls.open(peer, message, then, deadline, asked_at)
+        call = self.calls.open(peer, message, then, deadline, asked_at, size)
         origin = origin_of(then)
         if origin is not None:
             self.join(origin, call)

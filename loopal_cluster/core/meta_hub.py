@@ -218,7 +218,9 @@ class MetaHubCore:
             seconds = self._requests.time_for(message)
         else:
             return None
-        return self.exchange.forward(Origin(peer, letter.id), receiver.peer, message, now + seconds + LEG)
+        return self.exchange.forward(
+            Origin(peer, letter.id), receiver.peer, message, now + seconds + LEG, len(letter.inside.content)
+        )
 
     def pass_back(self, peer: Peer, answer: Response, now: float) -> Send | None:
         """Pass on that a letter has been delivered, or what an agent replies to it.

@@ -317,7 +317,8 @@ class MetaRequests:
             if isinstance(message, CancelAgent | ShutdownAgent):
                 self._base_agents.stop(origin, record, message, now)
                 return
-        message = shifted(message, record.joined_at - now)
+        if isinstance(message, DeliverEnvelope | DeliverAsk) and message.envelope.asked_ms is not None:
+            message = shifted(message, record.joined_at - now)
         self._exchange.call(record.peer, message, origin, now + self.time_for(message) + LEG)
 
     def again(self, record: HubRecord, call: Call[MetaHubThen], now: float) -> Message[Any]:

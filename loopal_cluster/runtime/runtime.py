@@ -443,9 +443,8 @@ class Runtime:
             if connection.event_bytes >= self._limits.high_water_bytes:
                 self._drop(connection)
                 return
-            message = frame.message
-            if isinstance(message, EVENTS):
-                connection.event_bytes += payload_bytes(message.payload)
+            if isinstance(frame.message, EVENTS):
+                connection.event_bytes += size  # which is that of its payload
         elif frame.id is not None and not isinstance(frame, Request):
             connection.answers += 1
             if connection.stranger and isinstance(frame, Response):
@@ -627,10 +626,7 @@ async def open_runtime(
 def frame_bytes(frame: Frame | Rejected) -> int:
     """About how long a frame's line will be, if what it says makes it long."""
     if isinstance(frame, Response):
-        result = frame.result
-        return (
-            0 if result is OK else len(result.json) if isinstance(result, Opaque) else payload_bytes(result)
-        )
+        return 0 if frame.result is OK else payload_bytes(frame.result)
     return message_bytes(frame.message) if isinstance(frame, Request | Notification) else 0
 
 

@@ -254,7 +254,8 @@ def read_event(line: bytes) -> Notification | None:
     name = event.agent_name
     if name is not None:
         name = _name(name if len(name) <= MAX_ADDRESS else name[-MAX_ADDRESS:])
-    return Notification(AgentEvent(name, open_error(Opaque(bytes(event.payload)))))
+    payload = Opaque(bytes(event.payload))
+    return Notification(AgentEvent(name, open_error(payload) if payload.json[:8] == b'{"Error"' else payload))
 
 
 def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
