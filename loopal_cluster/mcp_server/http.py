@@ -126,12 +126,15 @@ class _Connection:
     async def _answer(self, request: h11.Request) -> _Reply:
         """Look at who asks before anything of what is asked is kept."""
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        refused = None
         try:
             guest = await self._check(request, headers)
-        except _Refused:
+        except _Refused as error:
+            refused = error
+        if refused is not None:
             with self._limit(REQUEST_TIMEOUT):
                 await self._skip_body()
-            raise
+            raise refused
         self._entrance.let_in(guest)
         with self._entrance.work(), guest.room_for_bodies() as room:
             with self._limit(REQUEST_TIMEOUT):
