@@ -94,8 +94,8 @@ def nothing(*_: Any, **__: Any) -> None:
 def a_call_without_a_deadline(patch):
     intact = calls.CallTable.open
 
-    def open_(self, peer, message, then, deadline, asked_at=None):
-        return intact(self, peer, message, then, 1e9, asked_at)
+    def open_(self, peer, message, then, deadline, asked_at=None, size=None):
+        return intact(self, peer, message, then, 1e9, asked_at, size)
 
     patch.setattr(calls.CallTable, "open", open_)
 
