@@ -22,8 +22,8 @@ from loopal_cluster.frames import Frame, Request, Response
 from loopal_cluster.messages import OK, Announce, Announced, RegisterHub
 from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
-from loopal_cluster.testing.simulation.live.scheduler import seeded_scheduler
 from loopal_cluster.wire.codec import decode, encode
+from tests.simulation.live.scheduler import seeded_scheduler
 
 __all__ = ["MARK", "ROUTES", "WORK"]
 

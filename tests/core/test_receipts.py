@@ -26,7 +26,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.testing import CoreDriver
-from loopal_cluster.testing.simulation.bounds import TIMEOUTS
+from tests.simulation.bounds import TIMEOUTS
 
 from .builders import (
     answer_all,

@@ -16,11 +16,10 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure
 from loopal_cluster.messages import HubComplete
 from loopal_cluster.outcomes import Cancelled
-from loopal_cluster.testing import Peers, Simulation, Weather
-from loopal_cluster.testing.__main__ import main
-from loopal_cluster.testing.simulation import Script, Step, generate
-from loopal_cluster.testing.simulation.history import INTERRUPTED
-from loopal_cluster.testing.simulation.script import Plan, Spawn
+from tests.simulation import Peers, Script, Simulation, Step, Weather, generate
+from tests.simulation.__main__ import main
+from tests.simulation.history import INTERRUPTED
+from tests.simulation.script import Plan, Spawn
 
 from .seeds import seed_that_catches
 

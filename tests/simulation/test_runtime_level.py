@@ -17,15 +17,15 @@ from loopal_cluster.core.events import AgentEnded, PeerLost
 from loopal_cluster.runtime import hub
 from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.runtime import Runtime
-from loopal_cluster.testing import Level, Peers, Simulation, Weather
-from loopal_cluster.testing.__main__ import main
-from loopal_cluster.testing.simulation.live import streams
-from loopal_cluster.testing.simulation.live.halting import Halter, Switch
-from loopal_cluster.testing.simulation.live.scheduler import SimClock, seeded_scheduler
-from loopal_cluster.testing.simulation.live.streams import Reader, SimStream
-from loopal_cluster.testing.simulation.network import RESET, Connection, Line, Pipe, connect
-from loopal_cluster.testing.simulation.schedule import Schedule
-from loopal_cluster.testing.simulation.script import generate
+from tests.simulation import Level, Peers, Simulation, Weather
+from tests.simulation.__main__ import main
+from tests.simulation.live import streams
+from tests.simulation.live.halting import Halter, Switch
+from tests.simulation.live.scheduler import SimClock, seeded_scheduler
+from tests.simulation.live.streams import Reader, SimStream
+from tests.simulation.network import RESET, Connection, Line, Pipe, connect
+from tests.simulation.schedule import Schedule
+from tests.simulation.script import generate
 
 from .seeds import seed_that_catches
 
@@ -59,7 +59,7 @@ chance = random.SystemRandom()
 heap = [bytearray(chance.randrange(5000)) for _ in range(chance.randrange(3000))]
 del heap[::2]
 gc.set_threshold(chance.randrange(50, 5000))
-from loopal_cluster.testing import Level, Simulation, Weather
+from tests.simulation import Level, Simulation, Weather
 for seed in range(30, 32):
     print(Simulation(seed, Weather.ROUGH, level=Level.RUNTIME).run(tracing=True).digest)
 """

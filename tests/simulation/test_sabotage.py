@@ -47,7 +47,7 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.records import evolve
-from loopal_cluster.testing.simulation import CHECKERS, Simulation, Weather
+from tests.simulation import CHECKERS, Simulation, Weather
 
 from .seeds import seed_that_catches
 

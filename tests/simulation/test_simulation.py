@@ -12,9 +12,9 @@ from attrs import evolve
 
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.waits import Waits
-from loopal_cluster.testing import Simulation, Weather
-from loopal_cluster.testing.__main__ import main
-from loopal_cluster.testing.simulation.shrink import shrink
+from tests.simulation import Simulation, Weather
+from tests.simulation.__main__ import main
+from tests.simulation.shrink import shrink
 
 CALM_SEEDS, ROUGH_SEEDS = range(40), range(40)
 """Those of every day. ``.ci/run`` simulates fresh ones, and the slow tests thousands."""
@@ -49,7 +49,7 @@ def test_the_wire_changes_no_outcome():
 
 
 DIGEST = """
-from loopal_cluster.testing import Simulation, Weather
+from tests.simulation import Simulation, Weather
 for seed in range(3):
     print(Simulation(seed, Weather.ROUGH).run(tracing=True).digest)
 """
@@ -119,7 +119,7 @@ def test_the_command_shows_the_seed_the_script_and_the_transcript_of_a_finding(m
     assert status == 1
     assert "[one outcome]" in out
     assert "hub/wait_agent" in out
-    assert "again: python -m loopal_cluster.testing --seed" in out
+    assert "again: python -m tests.simulation --seed" in out
 
 
 def test_the_command_speaks_json(capsys):

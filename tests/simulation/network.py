@@ -16,8 +16,8 @@ from attrs import define, field, frozen
 
 from loopal_cluster.core.events import Peer
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.testing.simulation.schedule import Schedule
 from loopal_cluster.wire.codec import decode, encode
+from tests.simulation.schedule import Schedule
 
 __all__ = ["RESET", "Connection", "End", "Line", "Owner", "Pipe", "connect"]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from loopal_cluster.config import HubSettings, MetaHubSettings
 from loopal_cluster.runtime.runtime import Core
-from loopal_cluster.testing.simulation.actors import TOKEN
-from loopal_cluster.testing.simulation.base_hub import BaseHub
-from loopal_cluster.testing.simulation.base_meta_hub import BaseMetaHub
-from loopal_cluster.testing.simulation.bounds import TIMEOUTS
-from loopal_cluster.testing.simulation.network import End
-from loopal_cluster.testing.simulation.process import HubProcess, MetaHubProcess
+from tests.simulation.actors import TOKEN
+from tests.simulation.base_hub import BaseHub
+from tests.simulation.base_meta_hub import BaseMetaHub
+from tests.simulation.bounds import TIMEOUTS
+from tests.simulation.network import End
+from tests.simulation.process import HubProcess, MetaHubProcess
 
 __all__ = ["BaseHubProcess", "BaseMetaHubProcess"]
 

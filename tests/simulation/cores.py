@@ -12,13 +12,13 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.messages import Role
 from loopal_cluster.runtime.runtime import Core
-from loopal_cluster.testing.simulation.actors import Caller, ScriptedAgent
-from loopal_cluster.testing.simulation.base_process import BaseHubProcess, BaseMetaHubProcess
-from loopal_cluster.testing.simulation.history import AgentLife, History
-from loopal_cluster.testing.simulation.network import Connection, End, Line, Owner, connect
-from loopal_cluster.testing.simulation.process import HubProcess, MetaHubProcess, Process, Stopped
-from loopal_cluster.testing.simulation.script import META, Script
-from loopal_cluster.testing.simulation.world import World
+from tests.simulation.actors import Caller, ScriptedAgent
+from tests.simulation.base_process import BaseHubProcess, BaseMetaHubProcess
+from tests.simulation.history import AgentLife, History
+from tests.simulation.network import Connection, End, Line, Owner, connect
+from tests.simulation.process import HubProcess, MetaHubProcess, Process, Stopped
+from tests.simulation.script import META, Script
+from tests.simulation.world import World
 
 __all__ = ["CoreWorld", "MakeHub", "MakeMetaHub"]
 

@@ -1,4 +1,4 @@
-"""``python -m loopal_cluster.testing --seeds N``: simulate clusters; exit status 1 and the seed on a finding."""
+"""``python -m tests.simulation --seeds N``: simulate clusters; exit status 1 and the seed on a finding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from loopal_cluster.testing.simulation import Level, Peers, Report, Simulation, Weather
+from tests.simulation import Level, Peers, Report, Simulation, Weather
 
 __all__ = ["main"]
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loopal_cluster.testing", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many (default: 1)")
     parser.add_argument("--seed", type=int, metavar="S", help="the first (default: a random one, printed)")
     parser.add_argument(
@@ -121,7 +121,7 @@ def _show(simulation: Simulation, report: Report, done: int, seconds: float, *, 
     print(*transcript[-CONTEXT:], sep="\n")
     print(f"  {found}")
     options = f"--weather {weather} --peers {peers} --level {level}"
-    print(f"again: python -m loopal_cluster.testing --seed {report.seed} {options}")
+    print(f"again: python -m tests.simulation --seed {report.seed} {options}")
 
 
 def _tells(line: str, until: float) -> bool:

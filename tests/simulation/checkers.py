@@ -32,9 +32,10 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
-from loopal_cluster.testing.simulation import base_promises
-from loopal_cluster.testing.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, RECOVERY, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import (
+from loopal_cluster.wire.contents import user_content
+from tests.simulation import base_promises
+from tests.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, RECOVERY, SLACK, TIMEOUTS
+from tests.simulation.history import (
     AgentLife,
     Deviation,
     History,
@@ -47,7 +48,6 @@ from loopal_cluster.testing.simulation.history import (
     reply_of,
     target_of,
 )
-from loopal_cluster.wire.contents import user_content
 
 __all__ = ["CHECKERS", "Checker"]
 

@@ -13,8 +13,8 @@ from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentSource, CancelAgent, Completed, ShutdownAgent, Waited
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
-from loopal_cluster.testing.simulation.bounds import DRIFT, ORPHAN, RECOVERY
-from loopal_cluster.testing.simulation.history import (
+from tests.simulation.bounds import DRIFT, ORPHAN, RECOVERY
+from tests.simulation.history import (
     INTERRUPTED,
     AgentLife,
     History,
@@ -24,7 +24,7 @@ from loopal_cluster.testing.simulation.history import (
     is_target,
     target_of,
 )
-from loopal_cluster.testing.simulation.script import META
+from tests.simulation.script import META
 
 __all__ = [
     "deliveries",

@@ -41,7 +41,7 @@ from loopal_cluster.messages import (
     WaitAgent,
 )
 from loopal_cluster.runtime.runtime import Core
-from loopal_cluster.testing.simulation.actors import (
+from tests.simulation.actors import (
     Agent,
     Caller,
     Client,
@@ -50,11 +50,11 @@ from loopal_cluster.testing.simulation.actors import (
     Rogue,
     letter,
 )
-from loopal_cluster.testing.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, SLACK, TIMEOUTS
-from loopal_cluster.testing.simulation.history import Deviation, History, Trouble
-from loopal_cluster.testing.simulation.network import Connection, End, Line, Owner
-from loopal_cluster.testing.simulation.schedule import Schedule
-from loopal_cluster.testing.simulation.script import (
+from tests.simulation.bounds import DRIFT, GONE, LOST, ORPHAN, SLACK, TIMEOUTS
+from tests.simulation.history import Deviation, History, Trouble
+from tests.simulation.network import Connection, End, Line, Owner
+from tests.simulation.schedule import Schedule
+from tests.simulation.script import (
     META,
     Action,
     AgentDies,
@@ -80,7 +80,7 @@ from loopal_cluster.testing.simulation.script import (
     Wait,
     Withdraw,
 )
-from loopal_cluster.testing.simulation.tables import left_in
+from tests.simulation.tables import left_in
 
 __all__ = ["HubNode", "Node", "World"]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import trio
 import trio._core._run as trio_run
 
-from loopal_cluster.testing.simulation.schedule import Schedule
+from tests.simulation.schedule import Schedule
 
 __all__ = ["SimClock", "seeded_scheduler"]
 

@@ -24,15 +24,15 @@ from loopal_cluster.errors import ClusterError
 from loopal_cluster.frames import Request
 from loopal_cluster.messages import AgentStart, Completed, Shutdown
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.testing.simulation.actors import Agent, ScriptedAgent, begin_life
-from loopal_cluster.testing.simulation.history import INTERRUPTED, AgentLife, Receipt, reply_of
-from loopal_cluster.testing.simulation.live.channels import WatchedChannel
-from loopal_cluster.testing.simulation.live.programs import Program
-from loopal_cluster.testing.simulation.script import Plan
+from tests.simulation.actors import Agent, ScriptedAgent, begin_life
+from tests.simulation.history import INTERRUPTED, AgentLife, Receipt, reply_of
+from tests.simulation.live.channels import WatchedChannel
+from tests.simulation.live.programs import Program
+from tests.simulation.script import Plan
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.live.processes import LiveProcess
-    from loopal_cluster.testing.simulation.live.world import RuntimeWorld
+    from tests.simulation.live.processes import LiveProcess
+    from tests.simulation.live.world import RuntimeWorld
 
 __all__ = ["SimulatedAgent"]
 

@@ -40,14 +40,14 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.frames import Frame, Request, Response
 from loopal_cluster.messages import Opaque, Shutdown
 from loopal_cluster.runtime.runtime import Core
-from loopal_cluster.testing.simulation.actors import TOKEN, ScriptedAgent
-from loopal_cluster.testing.simulation.bounds import TIMEOUTS
-from loopal_cluster.testing.simulation.history import AgentLife
-from loopal_cluster.testing.simulation.network import Connection, End, Line, connect
 from loopal_cluster.wire.codec import decode_result
+from tests.simulation.actors import TOKEN, ScriptedAgent
+from tests.simulation.bounds import TIMEOUTS
+from tests.simulation.history import AgentLife
+from tests.simulation.network import Connection, End, Line, connect
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.cores import CoreWorld
+    from tests.simulation.cores import CoreWorld
 
 __all__ = ["AGENT_TYPES", "HubProcess", "MetaHubProcess", "Process"]
 

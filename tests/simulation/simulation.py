@@ -11,13 +11,13 @@ from attrs import define, evolve, field, frozen
 
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.meta_hub import MetaHubCore
-from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
-from loopal_cluster.testing.simulation.cores import CoreWorld, MakeHub, MakeMetaHub
-from loopal_cluster.testing.simulation.history import Deviation, History
-from loopal_cluster.testing.simulation.live.world import RuntimeWorld
-from loopal_cluster.testing.simulation.script import Peers, Script, Weather, generate
-from loopal_cluster.testing.simulation.shrink import shrink
-from loopal_cluster.testing.simulation.world import World
+from tests.simulation.checkers import CHECKERS, Checker
+from tests.simulation.cores import CoreWorld, MakeHub, MakeMetaHub
+from tests.simulation.history import Deviation, History
+from tests.simulation.live.world import RuntimeWorld
+from tests.simulation.script import Peers, Script, Weather, generate
+from tests.simulation.shrink import shrink
+from tests.simulation.world import World
 
 __all__ = ["Level", "Report", "Simulation"]
 

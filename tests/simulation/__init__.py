@@ -17,10 +17,10 @@ level of the cores: crashes, clocks), ``live`` (the level of the runtime),
 ``base_peer`` and what is named after it (the peers that speak Loopal's dialect only: ``Peers.MIXED``).
 """
 
-from loopal_cluster.testing.simulation.checkers import CHECKERS, Checker
-from loopal_cluster.testing.simulation.history import AgentLife, Deviation, History, Op
-from loopal_cluster.testing.simulation.script import Peers, Script, Step, Weather, generate
-from loopal_cluster.testing.simulation.simulation import Level, Report, Simulation
+from tests.simulation.checkers import CHECKERS, Checker
+from tests.simulation.history import AgentLife, Deviation, History, Op
+from tests.simulation.script import Peers, Script, Step, Weather, generate
+from tests.simulation.simulation import Level, Report, Simulation
 
 __all__ = [
     "CHECKERS",

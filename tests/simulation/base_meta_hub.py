@@ -45,8 +45,8 @@ from loopal_cluster.messages import (
     TopologyOf,
     Welcome,
 )
-from loopal_cluster.testing.simulation.base_peer import DROPPED, BasePeer
 from loopal_cluster.wire.contents import dumps
+from tests.simulation.base_peer import DROPPED, BasePeer
 
 __all__ = ["DENIED", "BaseMetaHub"]
 

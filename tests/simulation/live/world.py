@@ -15,16 +15,16 @@ from loopal_cluster.agents.inbox import failed
 from loopal_cluster.messages import Role
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.testing.simulation.actors import Caller
-from loopal_cluster.testing.simulation.history import AgentLife, History
-from loopal_cluster.testing.simulation.live.halting import Halter, this_process
-from loopal_cluster.testing.simulation.live.processes import LiveHub, LiveMetaHub, LiveProcess
-from loopal_cluster.testing.simulation.live.programs import Connected, LiveClient, LiveObserver, LiveOperator
-from loopal_cluster.testing.simulation.live.scheduler import SimClock, seeded_scheduler
-from loopal_cluster.testing.simulation.live.streams import LineEnd, Reader, SimStream, stream_channel
-from loopal_cluster.testing.simulation.network import Connection, End, Line, Owner, connect
-from loopal_cluster.testing.simulation.script import META, Script
-from loopal_cluster.testing.simulation.world import World
+from tests.simulation.actors import Caller
+from tests.simulation.history import AgentLife, History
+from tests.simulation.live.halting import Halter, this_process
+from tests.simulation.live.processes import LiveHub, LiveMetaHub, LiveProcess
+from tests.simulation.live.programs import Connected, LiveClient, LiveObserver, LiveOperator
+from tests.simulation.live.scheduler import SimClock, seeded_scheduler
+from tests.simulation.live.streams import LineEnd, Reader, SimStream, stream_channel
+from tests.simulation.network import Connection, End, Line, Owner, connect
+from tests.simulation.script import META, Script
+from tests.simulation.world import World
 
 __all__ = ["RuntimeWorld"]
 

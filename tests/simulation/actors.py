@@ -57,8 +57,10 @@ from loopal_cluster.messages import (
     UserContent,
 )
 from loopal_cluster.outcomes import Done
-from loopal_cluster.testing.simulation.bounds import patience
-from loopal_cluster.testing.simulation.history import (
+from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.contents import user_content
+from tests.simulation.bounds import patience
+from tests.simulation.history import (
     INTERRUPTED,
     AgentLife,
     Op,
@@ -67,13 +69,11 @@ from loopal_cluster.testing.simulation.history import (
     Trouble,
     reply_of,
 )
-from loopal_cluster.testing.simulation.network import End
-from loopal_cluster.testing.simulation.script import Plan
-from loopal_cluster.wire.codec import decode_result
-from loopal_cluster.wire.contents import user_content
+from tests.simulation.network import End
+from tests.simulation.script import Plan
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.world import World
+    from tests.simulation.world import World
 
 __all__ = [
     "Agent",

@@ -68,10 +68,10 @@ from loopal_cluster.messages import (
     Waited,
     Welcome,
 )
-from loopal_cluster.testing.simulation.base_meta_hub import DENIED
-from loopal_cluster.testing.simulation.base_peer import DROPPED, BasePeer
-from loopal_cluster.testing.simulation.history import NO_OUTPUT
 from loopal_cluster.wire.contents import user_content
+from tests.simulation.base_meta_hub import DENIED
+from tests.simulation.base_peer import DROPPED, BasePeer
+from tests.simulation.history import NO_OUTPUT
 
 __all__ = ["AGENT_TYPE", "BaseHub"]
 

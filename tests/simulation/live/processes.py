@@ -17,18 +17,18 @@ from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.hub import Hub, open_hub
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.runtime.runtime import Core
-from loopal_cluster.testing.simulation.actors import TOKEN, ScriptedAgent
-from loopal_cluster.testing.simulation.bounds import TIMEOUTS
-from loopal_cluster.testing.simulation.live.agents import SimulatedAgent
-from loopal_cluster.testing.simulation.live.channels import WatchedChannel
-from loopal_cluster.testing.simulation.live.halting import Halter, Switch
-from loopal_cluster.testing.simulation.live.streams import Reader, SimStream, stream_channel
-from loopal_cluster.testing.simulation.network import RESET, Connection, End, Line
-from loopal_cluster.testing.simulation.process import AGENT_TYPES, CONNECT_TIMEOUT
+from tests.simulation.actors import TOKEN, ScriptedAgent
+from tests.simulation.bounds import TIMEOUTS
+from tests.simulation.live.agents import SimulatedAgent
+from tests.simulation.live.channels import WatchedChannel
+from tests.simulation.live.halting import Halter, Switch
+from tests.simulation.live.streams import Reader, SimStream, stream_channel
+from tests.simulation.network import RESET, Connection, End, Line
+from tests.simulation.process import AGENT_TYPES, CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.live.programs import Program
-    from loopal_cluster.testing.simulation.live.world import RuntimeWorld
+    from tests.simulation.live.programs import Program
+    from tests.simulation.live.world import RuntimeWorld
 
 __all__ = ["LiveHub", "LiveMetaHub", "LiveProcess"]
 

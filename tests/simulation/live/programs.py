@@ -32,14 +32,14 @@ from loopal_cluster.records import evolve
 from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.hub import Hub
-from loopal_cluster.testing.simulation import actors
-from loopal_cluster.testing.simulation.actors import TOKEN, Caller
-from loopal_cluster.testing.simulation.live.halting import Switch, this_process
-from loopal_cluster.testing.simulation.live.streams import Reader
+from tests.simulation import actors
+from tests.simulation.actors import TOKEN, Caller
+from tests.simulation.live.halting import Switch, this_process
+from tests.simulation.live.streams import Reader
 
 if TYPE_CHECKING:
-    from loopal_cluster.testing.simulation.live.processes import LiveProcess
-    from loopal_cluster.testing.simulation.live.world import RuntimeWorld
+    from tests.simulation.live.processes import LiveProcess
+    from tests.simulation.live.world import RuntimeWorld
 
 __all__ = ["Connected", "LiveClient", "LiveObserver", "LiveOperator", "Program"]
 
