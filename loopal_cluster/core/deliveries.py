@@ -8,6 +8,7 @@ come again, and is delivered once (``Receipts``).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from functools import partial
 
 from attrs import field
 
@@ -18,6 +19,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
 from loopal_cluster.core.kept import KeptTexts
+from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.receipts import Answer, Receipts
 from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen, Timer
 from loopal_cluster.core.timeline import Timeline
@@ -63,8 +65,8 @@ class Deliveries:
     _timeline: Timeline
     _kept: KeptTexts
     receipts: Receipts = field(init=False)
-    _backlog: dict[str, dict[int, _Waiting]] = field(factory=dict, init=False)
-    """By agent id, and in the order they came."""
+    _backlog: dict[str, Pending[int, _Waiting]] = field(factory=dict, init=False)
+    """By agent id, and by a number, in the order they came."""
     _last_number: int = field(default=0, init=False)
     _asked: dict[Hashable, Call[HubThen]] = field(factory=dict, init=False)
     """The calls of open asks from other hubs, by receipt."""
@@ -88,7 +90,9 @@ class Deliveries:
         """
         deadline = now + self._time_for(message)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
-            backlog = self._backlog.setdefault(record.id, {})
+            backlog = self._backlog.get(record.id)
+            if backlog is None:
+                backlog = self._backlog[record.id] = Pending(self._timers, partial(DeliveryDue, record.id))
             waiting_bytes = sum(message_bytes(waiting.message) for waiting in backlog.values())
             limits = self._settings.limits
             if len(backlog) >= limits.inbox or waiting_bytes >= limits.calls_bytes:
@@ -96,8 +100,7 @@ class Deliveries:
             if origin is not None:
                 self._exchange.check_held(origin, message, self._held_of(origin.peer))
             self._last_number += 1
-            backlog[self._last_number] = _Waiting(message, origin, receipt, deadline)
-            self._timers.set(DeliveryDue(record.id, self._last_number), deadline)
+            backlog.add(self._last_number, _Waiting(message, origin, receipt, deadline), deadline)
         else:
             self._send(record, record.peer, _Waiting(message, origin, receipt, deadline))
 
@@ -174,15 +177,14 @@ class Deliveries:
 
     def on_due(self, agent_id: str, number: int, now: float) -> None:
         """The time of something that waits is over, and its agent is not up yet."""
-        if (waiting := self._backlog.get(agent_id, {}).pop(number, None)) is not None:
+        backlog = self._backlog.get(agent_id)
+        if backlog is not None and (waiting := backlog.pop(number)) is not None:
             name = waiting.message.envelope.target.agent
             self._refuse(waiting, ErrorCode.DEADLINE_EXCEEDED, f"agent '{name}' was not up in time", now)
 
     def _take_all(self, record: AgentRecord) -> list[_Waiting]:
-        backlog = self._backlog.pop(record.id, {})
-        for number in backlog:
-            self._timers.discard(DeliveryDue(record.id, number))
-        return list(backlog.values())
+        backlog = self._backlog.pop(record.id, None)
+        return [] if backlog is None else backlog.pop_all()
 
     def _refuse(self, waiting: _Waiting, code: ErrorCode, detail: str, now: float) -> None:
         self._settle(waiting.origin, waiting.receipt, Failure(0, code, detail), now)
@@ -224,15 +226,14 @@ class Deliveries:
 
     def withdraw(self, peer: Peer, request_id: int | None, now: float) -> None:
         """Whoever asked is gone, or no longer waits for this request: an agent that comes up need not begin."""
-        for agent_id, backlog in self._backlog.items():
+        for backlog in self._backlog.values():
             for number, waiting in [*backlog.items()]:
                 askers = (waiting.origin, *self.receipts.waiting(waiting.receipt))
                 if isinstance(waiting.message, DeliverAsk) and any(
                     asker is not None and asker.peer == peer and request_id in (None, asker.id)
                     for asker in askers
                 ):
-                    del backlog[number]
-                    self._timers.discard(DeliveryDue(agent_id, number))
+                    backlog.pop(number)
                     self._refuse(waiting, ErrorCode.CANCELLED, "its caller no longer waits", now)
 
     def _settle(self, first: Origin | None, receipt: Hashable, answer: Answer, now: float) -> None:

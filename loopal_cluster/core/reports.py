@@ -17,6 +17,7 @@ from loopal_cluster.completions import outcome_text, wrap_result
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.exchange import Refused
+from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import ReportDue, Reporting, Timer
 from loopal_cluster.core.uplink import Uplink
@@ -58,8 +59,11 @@ class Reports:
     _results: Results
     _new_id: Callable[[], str]
     _epoch: float
-    _reports: dict[str, Completion] = field(factory=dict, init=False)
-    """By agent id."""
+    _reports: Pending[str, Completion] = field(init=False)
+    """By agent id; until when they are sent again."""
+
+    def __attrs_post_init__(self) -> None:
+        self._reports = Pending(self._timers, ReportDue)
 
     def report(self, finished: FinishedAgent, now: float) -> None:
         """Bring an outcome to the parent's hub, if it is another; repeated at every joining until answered."""
@@ -67,7 +71,7 @@ class Reports:
         if parent is None or parent.hub is None or finished.id in self._reports:
             return
         agent = finished.address.on(self._settings.name)
-        self._reports[finished.id] = Completion(finished.id, agent, parent, finished.outcome)
+        self._reports.add(finished.id, Completion(finished.id, agent, parent, finished.outcome))
         self._send(finished.id, now)
 
     def send_all(self, now: float) -> None:
@@ -78,10 +82,11 @@ class Reports:
     def _send(self, agent_id: str, now: float) -> None:
         if not self._uplink.joined:
             # Sent when we join again. Should we never, it is forgotten with the result.
-            self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.result_ttl)
+            self._reports.set_deadline(agent_id, now + self._settings.timeouts.result_ttl)
             return
-        self._timers.discard(ReportDue(agent_id))
-        completion = self._reports[agent_id]
+        if (completion := self._reports.get(agent_id)) is None:
+            return
+        self._reports.set_deadline(agent_id, None)  # the call has one of its own
         message: MetaComplete | MetaRoute = MetaComplete(completion)
         if not self._uplink.speaks("complete"):
             # A real Loopal hub, or one of ours behind a real MetaHub, knows only this form.
@@ -99,32 +104,32 @@ class Reports:
         """The parent's hub knows, or there is nobody who would want to."""
         final = closing and isinstance(answer, Failure) and answer.code is ErrorCode.HUB_NOT_CONNECTED
         if isinstance(answer, Failure) and answer.code in RETRYABLE and not final:
-            self._timers.set(ReportDue(agent_id), now + self._settings.timeouts.report_interval)
+            self._reports.set_deadline(agent_id, now + self._settings.timeouts.report_interval)
         elif isinstance(answer, Failure) and answer.code is ErrorCode.OVERSIZED:
             self._report_oversized(agent_id, answer.detail, now)
         else:
-            self._reports.pop(agent_id, None)
+            self._reports.pop(agent_id)
 
     def _report_oversized(self, agent_id: str, detail: str, now: float) -> None:
         """An outcome that no line can carry: then at least that, or its parent would wait for ever."""
-        report = self._reports.pop(agent_id, None)
+        report = self._reports.pop(agent_id)
         if report is not None and len(reason_of(report.outcome)) > SHORT:
             failed = Failed(f"its result is too long to be reported: {detail}")
-            self._reports[agent_id] = evolve(report, outcome=failed)
+            self._reports.add(agent_id, evolve(report, outcome=failed))
             self._send(agent_id, now)
 
     def on_due(self, agent_id: str, now: float) -> None:
         """Try once more, for as long as the outcome is kept at all."""
         report = self._reports.get(agent_id)
         if report is not None and self._results.find(report.agent, agent_id) is None:
-            del self._reports[agent_id]
+            self._reports.pop(agent_id)
         elif report is not None:
             self._send(agent_id, now)
 
     def forget_hub(self, hub: str) -> None:
         """There is nobody left to tell."""
         for agent_id in [key for key, report in self._reports.items() if report.parent.hub == hub]:
-            del self._reports[agent_id]
+            self._reports.pop(agent_id)
 
     def __len__(self) -> int:
         return len(self._reports)

@@ -9,6 +9,7 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.steps import HubThen, Timer, WaitDue
 from loopal_cluster.messages import Waited
 from loopal_cluster.records import define
@@ -22,22 +23,24 @@ class Waits:
 
     _exchange: Exchange[HubThen]
     _timers: DeadlineQueue[Timer]
-    _waits: dict[Origin, AgentRecord] = field(factory=dict, init=False)
+    _waits: Pending[Origin, AgentRecord] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._waits = Pending(self._timers, WaitDue)
 
     def park(
         self, record: AgentRecord, origin: Origin, timeout: float, now: float, *, brief: bool = False
     ) -> None:
         """``origin`` is answered when the agent has ended, or after ``timeout`` seconds."""
         record.waiters[origin] = brief
-        self._waits[origin] = record
-        self._timers.set(WaitDue(origin), now + timeout)
+        self._waits.add(origin, record, now + timeout)
 
     def __len__(self) -> int:
         return len(self._waits)
 
     def on_due(self, origin: Origin) -> None:
         """The wait is over, the agent is not."""
-        record = self._waits.pop(origin, None)
+        record = self._waits.pop(origin)
         if record is not None:
             del record.waiters[origin]
             waited = Waited(
@@ -50,15 +53,14 @@ class Waits:
         if request_id is None:
             gone = [origin for origin in self._waits if origin.peer == peer]
         else:
-            gone = [origin] if (origin := Origin(peer, request_id)) in self._waits else []
+            gone = [Origin(peer, request_id)]
         for origin in gone:
-            del self._waits.pop(origin).waiters[origin]
-            self._timers.discard(WaitDue(origin))
+            if (record := self._waits.pop(origin)) is not None:
+                del record.waiters[origin]
 
     def take(self, record: AgentRecord) -> dict[Origin, bool]:
         """The agent has ended: hand out who waits for it, to be told, and whether in brief."""
         waiters, record.waiters = record.waiters, {}
         for origin in waiters:
-            self._waits.pop(origin, None)
-            self._timers.discard(WaitDue(origin))
+            self._waits.pop(origin)
         return waiters

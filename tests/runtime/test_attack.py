@@ -712,9 +712,9 @@ async def test_thousands_of_waits_cancelled_at_once_do_not_stall_the_cluster():
             async with trio.open_nursery() as nursery:
                 for n in range(8000):
                     nursery.start_soon(partial(client.wait_once, ("near", "hub-b/far")[n % 2], seconds=900))
-                await far._runtime.until(lambda: len(far.core._waits._waits) == 4000)
+                await far._runtime.until(lambda: len(far.core._waits) == 4000)
                 nursery.cancel_scope.cancel()
 
             with trio.fail_after(5.0):  # it takes 0.3 s; when each cancellation looked at all calls, 16 s
                 await other.status()
-                await far._runtime.until(lambda: not far.core._waits._waits)
+                await far._runtime.until(lambda: not len(far.core._waits))

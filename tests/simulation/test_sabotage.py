@@ -417,7 +417,7 @@ def a_parent_that_is_not_told(patch):
 @defect("tables empty when quiet", weather=Weather.ROUGH)
 def an_outcome_that_is_not_repeated(patch):
     def on_answer(self, agent_id, answer, now, *, closing=False):
-        self._reports.pop(agent_id, None)
+        self._reports.pop(agent_id)
 
     patch.setattr(Reports, "on_answer", on_answer)
     patch.setattr(Reports, "send_all", nothing)
