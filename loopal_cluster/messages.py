@@ -47,6 +47,7 @@ __all__ = [
     "Decided",
     "DeliverAsk",
     "DeliverEnvelope",
+    "Direction",
     "Envelope",
     "Found",
     "Heartbeat",
@@ -73,6 +74,7 @@ __all__ = [
     "MetaTopology",
     "Ok",
     "Opaque",
+    "Patience",
     "Permission",
     "Progress",
     "Protocol",
@@ -112,14 +114,67 @@ __all__ = [
 R = TypeVar("R")
 
 
+class Direction(enum.Enum):
+    """Who sends a method, and to whom. A core has a handler for each method that is sent to it, by who sends it."""
+
+    STRANGER_TO_HUB = "anybody, to a hub"
+    """Before it has registered."""
+    AGENT_TO_HUB = "agent, to its hub"
+    CLIENT_TO_HUB = "client, to a hub"
+    """Or operator; an observer may send what is ``read_only``."""
+    META_HUB_TO_HUB = "MetaHub, to a hub"
+    STRANGER_TO_META_HUB = "anybody, to a MetaHub"
+    CLIENT_TO_META_HUB = "client, to a MetaHub"
+    HUB_TO_META_HUB = "hub, to its MetaHub"
+    HUB_TO_AGENT = "hub, to its agent"
+    TO_CLIENT = "hub or MetaHub, to a client"
+
+
+PRINCIPALS = (Direction.AGENT_TO_HUB, Direction.CLIENT_TO_HUB)
+"""Whoever has registered with a hub: agents may do what clients may."""
+ABOUT_AN_AGENT = (
+    *PRINCIPALS,
+    Direction.HUB_TO_META_HUB,
+    Direction.CLIENT_TO_META_HUB,
+    Direction.META_HUB_TO_HUB,
+)
+"""From whoever asks to the hub that runs the agent, all the way under one name."""
+ANYBODY = tuple(Direction)
+
+
+class Patience(enum.Enum):
+    """Which time a request may take, if it does not say one itself (``core/patience.py``)."""
+
+    CALL = "call_timeout"
+    LOOK = "call_timeout, or until a MetaHub that is away should be back"
+    ASK = "ask_timeout"
+    WAIT = "wait_timeout"
+    SPAWN = "spawn_timeout"
+    APPROVAL = "permission_timeout"
+
+
 class Message(Generic[R]):
-    """One method. ``R`` is the record that answers it (None for notifications)."""
+    """One method. ``R`` is the record that answers it (None for notifications).
+
+    What else there is to know of a method is said here, once, and nowhere else: no list of methods is kept elsewhere.
+    """
 
     __slots__ = ()
     method: ClassVar[str]
     result: ClassVar[Any]
+    audience: ClassVar[tuple[Direction, ...]]
+    """Who may send it, and to whom."""
     inline: ClassVar[str] = ""
     """The field that is the whole of ``params``, where one is."""
+    repeatable: ClassVar[bool] = False
+    """Between hub and MetaHub: sent again on the next connection if it was not answered on the last, and kept for it
+    meanwhile. It only looks, or its receiver remembers its id."""
+    read_only: ClassVar[bool] = False
+    """An observer may send it: it changes nothing."""
+    answer_only: ClassVar[bool] = False
+    """All about its answer: if nobody waits for that any more, whoever works on it may stop, and is told so."""
+    patience: ClassVar[Patience] = Patience.CALL
+    """How long its answer may take."""
 
 
 def wire(name: str, **kwargs: Any) -> Any:
@@ -532,6 +587,7 @@ class Register(Message[Welcome]):
 
     method: ClassVar = "hub/register"
     result: ClassVar = Welcome
+    audience: ClassVar = (Direction.STRANGER_TO_HUB, Direction.STRANGER_TO_META_HUB)
     name: str
     token: str = field(default="", repr=False)
     role: Role = extension(Role.AGENT)
@@ -545,6 +601,7 @@ class Route(Message[Ok]):
     method: ClassVar = "hub/route"
     result: ClassVar = Ok
     inline: ClassVar = "envelope"
+    audience: ClassVar = (*PRINCIPALS, Direction.CLIENT_TO_META_HUB)
     envelope: Envelope
 
 
@@ -555,6 +612,9 @@ class Ask(Message[Reply]):
     method: ClassVar = "hub/ask"
     result: ClassVar = Reply
     inline: ClassVar = "envelope"
+    audience: ClassVar = (*PRINCIPALS, Direction.CLIENT_TO_META_HUB)
+    answer_only: ClassVar = True
+    patience: ClassVar = Patience.ASK
     envelope: Envelope
 
 
@@ -565,6 +625,9 @@ class SpawnAgent(Message[Spawned]):
     method: ClassVar = "hub/spawn_agent"
     result: ClassVar = Spawned
     inline: ClassVar = "spec"
+    audience: ClassVar = (*PRINCIPALS, Direction.META_HUB_TO_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
+    patience: ClassVar = Patience.SPAWN
     spec: SpawnSpec
 
 
@@ -574,6 +637,11 @@ class WaitAgent(Message[Waited]):
 
     method: ClassVar = "hub/wait_agent"
     result: ClassVar = Waited
+    audience: ClassVar = ABOUT_AN_AGENT
+    repeatable: ClassVar = True
+    read_only: ClassVar = True
+    answer_only: ClassVar = True
+    patience: ClassVar = Patience.WAIT
     agent: Address = wire("name")
     agent_id: str | None = extension(validator=text.identity)
     """Which of several agents that had the name."""
@@ -588,6 +656,8 @@ class ListAgents(Message[AgentNames]):
 
     method: ClassVar = "hub/list_agents"
     result: ClassVar = AgentNames
+    audience: ClassVar = (*PRINCIPALS, Direction.META_HUB_TO_HUB)
+    read_only: ClassVar = True
 
 
 @record
@@ -596,6 +666,9 @@ class AgentInfo(Message[AgentDetails]):
 
     method: ClassVar = "hub/agent_info"
     result: ClassVar = AgentDetails
+    audience: ClassVar = ABOUT_AN_AGENT
+    repeatable: ClassVar = True
+    read_only: ClassVar = True
     agent: Address = wire("name")
     agent_id: str | None = extension(validator=text.identity)
     brief: bool = extension(False)
@@ -608,6 +681,8 @@ class Topology(Message[HubTopology]):
 
     method: ClassVar = "hub/topology"
     result: ClassVar = HubTopology
+    audience: ClassVar = (*PRINCIPALS, Direction.META_HUB_TO_HUB)
+    read_only: ClassVar = True
 
 
 @record
@@ -616,6 +691,8 @@ class Status(Message[StatusInfo]):
 
     method: ClassVar = "hub/status"
     result: ClassVar = StatusInfo
+    audience: ClassVar = (*PRINCIPALS, Direction.META_HUB_TO_HUB, Direction.CLIENT_TO_META_HUB)
+    read_only: ClassVar = True
 
 
 @record
@@ -624,6 +701,8 @@ class Ping(Message[Ok]):
 
     method: ClassVar = "hub/ping"
     result: ClassVar = Ok
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    read_only: ClassVar = True
 
 
 @record
@@ -632,6 +711,7 @@ class ControlAgent(Message[Ok]):
 
     method: ClassVar = "hub/control"
     result: ClassVar = Ok
+    audience: ClassVar = ABOUT_AN_AGENT
     agent: Address = wire("target")
     command: Opaque = NULL
 
@@ -642,6 +722,7 @@ class InterruptAgent(Message[Ok]):
 
     method: ClassVar = "hub/interrupt"
     result: ClassVar = Ok
+    audience: ClassVar = ABOUT_AN_AGENT
     agent: Address = wire("target")
 
 
@@ -651,6 +732,9 @@ class ShutdownAgent(Message[Ok]):
 
     method: ClassVar = "hub/shutdown_agent"
     result: ClassVar = Ok
+    audience: ClassVar = ABOUT_AN_AGENT
+    repeatable: ClassVar = True
+    patience: ClassVar = Patience.SPAWN
     agent: Address = wire("target")
 
 
@@ -660,6 +744,9 @@ class CancelAgent(Message[Waited]):
 
     method: ClassVar = "hub/cancel_agent"
     result: ClassVar = Waited
+    audience: ClassVar = ABOUT_AN_AGENT
+    repeatable: ClassVar = True
+    patience: ClassVar = Patience.SPAWN
     agent: Address = wire("target")
     agent_id: str | None = extension(validator=text.identity)
     reason: str = extension("cancelled", converter=text.reason)
@@ -675,6 +762,8 @@ class Subscribe(Message[Subscribed]):
 
     method: ClassVar = "hub/subscribe"
     result: ClassVar = Subscribed
+    audience: ClassVar = (*PRINCIPALS, Direction.CLIENT_TO_META_HUB)
+    read_only: ClassVar = True
     since: int | None = extension()
 
 
@@ -684,6 +773,7 @@ class ClusterEvent(Message[None]):
 
     method: ClassVar = "hub/event"
     result: ClassVar = None
+    audience: ClassVar = (Direction.HUB_TO_AGENT, Direction.TO_CLIENT)
     seq: int
     at: float
     """Seconds since the Unix epoch, by the clock of the hub that sequenced it."""
@@ -705,6 +795,7 @@ class Initialize(Message[Initialized]):
 
     method: ClassVar = "initialize"
     result: ClassVar = Initialized
+    audience: ClassVar = (Direction.HUB_TO_AGENT,)
     protocol_version: int = 1
 
 
@@ -714,6 +805,7 @@ class AgentStart(Message[Started]):
 
     method: ClassVar = "agent/start"
     result: ClassVar = Started
+    audience: ClassVar = (Direction.HUB_TO_AGENT,)
     cwd: str | None = None
     lifecycle: str | None = None
     mode: str | None = "act"
@@ -739,6 +831,8 @@ class DeliverEnvelope(Message[Ok]):
     method: ClassVar = "agent/message"
     result: ClassVar = Ok
     inline: ClassVar = "envelope"
+    audience: ClassVar = (Direction.META_HUB_TO_HUB, Direction.HUB_TO_AGENT)
+    repeatable: ClassVar = True
     envelope: Envelope
 
 
@@ -749,6 +843,10 @@ class DeliverAsk(Message[Reply]):
     method: ClassVar = "agent/ask"
     result: ClassVar = Reply
     inline: ClassVar = "envelope"
+    audience: ClassVar = (Direction.META_HUB_TO_HUB, Direction.HUB_TO_AGENT)
+    repeatable: ClassVar = True
+    answer_only: ClassVar = True
+    patience: ClassVar = Patience.ASK
     envelope: Envelope
 
 
@@ -759,6 +857,7 @@ class Control(Message[Ok]):
     method: ClassVar = "agent/control"
     result: ClassVar = Ok
     inline: ClassVar = "command"
+    audience: ClassVar = (Direction.HUB_TO_AGENT,)
     command: Opaque
 
 
@@ -768,6 +867,7 @@ class Interrupt(Message[None]):
 
     method: ClassVar = "agent/interrupt"
     result: ClassVar = None
+    audience: ClassVar = (Direction.HUB_TO_AGENT,)
 
 
 @record
@@ -776,6 +876,7 @@ class Shutdown(Message[Ok]):
 
     method: ClassVar = "agent/shutdown"
     result: ClassVar = Ok
+    audience: ClassVar = (Direction.HUB_TO_AGENT,)
 
 
 @record
@@ -784,6 +885,7 @@ class AgentEvent(Message[None]):
 
     method: ClassVar = "agent/event"
     result: ClassVar = None
+    audience: ClassVar = (Direction.AGENT_TO_HUB, Direction.HUB_TO_META_HUB)
     agent_name: str | None
     payload: Any
     """A record of ``payloads``, or ``Opaque``."""
@@ -795,6 +897,7 @@ class Completed(Message[None]):
 
     method: ClassVar = "agent/completed"
     result: ClassVar = None
+    audience: ClassVar = (Direction.AGENT_TO_HUB,)
     reason: str = field(default="goal", converter=text.label)
     """``goal``, ``shutdown``, ``error`` or ``aborted``."""
     result_text: str | None = wire("result", default=None)
@@ -807,6 +910,13 @@ class Permission(Message[Decision]):
 
     method: ClassVar = "agent/permission"
     result: ClassVar = Decision
+    audience: ClassVar = (
+        Direction.AGENT_TO_HUB,
+        Direction.HUB_TO_META_HUB,
+        Direction.META_HUB_TO_HUB,
+        Direction.TO_CLIENT,
+    )
+    patience: ClassVar = Patience.APPROVAL
     tool_name: str = field(default="", converter=text.label)
     tool_input: Opaque = NULL
     tool_call_id: str = field(default="", validator=text.identity)
@@ -824,6 +934,13 @@ class Question(Message[Answers]):
 
     method: ClassVar = "agent/question"
     result: ClassVar = Answers
+    audience: ClassVar = (
+        Direction.AGENT_TO_HUB,
+        Direction.HUB_TO_META_HUB,
+        Direction.META_HUB_TO_HUB,
+        Direction.TO_CLIENT,
+    )
+    patience: ClassVar = Patience.APPROVAL
     questions: Opaque = Opaque(b"[]")
     """A list of ``{question, options: [{label, description}], allow_multiple}``."""
     agent_name: str | None = extension(converter=text.sender_name)
@@ -838,6 +955,7 @@ class Decided(Message[None]):
 
     method: ClassVar = "hub/decided"
     result: ClassVar = None
+    audience: ClassVar = (Direction.HUB_TO_META_HUB, Direction.META_HUB_TO_HUB, Direction.TO_CLIENT)
     ask_id: str = field(validator=text.identity)
     by: str | None = field(converter=text.label)
     """Who answered; None if the asker went away."""
@@ -850,6 +968,7 @@ class Shown(Message[None]):
 
     method: ClassVar = "hub/shown"
     result: ClassVar = None
+    audience: ClassVar = (Direction.CLIENT_TO_HUB, Direction.CLIENT_TO_META_HUB)
     ask_id: str = field(validator=text.identity)
 
 
@@ -862,6 +981,7 @@ class Attended(Message[None]):
 
     method: ClassVar = "hub/attended"
     result: ClassVar = None
+    audience: ClassVar = (Direction.HUB_TO_META_HUB, Direction.META_HUB_TO_HUB)
     attended: bool
 
 
@@ -871,6 +991,7 @@ class RegisterHub(Message[Welcome]):
 
     method: ClassVar = "meta/register"
     result: ClassVar = Welcome
+    audience: ClassVar = (Direction.STRANGER_TO_META_HUB,)
     name: str
     token: str = field(default="", repr=False)
     capabilities: tuple[str, ...] = ()
@@ -889,6 +1010,7 @@ class Heartbeat(Message[None]):
 
     method: ClassVar = "meta/heartbeat"
     result: ClassVar = None
+    audience: ClassVar = (Direction.HUB_TO_META_HUB,)
     hub_name: str = field(default="", converter=text.label)
     agent_count: int = 0
 
@@ -900,6 +1022,8 @@ class MetaRoute(Message[Ok]):
     method: ClassVar = "meta/route"
     result: ClassVar = Ok
     inline: ClassVar = "envelope"
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
     envelope: Envelope
 
 
@@ -912,6 +1036,8 @@ class Relayed(Message[Any]):
 
     method: ClassVar = "agent/message"
     result: ClassVar[Any] = Ok
+    audience: ClassVar = (Direction.META_HUB_TO_HUB,)
+    repeatable: ClassVar = True
     source: str
     """The sender's address, qualified."""
     target: str
@@ -930,6 +1056,8 @@ class RelayedAsk(Relayed):
 
     method: ClassVar = "agent/ask"
     result: ClassVar = Reply
+    answer_only: ClassVar = True
+    patience: ClassVar = Patience.ASK
     timeout_ms: int | None = None
     """``AskLetter.timeout_ms``; less in a repetition."""
     extend: bool = False
@@ -942,6 +1070,10 @@ class MetaAsk(Message[Reply]):
     method: ClassVar = "meta/ask"
     result: ClassVar = Reply
     inline: ClassVar = "envelope"
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
+    answer_only: ClassVar = True
+    patience: ClassVar = Patience.ASK
     envelope: Envelope
 
 
@@ -951,6 +1083,15 @@ class Resolve(Message[Found]):
 
     method: ClassVar = "meta/resolve"
     result: ClassVar = Found
+    audience: ClassVar = (
+        *PRINCIPALS,
+        Direction.META_HUB_TO_HUB,
+        Direction.HUB_TO_META_HUB,
+        Direction.CLIENT_TO_META_HUB,
+    )
+    repeatable: ClassVar = True
+    read_only: ClassVar = True
+    patience: ClassVar = Patience.LOOK
     agent_name: str
 
 
@@ -961,6 +1102,9 @@ class MetaSpawn(Message[Spawned]):
     method: ClassVar = "meta/spawn"
     result: ClassVar = Spawned
     inline: ClassVar = "spec"
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
+    patience: ClassVar = Patience.SPAWN
     spec: SpawnSpec
 
 
@@ -970,6 +1114,10 @@ class ListHubs(Message[HubList]):
 
     method: ClassVar = "meta/list_hubs"
     result: ClassVar = HubList
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
+    read_only: ClassVar = True
+    patience: ClassVar = Patience.LOOK
 
 
 @record
@@ -978,6 +1126,10 @@ class MetaTopology(Message[ClusterTopology]):
 
     method: ClassVar = "meta/topology"
     result: ClassVar = ClusterTopology
+    audience: ClassVar = (*PRINCIPALS, Direction.HUB_TO_META_HUB, Direction.CLIENT_TO_META_HUB)
+    repeatable: ClassVar = True
+    read_only: ClassVar = True
+    patience: ClassVar = Patience.LOOK
 
 
 @record
@@ -998,6 +1150,7 @@ class Announce(Message[Ok]):
 
     method: ClassVar = "meta/announce"
     result: ClassVar = Ok
+    audience: ClassVar = (Direction.HUB_TO_META_HUB,)
     started: tuple[Announced, ...] = ()
     ended: tuple[str, ...] = ()
     """Names."""
@@ -1012,6 +1165,7 @@ class MetaComplete(Message[Ok]):
     method: ClassVar = "meta/complete"
     result: ClassVar = Ok
     inline: ClassVar = "completion"
+    audience: ClassVar = (Direction.HUB_TO_META_HUB,)
     completion: Completion
 
 
@@ -1022,6 +1176,8 @@ class HubComplete(Message[Ok]):
     method: ClassVar = "hub/complete"
     result: ClassVar = Ok
     inline: ClassVar = "completion"
+    audience: ClassVar = (Direction.META_HUB_TO_HUB,)
+    repeatable: ClassVar = True
     completion: Completion
 
 
@@ -1041,6 +1197,8 @@ class MetaReconcile(Message[Reconciled]):
 
     method: ClassVar = "meta/reconcile"
     result: ClassVar = Reconciled
+    audience: ClassVar = (Direction.HUB_TO_META_HUB,)
+    repeatable: ClassVar = True
     hub: str = field(validator=text.hub_name)
     """The hub to compare with."""
     runs: tuple[str, ...] = ()
@@ -1055,6 +1213,8 @@ class HubReconcile(Message[Reconciled]):
 
     method: ClassVar = "hub/reconcile"
     result: ClassVar = Reconciled
+    audience: ClassVar = (Direction.META_HUB_TO_HUB,)
+    repeatable: ClassVar = True
     hub: str = field(validator=text.hub_name)
     """The hub that asks, stamped by the MetaHub."""
     runs: tuple[str, ...] = ()
@@ -1067,6 +1227,7 @@ class Leave(Message[Ok]):
 
     method: ClassVar = "meta/leave"
     result: ClassVar = Ok
+    audience: ClassVar = (Direction.HUB_TO_META_HUB,)
 
 
 @record
@@ -1075,6 +1236,8 @@ class HubLost(Message[Ok]):
 
     method: ClassVar = "hub/hub_lost"
     result: ClassVar = Ok
+    audience: ClassVar = (Direction.META_HUB_TO_HUB,)
+    repeatable: ClassVar = True
     hub: str = field(validator=text.hub_name)
     reason: str = field(converter=text.reason)
 
@@ -1085,6 +1248,7 @@ class CancelRequest(Message[None]):
 
     method: ClassVar = "$/cancelRequest"
     result: ClassVar = None
+    audience: ClassVar = ANYBODY
     id: int
 
 
@@ -1094,6 +1258,13 @@ class Progress(Message[None]):
 
     method: ClassVar = "$/progress"
     result: ClassVar = None
+    audience: ClassVar = (
+        Direction.AGENT_TO_HUB,
+        Direction.HUB_TO_META_HUB,
+        Direction.META_HUB_TO_HUB,
+        Direction.HUB_TO_AGENT,
+        Direction.TO_CLIENT,
+    )
     id: int
 
 

@@ -19,6 +19,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
 from loopal_cluster.core.kept import KeptTexts
+from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.receipts import Answer, Receipts
 from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen, Timer
@@ -88,7 +89,7 @@ class Deliveries:
         Raises:
             Refused: the agent has too many undelivered messages, or those of this sender are too large.
         """
-        deadline = now + self._time_for(message)
+        deadline = now + seconds_for(message, self._settings.timeouts)
         if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
             backlog = self._backlog.get(record.id)
             if backlog is None:
@@ -111,12 +112,6 @@ class Deliveries:
                 if waiting.origin is not None and waiting.origin.peer == asker:
                     yield waiting.message
 
-    def _time_for(self, message: Delivered) -> float:
-        if isinstance(message, DeliverEnvelope):
-            return self._settings.timeouts.call_timeout
-        timeout = message.envelope.timeout_ms
-        return self._settings.timeouts.ask_timeout if timeout is None else timeout / 1000
-
     def _send(self, record: AgentRecord, peer: Peer, waiting: _Waiting) -> None:
         envelope = waiting.message.envelope
         then = Delivering(
@@ -136,7 +131,7 @@ class Deliveries:
         Raises:
             Refused: the agent has too many undelivered messages.
         """
-        self.receipts.begin(receipt, self._time_for(message), now)
+        self.receipts.begin(receipt, seconds_for(message, self._settings.timeouts), now)
         try:
             self.deliver(record, message, origin, now, receipt)
         except Refused as refused:
@@ -219,7 +214,7 @@ class Deliveries:
     def on_progress(self, call: Call[HubThen], then: Delivering, ask: DeliverAsk, now: float) -> None:
         """The agent is still working on an ask: if that may take longer for it, everybody shall know."""
         if ask.envelope.extend:
-            self._exchange.calls.extend(call, now + self._time_for(ask))
+            self._exchange.calls.extend(call, now + seconds_for(ask, self._settings.timeouts))
             for origin in (then.origin, *self.receipts.waiting(then.receipt)):
                 if origin is not None:
                     self._exchange.notify(origin.peer, Progress(origin.id))

@@ -37,7 +37,7 @@ from loopal_cluster.core.events import (
     PeerLost,
     TokensGiven,
 )
-from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.hub_requests import HubRequests
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.parties import (
@@ -326,7 +326,7 @@ class HubCore:
         """Nobody waits any more for what a peer has asked that is gone."""
         self._deliveries.withdraw(peer, None, now)
         for call in asked:
-            if isinstance(call.message, IDLE_ALONE):
+            if call.message.answer_only:
                 self._deliveries.give_up(call, now)
 
     def _fail(

@@ -12,7 +12,7 @@ from typing import Any
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
-from loopal_cluster.config import HubSettings, Policy, Timeouts
+from loopal_cluster.config import HubSettings, Policy
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
 from loopal_cluster.core.asks import POLICY, Asks
 from loopal_cluster.core.calls import Call, Origin
@@ -22,6 +22,7 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.kept import check_asked, check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, check_may
+from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
@@ -402,7 +403,8 @@ class HubRequests:
             pass
         elif not only_here and self._uplink.expected:
             target = address if record is None else record.address
-            self._escalate(origin, evolve(message, agent=target), now, timeout=self._time_for(message))
+            timeout = seconds_for(message, self._settings.timeouts)
+            self._escalate(origin, evolve(message, agent=target), now, timeout=timeout)
         else:
             raise self._not_found(address)
 
@@ -426,7 +428,8 @@ class HubRequests:
     def _on_live_agent(self, origin: Origin, message: Addressed, record: AgentRecord, now: float) -> None:
         match message:
             case WaitAgent():
-                self._waits.park(record, origin, self._time_for(message), now, brief=message.brief)
+                timeout = seconds_for(message, self._settings.timeouts)
+                self._waits.park(record, origin, timeout, now, brief=message.brief)
             case AgentInfo():
                 node = record.node()
                 self._exchange.answer(
@@ -461,16 +464,6 @@ class HubRequests:
             raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' is not up yet")
         return record.peer
 
-    def _time_for(self, message: Addressed) -> float:
-        timeouts = self._settings.timeouts
-        match message:
-            case WaitAgent(timeout_ms=timeout):
-                return timeouts.wait_timeout if timeout is None else timeout / 1000
-            case ShutdownAgent() | CancelAgent():
-                return timeouts.spawn_timeout
-            case _:
-                return timeouts.call_timeout
-
     # Humans.
 
     def _ask(self, origin: Origin, message: Permission | Question, policy: Policy, now: float) -> None:
@@ -487,7 +480,7 @@ class HubRequests:
 
     def _judge(self, origin: Origin, message: Permission | Question, now: float) -> None:
         """Let our operators answer for an agent of another hub, whose policy it was to ask."""
-        timeout = asked_timeout(message, self._settings.timeouts)
+        timeout = seconds_for(message, self._settings.timeouts)
         hub = (message.agent_name or "").partition("/")[0]  # by which the MetaHub has qualified it
         self._asks.park(self._new_id(), origin, message, hub=hub, now=now, timeout=timeout, relayed=True)
 
@@ -531,15 +524,7 @@ def source_of_client(envelope: Envelope) -> Source:
     return source if isinstance(source, ChannelSource | ScheduledSource) else HumanSource()
 
 
-LONGEST_APPROVAL = 24 * 3600.0
-"""Seconds that another hub may have an approval wait here, whatever it asks for."""
-
-
-def asked_timeout(message: Permission | Question, timeouts: Timeouts) -> float:
-    """Return the seconds that whoever passes an approval on gives for the answer, within reason."""
-    if message.timeout_ms is None:
-        return timeouts.permission_timeout
-    return min(max(0.0, message.timeout_ms / 1000), LONGEST_APPROVAL)
+asked_timeout = seconds_for
 
 
 def only_some(**counts: int) -> dict[str, int]:

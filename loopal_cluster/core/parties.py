@@ -11,21 +11,7 @@ from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.membership import HubRecord
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.messages import (
-    AgentInfo,
-    ListAgents,
-    ListHubs,
-    Message,
-    MetaTopology,
-    Ping,
-    Protocol,
-    Resolve,
-    Role,
-    Status,
-    Subscribe,
-    Topology,
-    WaitAgent,
-)
+from loopal_cluster.messages import Message, Protocol, Role
 from loopal_cluster.records import define
 
 __all__ = [
@@ -47,11 +33,6 @@ PROTOCOL = Protocol(
     1, ("announce", "ask", "attended", "complete", "judge", "leave", "ping", "reconcile", "shown")
 )
 """What this version speaks beyond the base dialect; ``docs/protocol.md`` says what each means."""
-
-_LOOKING = (
-    Status, ListAgents, AgentInfo, Topology, WaitAgent, Subscribe, ListHubs, MetaTopology, Resolve,
-    Ping,
-)  # fmt: skip
 
 
 class Standing(enum.Enum):
@@ -123,7 +104,7 @@ def check_may(party: ClientParty, message: Message[object]) -> None:
     Raises:
         Refused: it wants to act.
     """
-    if party.role is Role.OBSERVER and not isinstance(message, _LOOKING):
+    if party.role is Role.OBSERVER and not message.read_only:
         raise Refused(ErrorCode.UNAUTHORIZED, f"an observer may not use {message.method}")
 
 

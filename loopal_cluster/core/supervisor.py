@@ -23,7 +23,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import ASKS, LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.kept import KeptTexts, check_prompt
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
@@ -56,6 +56,7 @@ from loopal_cluster.messages import (
     Initialize,
     Interrupt,
     MetaSpawn,
+    Reply,
     Shutdown,
     Spawned,
     SpawnSpec,
@@ -457,7 +458,7 @@ class Supervisor:
         else:
             self._exchange.perform(StopAgent(agent_id))
         for call in asked:
-            if isinstance(call.message, ASKS):
+            if call.message.result is Reply:  # an ask
                 self._deliveries.give_up(call, now)
 
     def on_spawn_cancelled(self, origin: Origin, now: float) -> None:

@@ -39,47 +39,26 @@ from loopal_cluster.core.steps import (
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
-    AgentInfo,
     Announce,
     Announced,
-    CancelAgent,
     Envelope,
     Heartbeat,
     Leave,
     ListHubs,
     Message,
     MetaAsk,
-    MetaReconcile,
     MetaRoute,
     MetaSpawn,
-    MetaTopology,
+    Patience,
     Protocol,
     RegisterHub,
-    Resolve,
-    ShutdownAgent,
     SpawnSpec,
     UplinkInfo,
-    WaitAgent,
 )
 from loopal_cluster.payloads import MetaHubAway, MetaHubBack
 from loopal_cluster.records import define, evolve, record
 
 __all__ = ["Absence", "Uplink"]
-
-REPEATABLE = (
-    MetaRoute,
-    MetaAsk,
-    MetaSpawn,
-    MetaReconcile,
-    MetaTopology,
-    ListHubs,
-    Resolve,
-    WaitAgent,
-    AgentInfo,
-    CancelAgent,
-    ShutdownAgent,
-)
-"""What may be asked twice: it only looks, or whoever does it remembers its id."""
 
 MIN_HEARTBEAT_INTERVAL = 0.1
 """No MetaHub gets heartbeats faster than this, unless the hub itself is set to it."""
@@ -91,9 +70,6 @@ ABSENT = {ErrorCode.HUB_NOT_CONNECTED, ErrorCode.OVERLOADED}
 
 UNNAMED = {ErrorCode.AGENT_NOT_FOUND, ErrorCode.AMBIGUOUS_NAME}
 """The same of a bare name: it may have been clear then whose it is."""
-
-LOOKS = (ListHubs, MetaTopology, Resolve)
-"""What people ask who want to see what is there now; they are told if it is nothing."""
 
 UNANSWERED = {ErrorCode.DEADLINE_EXCEEDED, ErrorCode.CONNECTION_LOST}
 """Nobody has said no."""
@@ -317,9 +293,9 @@ class Uplink:
         Raises:
             Refused: this hub is not in a cluster, or has asked too much already.
         """
-        if self._leg is None or not (self.joined or isinstance(message, REPEATABLE)):
+        if self._leg is None or not (self.joined or message.repeatable):
             raise Refused(ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))
-        if isinstance(message, LOOKS) and self.absence is not None and now is not None:
+        if message.patience is Patience.LOOK and self.absence is not None and now is not None:
             # It may be back in time, as after a connection that has only broken; else there is nothing to see.
             deadline = min(deadline, self.absence.since + self._settings.timeouts.rejoin_timeout)
             if deadline <= now:
@@ -348,7 +324,7 @@ class Uplink:
 
     def _repeated(self, call: Call[HubThen], now: float) -> Call[HubThen]:
         """A call, to be asked again. What was sent on an earlier connection may have been done, and says so."""
-        if isinstance(call.message, LOOKS):
+        if call.message.patience is Patience.LOOK:
             # Its time was short while the MetaHub was away.
             return evolve(call, deadline=now + self._settings.timeouts.call_timeout)
         if call.asked_at is None:
@@ -366,7 +342,7 @@ class Uplink:
 
     def keeps(self, call: Call[HubThen]) -> bool:
         """Whether a call that a lost connection left unanswered is asked again on the next."""
-        return self.protocol is not None and call.peer == self._leg and isinstance(call.message, REPEATABLE)
+        return self.protocol is not None and call.peer == self._leg and call.message.repeatable
 
     def doubts(self, call: Call[HubThen], answer: Failure, now: float) -> bool:
         """Whether a restarted MetaHub's answer is not believed; then it is asked again."""
@@ -374,7 +350,7 @@ class Uplink:
             answer.code not in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.AGENT_NOT_FOUND)
             or not now < min(self._settling_until, call.deadline)
             or call.peer != self._leg
-            or not isinstance(call.message, REPEATABLE)
+            or not call.message.repeatable
         ):
             return False
         self._retries.append(call)
@@ -477,7 +453,7 @@ class Uplink:
 
 def is_look(call: Call[Any]) -> bool:
     """Whether it shows people what is there now."""
-    return isinstance(call.message, LOOKS)
+    return call.message.patience is Patience.LOOK
 
 
 def announced(record: AgentRecord, now: float) -> Announced:
