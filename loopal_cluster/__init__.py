@@ -12,10 +12,9 @@ owner, every ask has an outcome, every approval reaches a human, and stop means 
 Follow one message from an agent on hub A to an agent on hub B, in five files:
 
 1. ``runtime/channels.py``: bytes become a frame (``wire/framing.py``, ``wire/codec.py``);
-2. ``runtime/runtime.py``, ``_on_frame``: the frame becomes an event, ``handle(FrameReceived(peer, frame))``;
-3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_deliver``: the decision,
-   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``. In the plain case, which is nearly every case, a
-   MetaHub leaves the message sealed, there is no event, and ``forward`` decides the same in one step;
+2. ``runtime/runtime.py``, ``_on_frames``: the frame becomes an event, ``handle(FrameReceived(peer, frame))``;
+3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_on_route``: the decision,
+   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``;
 4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else
    that is queued for that peer;
 5. the answer walks the same way back, through ``core/calls.py``, ``CallTable.settle``.

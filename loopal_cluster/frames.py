@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field
-
-from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Message
 from loopal_cluster.records import record
 
-__all__ = ["AskLetter", "Failure", "Frame", "Letter", "Notification", "Rejected", "Request", "Response"]
+__all__ = ["Failure", "Frame", "Notification", "Rejected", "Request", "Response"]
 
 
 @record
@@ -62,32 +59,6 @@ class Rejected:
     detail: str
     answer: bool = True
     """False: it was a notification or an answer, and those are never answered."""
-
-
-@record
-class Letter:
-    """A request to deliver a message to an agent on another hub, of which only the outside has been read.
-
-    A MetaHub passes it on as it is. ``wire.one_pass.opened`` makes the ``Request`` of it that it is otherwise.
-    """
-
-    id: int
-    target: Address
-    """As its sender wrote it: with a hub, or a bare name."""
-    sender: str
-    """The name that the sender gives itself."""
-    inside: Any = field(repr=False)
-    """What the codec needs to write it again, or to open it."""
-
-
-@record
-class AskLetter(Letter):
-    """The same of an ask, which tells on its outside how long its answer may take."""
-
-    timeout_ms: int | None
-    """Milliseconds; None: as long as the MetaHub allows."""
-    extend: bool
-    """Whether progress gives it that time anew."""
 
 
 Frame = Request | Notification | Response | Failure

@@ -82,8 +82,6 @@ __all__ = [
     "Reconciled",
     "Register",
     "RegisterHub",
-    "Relayed",
-    "RelayedAsk",
     "Reply",
     "Resolve",
     "Role",
@@ -1028,42 +1026,6 @@ class MetaRoute(Message[Ok]):
 
 
 @record
-class Relayed(Message[Any]):
-    """``DeliverEnvelope`` as a MetaHub makes it of a ``Letter``: what it has not read is passed on as it came.
-
-    It is only ever sent: on the wire it is a ``DeliverEnvelope``, and that is what it is read as.
-    """
-
-    method: ClassVar = "agent/message"
-    result: ClassVar[Any] = Ok
-    audience: ClassVar = (Direction.META_HUB_TO_HUB,)
-    repeatable: ClassVar = True
-    source: str
-    """The sender's address, qualified."""
-    target: str
-    """The agent's name on the receiving hub."""
-    origin_hub: str
-    """The sender's hub."""
-    inside: Any = field(repr=False)
-    """``Letter.inside``."""
-    asked_ms: int | None = None
-    """``Envelope.asked_ms``."""
-
-
-@record
-class RelayedAsk(Relayed):
-    """``DeliverAsk`` as a MetaHub makes it of an ``AskLetter``."""
-
-    method: ClassVar = "agent/ask"
-    result: ClassVar = Reply
-    answer_only: ClassVar = True
-    patience: ClassVar = Patience.ASK
-    timeout_ms: int | None = None
-    """``AskLetter.timeout_ms``; less in a repetition."""
-    extend: bool = False
-
-
-@record
 class MetaAsk(Message[Reply]):
     """Ask an agent on another hub."""
 
@@ -1271,6 +1233,6 @@ class Progress(Message[None]):
 METHODS: dict[str, type[Message[Any]]] = {
     cls.method: cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Relayed, RelayedAsk)
+    if isinstance(cls, type) and issubclass(cls, Message) and cls is not Message
 }
 """What each method is read as."""

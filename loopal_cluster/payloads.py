@@ -23,8 +23,6 @@ from loopal_cluster.messages import (
     MetaAsk,
     MetaRoute,
     Opaque,
-    Relayed,
-    RelayedAsk,
     Route,
     UserContent,
 )
@@ -427,12 +425,9 @@ def message_bytes(message: Message[Any]) -> int:
     return payload_bytes(message) if size is None else size(message)
 
 
-def _inside_bytes(message: Any) -> int:
-    return len(message.inside.content)
-
-
 def _envelope_bytes(message: Any) -> int:
-    return payload_bytes(message.envelope.content)
+    content = message.envelope.content
+    return len(content.json) if type(content) is Opaque else payload_bytes(content)
 
 
 def _event_bytes(message: Any) -> int:
@@ -441,8 +436,6 @@ def _event_bytes(message: Any) -> int:
 
 
 _BODIES: dict[type, Callable[[Any], int]] = {
-    Relayed: _inside_bytes,
-    RelayedAsk: _inside_bytes,
     **dict.fromkeys((DeliverEnvelope, DeliverAsk, Route, Ask, MetaRoute, MetaAsk), _envelope_bytes),
     **dict.fromkeys((ClusterEvent, AgentEvent), _event_bytes),
 }

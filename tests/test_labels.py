@@ -100,8 +100,6 @@ def test_no_field_that_is_a_text_has_neither_a_check_nor_a_reason_not_to():
         "UplinkInfo",
         "StatusInfo",
         "ClusterEvent",
-        "Relayed",
-        "RelayedAsk",
         "Envelope",
         "AgentSource",
         "AgentEvent",

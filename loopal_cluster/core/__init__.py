@@ -26,12 +26,8 @@ A core promises:
   answered, peer lost, or deadline;
 * a bad frame from a peer changes nothing but the answer to that peer.
 
-A ``MetaHubCore`` has a second door beside ``handle``, because nearly all it does is to pass things on.
-``forward`` (messages and asks), ``pass_back`` (what comes of them) and ``publish`` (events) take one frame each,
-decide in one step, and return the one effect. Or None: then nothing was changed but when the peer was last heard
-of, and the frame is for ``handle``, which would have decided the same. There a message is a ``Letter``, of which
-only the outside is read, and goes on as ``Relayed``, an ask as ``RelayedAsk``; those are the only frames that their
-receiver reads as others (``DeliverEnvelope``, ``DeliverAsk``).
+``handle`` is the only way in. What is on its way between hubs is *lazy*: a core reads an envelope's header, and its body
+stays the bytes that it came as (``messages.Opaque``), to be read by whom it is for.
 
 What a core wants to do when an answer comes is a record, not a closure, so it prints, compares and
 can be purged. Records inside a core may be mutable; nobody changes those that cross any boundary

@@ -160,11 +160,6 @@ class CallTable(Generic[N]):
         leg = self._legs.get(peer)
         return 0 if leg is None else leg.size
 
-    def is_full(self, peer: Peer, count: int, size: int) -> bool:
-        """Whether so many calls are open to a peer, or large ones of so many bytes."""
-        leg = self._legs.get(peer)
-        return leg is not None and (len(leg.calls) >= count or leg.size >= size)
-
     def of(self, peer: Peer) -> list[Call[N]]:
         """The calls that are open to a peer."""
         leg = self._legs.get(peer)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from attrs import field
+
 from loopal_cluster.core.events import Peer
-from loopal_cluster.frames import Frame, Notification
+from loopal_cluster.frames import Frame
 from loopal_cluster.records import record
 
 __all__ = [
@@ -12,7 +14,6 @@ __all__ = [
     "Joined",
     "KeepText",
     "Log",
-    "Publish",
     "Send",
     "StartAgent",
     "StopAgent",
@@ -26,17 +27,8 @@ class Send:
 
     peer: Peer
     frame: Frame
-
-
-@record
-class Publish:
-    """Queue a notification for several peers, of which each that is slow may lose it.
-
-    It comes only from ``MetaHubCore.publish``: ``handle`` has a ``Send`` for each peer.
-    """
-
-    peers: tuple[Peer, ...]
-    frame: Notification
+    size: int = field(default=0, eq=False, repr=False)
+    """About how many bytes its line has, if what it says makes it long; else any number up to ``SMALL``."""
 
 
 @record

@@ -19,15 +19,15 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
+    OK,
     Ask,
     CancelRequest,
     DeliverAsk,
     Message,
     MetaAsk,
-    RelayedAsk,
     WaitAgent,
 )
-from loopal_cluster.payloads import SMALL, message_bytes
+from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define, evolve
 
 __all__ = ["ASKS", "IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
@@ -39,10 +39,10 @@ N = TypeVar("N")
 M = TypeVar("M", bound=Message[Any])
 
 
-ASKS = (Ask, MetaAsk, DeliverAsk, RelayedAsk)
+ASKS = (Ask, MetaAsk, DeliverAsk)
 """Requests for an agent's reply."""
 
-IDLE_ALONE = (DeliverAsk, RelayedAsk, MetaAsk, WaitAgent)
+IDLE_ALONE = (DeliverAsk, MetaAsk, WaitAgent)
 """Requests that are all about the answer: if nobody waits for that, whoever works on it may stop."""
 
 
@@ -151,7 +151,8 @@ class Exchange(Generic[N]):
         """Answer yes. False if nobody waits any more."""
         if not self._close(origin):
             return False
-        self._effects.append(Send(origin.peer, Response(origin.id, result)))
+        size = 0 if result is OK else payload_bytes(result)
+        self._effects.append(Send(origin.peer, Response(origin.id, result), size))
         return True
 
     def refuse(self, origin: Origin, code: ErrorCode, detail: str) -> None:
@@ -165,43 +166,6 @@ class Exchange(Generic[N]):
             self.answer(origin, answer.result)
         else:
             self.refuse(origin, answer.code, answer.detail)
-
-    def forward(
-        self, origin: Origin, to: Peer, message: Message[Any], deadline: float, size: int
-    ) -> Send | None:
-        """Pass a request on to another peer: ``take`` and ``call`` in one step, which returns its one effect.
-
-        ``size``: its ``message_bytes``.
-
-        None: it is refused, or has to wait for a peer that is away; nothing was changed.
-        """
-        requests, limits = self._requests.get(origin.peer), self.limits
-        if (
-            requests is None
-            or origin.id in requests
-            or len(requests) >= limits.requests_per_peer
-            or to not in self._requests
-            or self.calls.is_full(to, limits.calls_per_peer, limits.link_bytes)
-        ):
-            return None
-        then: Any = origin  # which is one of the ``N`` of both cores
-        call = requests[origin.id] = self.calls.open(to, message, then, deadline, None, size)
-        return Send(to, Request(call.id, message))
-
-    def pass_back(self, peer: Peer, answer: Response, method: type[Message[Any]]) -> Send | None:
-        """Pass a yes back to who asked: ``take_answer`` and ``answer`` in one step, which returns its one effect.
-
-        None: it does not answer a call of just this ``method`` made by ``forward``, or nobody waits any more; nothing
-        was changed.
-        """
-        call = self.calls.find(peer, answer.id)
-        if call is None or type(call.message) is not method or peer not in self._requests:
-            return None
-        origin: Any = call.then  # as ``forward`` made it
-        if not self._close(origin):
-            return None
-        self.calls.settle(peer, answer.id)
-        return Send(origin.peer, Response(origin.id, answer.result))
 
     def call(
         self, peer: Peer, message: Message[Any], then: N, deadline: float, asked_at: float | None = None
@@ -260,11 +224,10 @@ class Exchange(Generic[N]):
         size: int | None = None,
     ) -> Call[N]:
         call = self.calls.open(peer, message, then, deadline, asked_at, size)
-        origin = origin_of(then)
-        if origin is not None:
+        if (origin := origin_of(then)) is not None:
             self.join(origin, call)
         if peer in self._requests:
-            self._effects.append(Send(peer, Request(call.id, message)))
+            self._effects.append(Send(peer, Request(call.id, message), call.size))
         else:
             self.calls.park(peer)
         return call
@@ -339,7 +302,14 @@ class Exchange(Generic[N]):
     def notify(self, peer: Peer, message: Message[None]) -> None:
         """Send a notification, if the peer is still there."""
         if peer in self._requests:
-            self._effects.append(Send(peer, Notification(message)))
+            self._effects.append(Send(peer, Notification(message), message_bytes(message)))
+
+    def notify_all(self, peers: Iterable[Peer], message: Message[None]) -> None:
+        """Send several peers one notification."""
+        frame, size = Notification(message), message_bytes(message)
+        for peer in peers:
+            if peer in self._requests:
+                self._effects.append(Send(peer, frame, size))
 
     def log(self, level: str, text: str) -> None:
         """Tell the operator's log."""
@@ -377,7 +347,7 @@ class Exchange(Generic[N]):
 
 def origin_of(then: Any) -> Origin | None:
     """The request on whose behalf a call is made, if there is one."""
-    return then if isinstance(then, Origin) else getattr(then, "origin", None)
+    return then if type(then) is Origin else getattr(then, "origin", None)
 
 
 def with_time_left(message: M, seconds: float) -> M:
@@ -388,8 +358,6 @@ def with_time_left(message: M, seconds: float) -> M:
             # One that progress may extend keeps its time: each extension is that long. Whoever asked counts on.
             if envelope.timeout_ms is not None and envelope.timeout_ms > left and not envelope.extend:
                 return evolve(message, envelope=evolve(envelope, timeout_ms=left))
-        case RelayedAsk(timeout_ms=timeout, extend=False) if timeout is not None and timeout > left:
-            return evolve(message, timeout_ms=left)
         case WaitAgent(timeout_ms=timeout):
             # The hub that is asked is to say itself that the time is over, and we wait a little longer for it.
             left = max(1, left - int(2 * LEG * 1000))

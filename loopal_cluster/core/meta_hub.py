@@ -1,8 +1,7 @@
 """Decides what a MetaHub does.
 
 A MetaHub makes hubs one cluster. This file is its switchboard: who is connected, who is alive, and
-what an answer or a timer is for. What is asked of it is decided in ``MetaRequests``; but what it does most, to pass
-messages, asks, replies and events on, has a way of its own here (``forward``, ``pass_back``, ``publish``).
+what an answer or a timer is for. Who may ask what, and what decides it, is one table (``_handlers``).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any, assert_never
 
 from attrs import field
@@ -21,7 +21,7 @@ from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.claims import Claims
 from loopal_cluster.core.deadlines import DeadlineQueue
-from loopal_cluster.core.effects import Effect, Publish, Send, Watch
+from loopal_cluster.core.effects import Effect, Watch
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -36,15 +36,16 @@ from loopal_cluster.core.events import (
     PeerLost,
     TokensGiven,
 )
-from loopal_cluster.core.exchange import IDLE_ALONE, LEG, Exchange, Refused
+from loopal_cluster.core.exchange import IDLE_ALONE, Exchange, Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
-from loopal_cluster.core.meta_requests import REPEATABLE, MetaRequests, stamped
+from loopal_cluster.core.meta_requests import REPEATABLE, Handlers, Listeners, MetaRequests, unhandled
 from loopal_cluster.core.parties import (
     ClientParty,
     HubParty,
     Standing,
     Stranger,
     agree,
+    check_may,
     is_token,
     pings,
     standing_of,
@@ -73,7 +74,7 @@ from loopal_cluster.core.steps import (
 )
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode, InvalidAddress
-from loopal_cluster.frames import AskLetter, Failure, Frame, Letter, Notification, Request, Response
+from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.labels import check_description
 from loopal_cluster.messages import (
     OK,
@@ -91,8 +92,6 @@ from loopal_cluster.messages import (
     Progress,
     Register,
     RegisterHub,
-    Relayed,
-    RelayedAsk,
     Resolve,
     Role,
     Shown,
@@ -108,6 +107,8 @@ from loopal_cluster.records import define, evolve
 
 __all__ = ["MetaHubCore"]
 
+ALIVE = Health.ALIVE
+"""Looked up once: of each frame that a hub sends we ask this, and the members of an ``Enum`` are found slowly."""
 LEFT = "it has left"
 """Why a hub is gone that has said goodbye."""
 MAX_AGENT_COUNT = 2**31 - 1
@@ -135,6 +136,10 @@ class MetaHubCore:
     _timeline: Timeline = field(init=False)
     _asks: Asks = field(init=False)
     _requests: MetaRequests = field(init=False)
+    _handlers: Handlers = field(init=False, repr=False)
+    """What decides each request, by who asks and what: what is not in it, nobody may ask."""
+    _listeners: Listeners = field(init=False, repr=False)
+    """What hears each notification, in the same way; what is not in it, nobody hears."""
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
     _attended_at: tuple[str, ...] = field(default=(), init=False)
     """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
@@ -167,13 +172,38 @@ class MetaHubCore:
             self.new_id,
             self.epoch,
         )
+        self._handlers = MappingProxyType(
+            {
+                (Stranger, RegisterHub): self._on_register,
+                (Stranger, Register): self._on_register,
+                (HubParty, Leave): self._on_leave,
+                **self._requests.handlers(),
+            }
+        )
+        self._listeners = MappingProxyType(
+            {
+                (HubParty, Heartbeat): self._on_heartbeat,
+                (HubParty, AgentEvent): self._on_agent_event,
+                (HubParty, Decided): self._on_decided,
+                (HubParty, Attended): self._on_attended,
+                (HubParty, Progress): self._on_progress,
+                (HubParty, CancelRequest): self._on_cancel,
+                (ClientParty, CancelRequest): self._on_cancel,
+                (Stranger, CancelRequest): self._on_cancel,
+                (ClientParty, Shown): self._on_shown,
+            }
+        )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened; return what to do, in this order."""
+        if isinstance(event, FrameReceived):
+            self._on_frame(event.peer, event.frame, now)
+        else:
+            self._on_event(event, now)
+        return self.exchange.drain()
+
+    def _on_event(self, event: Event, now: float) -> None:
         match event:
-            case FrameReceived():  # nearly always; the class alone, because a pattern of its fields costs more
-                if self.exchange.knows(event.peer):
-                    self._on_frame(event.peer, event.frame, now)
             case PeerConnected(peer, source=source):
                 self.exchange.admit(peer)
                 self._parties[peer] = Stranger(source=source)
@@ -186,65 +216,10 @@ class MetaHubCore:
                 self.tokens = tokens
             case AgentStarted() | AgentNotStarted() | AgentEnded() | Closing() | NotReached():
                 raise AssertionError("a MetaHub has no agents of its own")
+            case FrameReceived():
+                raise AssertionError("which is not one of these")
             case unreachable:
                 assert_never(unreachable)
-        return self.exchange.drain()
-
-    # The hot path: what a MetaHub does most, in a step each. ``handle`` decides the same from the same tables, and
-    # leaves the same in them (``tests/core/test_letters.py``). For a message it takes 5 us there and back where
-    # ``handle`` takes 12, and to leave the letter sealed saves 2 of the 4 to read its line.
-
-    def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
-        """Pass a letter on to the hub that is named on it, or that alone has announced an agent of that name.
-
-        None: that takes more than a step, and nothing was decided. Open the letter and let ``handle`` see it.
-        """
-        sender = self._plain_hub(peer, now)
-        if sender is None:
-            return None
-        source, target = stamped(letter.sender, sender.name), letter.target.agent
-        hub = letter.target.hub or self.directory.only_hub_of(target, sender.name)
-        receiver = self.hubs.get(hub or "")
-        if receiver is None or receiver.health is Health.AWAY:
-            return None
-        message: Relayed
-        if not isinstance(letter, AskLetter):
-            message = Relayed(source, target, sender.name, letter.inside)
-            seconds = self.settings.timeouts.call_timeout
-        elif receiver.speaks("ask"):
-            message = RelayedAsk(
-                source, target, sender.name, letter.inside, timeout_ms=letter.timeout_ms, extend=letter.extend
-            )
-            seconds = self._requests.time_for(message)
-        else:
-            return None
-        return self.exchange.forward(
-            Origin(peer, letter.id), receiver.peer, message, now + seconds + LEG, len(letter.inside.content)
-        )
-
-    def pass_back(self, peer: Peer, answer: Response, now: float) -> Send | None:
-        """Pass on that a letter has been delivered, or what an agent replies to it.
-
-        None: as above; let ``handle`` see the answer.
-        """
-        if self._plain_hub(peer, now) is None:
-            return None
-        return self.exchange.pass_back(peer, answer, Relayed if answer.result is OK else RelayedAsk)
-
-    def publish(self, peer: Peer, event: AgentEvent, now: float) -> Publish | None:
-        """Pass on what an agent of a hub reports to all who watch. None: as above."""
-        sender = self._plain_hub(peer, now)
-        if sender is None or not self.exchange.knows(peer):
-            return None
-        return self._timeline.number(sender.name, event.agent_name, event.payload, now)
-
-    def _plain_hub(self, peer: Peer, now: float) -> HubRecord | None:
-        """The hub that says something, if that changes no more than when we last heard of it."""
-        party = self._parties.get(peer)
-        if not isinstance(party, HubParty) or party.record.health is not Health.ALIVE:
-            return None
-        party.record.seen_at = now
-        return party.record
 
     def standing(self, peer: Peer) -> Standing:
         """What kind of party a peer is."""
@@ -258,36 +233,34 @@ class MetaHubCore:
     # Frames.
 
     def _on_frame(self, peer: Peer, frame: Frame, now: float) -> None:
-        party = self._parties[peer]
-        if isinstance(party, HubParty):
-            party.record.seen_at = now
-            if party.record.health is not Health.ALIVE:
-                self._on_sign_of_life(party.record, now)
+        party = self._parties.get(peer)
+        if party is None or not self.exchange.knows(peer):
+            return
+        if type(party) is HubParty:
+            record = party.record
+            record.seen_at = now
+            if record.health is not ALIVE:
+                self._on_sign_of_life(record, now)
         match frame:
             case Request():
                 if (origin := self.exchange.take(peer, frame)) is not None:
                     self._on_request(origin, party, frame.message, now)
-            case Notification(message):
-                self._on_notification(peer, party, message, now)
             case Response() | Failure():
                 if (call := self.exchange.take_answer(peer, frame)) is not None:
                     self._on_answer(call, frame, now)
+            case Notification():
+                self._on_notification(peer, party, frame.message, now)
             case unreachable:
                 assert_never(unreachable)
 
     def _on_request(self, origin: Origin, party: Party, message: Message[Any], now: float) -> None:
         try:
-            match party:
-                case HubParty() if isinstance(message, Leave):
-                    self._leave(origin, party.record, now)
-                case HubParty():
-                    self._requests.on_hub_request(origin, party.record, message, now)
-                case ClientParty():
-                    self._requests.on_client_request(origin, party, message, now)
-                case Stranger():
-                    self._on_stranger_request(origin, message, now)
-                case unreachable:
-                    assert_never(unreachable)
+            handle = self._handlers.get((type(party), type(message)))
+            if type(party) is ClientParty:
+                check_may(party, message)
+            if handle is None:
+                raise unhandled(party, message)
+            handle(origin, party, message, now)
         except Refused as refused:
             self._refuse(origin, refused.code, refused.detail, now)
         except InvalidAddress as error:
@@ -299,31 +272,38 @@ class MetaHubCore:
             self._refusals.say(party.source, detail, now)
 
     def _on_notification(self, peer: Peer, party: Party, message: Message[Any], now: float) -> None:
-        match message, party:
-            case Heartbeat(agent_count=count), HubParty(record):
-                record.agent_count = min(max(0, count), MAX_AGENT_COUNT)
-            case AgentEvent(name, payload), HubParty(record):
-                self._timeline.publish(record.name, name, payload, now)
-            case CancelRequest(request_id), _:
-                self._asks.withdraw(peer, now, request_id)
-                self._requests.withdraw(peer, request_id)
-                origin = Origin(peer, request_id)
-                call = self.exchange.withdraw(origin)
-                if call is not None and isinstance(call.message, SpawnAgent):
-                    self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
-            case Decided(), HubParty():
-                self._asks.on_decided(peer, message, now)
-            case Shown(ask_id), ClientParty():
-                self._asks.on_shown(peer, ask_id)
-            case Attended(attended), HubParty(record):
-                if record.attended != attended:
-                    record.attended = attended
-                    self._on_attendance(now)
-            case Progress(call_id), HubParty():
-                if (call := self.exchange.calls.find(peer, call_id)) is not None:
-                    self._requests.on_progress(call, now)
-            case _:
-                pass  # strangers are not listened to, and a base peer may say more than we need
+        # Without one: the unauthenticated are not listened to, and a base peer may say more than we need.
+        if (handle := self._listeners.get((type(party), type(message)))) is not None:
+            handle(peer, party, message, now)
+
+    def _on_heartbeat(self, peer: Peer, party: HubParty, message: Heartbeat, now: float) -> None:
+        party.record.agent_count = min(max(0, message.agent_count), MAX_AGENT_COUNT)
+
+    def _on_agent_event(self, peer: Peer, party: HubParty, message: AgentEvent, now: float) -> None:
+        self._timeline.publish(party.record.name, message.agent_name, message.payload, now)
+
+    def _on_cancel(self, peer: Peer, party: Party, message: CancelRequest, now: float) -> None:
+        self._asks.withdraw(peer, now, message.id)
+        self._requests.withdraw(peer, message.id)
+        call = self.exchange.withdraw(Origin(peer, message.id))
+        if call is not None and isinstance(call.message, SpawnAgent):
+            self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
+
+    def _on_decided(self, peer: Peer, party: HubParty, message: Decided, now: float) -> None:
+        self._asks.on_decided(peer, message, now)
+
+    def _on_shown(self, peer: Peer, party: ClientParty, message: Shown, now: float) -> None:
+        self._asks.on_shown(peer, message.ask_id)
+
+    def _on_attended(self, peer: Peer, party: HubParty, message: Attended, now: float) -> None:
+        record = party.record
+        if record.attended != message.attended:
+            record.attended = message.attended
+            self._on_attendance(now)
+
+    def _on_progress(self, peer: Peer, party: HubParty, message: Progress, now: float) -> None:
+        if (call := self.exchange.calls.find(peer, message.id)) is not None:
+            self._requests.on_progress(call, now)
 
     def _on_answer(self, call: Call[MetaHubThen], answer: Response | Failure, now: float) -> None:
         match call.then:
@@ -357,15 +337,18 @@ class MetaHubCore:
     def _on_forwarded(
         self, call: Call[MetaHubThen], origin: Origin, answer: Response | Failure, now: float
     ) -> None:
-        if isinstance(answer, Response) and isinstance(answer.result, Ok) and not answer.result.ok:
-            # Loopal's MetaHub does not look at this, and tells the sender that all is well.
-            answer = Failure(answer.id, ErrorCode.DELIVERY_FAILED, "the hub could not deliver the message")
+        if type(answer) is Response and (result := answer.result) is not OK:
+            if isinstance(result, Ok) and not result.ok:
+                # Loopal's MetaHub does not look at this, and tells the sender that all is well.
+                answer = Failure(
+                    answer.id, ErrorCode.DELIVERY_FAILED, "the hub could not deliver the message"
+                )
+            elif isinstance(result, (Waited, AgentDetails)):
+                answer = Response(answer.id, self._qualified(result, call.peer))
+            elif isinstance(call.message, SpawnAgent):
+                self._on_spawned(origin.peer, call.message.spec, call.peer)
         if isinstance(answer, Failure):
             self._requests.on_failed(call, answer, now)
-        elif isinstance(call.message, SpawnAgent):
-            self._on_spawned(origin.peer, call.message.spec, call.peer)
-        elif isinstance(answer.result, (Waited, AgentDetails)):
-            answer = Response(answer.id, self._qualified(answer.result, call.peer))
         self.exchange.pass_on(origin, answer)
 
     def _on_spawned(self, spawner: Peer, spec: SpawnSpec, hub: Peer) -> None:
@@ -385,9 +368,9 @@ class MetaHubCore:
 
     # Registration: decided and answered in one step.
 
-    def _on_stranger_request(self, origin: Origin, message: Message[Any], now: float) -> None:
-        if not isinstance(message, RegisterHub | Register):
-            raise Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
+    def _on_register(
+        self, origin: Origin, party: Stranger, message: RegisterHub | Register, now: float
+    ) -> None:
         if not is_token(message.token, *self.tokens):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
@@ -616,8 +599,9 @@ class MetaHubCore:
         self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
         self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
 
-    def _leave(self, origin: Origin, record: HubRecord, now: float) -> None:
+    def _on_leave(self, origin: Origin, party: HubParty, message: Leave, now: float) -> None:
         """A hub says that it closes: nothing is kept for it."""
+        record = party.record
         self.exchange.answer(origin, OK)
         self.exchange.hang_up(origin.peer, LEFT)
         self.exchange.log("INFO", f"hub '{record.name}' has left")

@@ -8,7 +8,7 @@ comes from, so that whoever receives a message can answer it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -27,7 +27,7 @@ from loopal_cluster.core.hub_requests import asked_timeout, only_some, source_of
 from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.owed import Owed
-from loopal_cluster.core.parties import ClientParty, check_may
+from loopal_cluster.core.parties import ClientParty, HubParty, Stranger
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory, RouteCache
@@ -75,8 +75,6 @@ from loopal_cluster.messages import (
     Ping,
     Progress,
     Question,
-    Relayed,
-    RelayedAsk,
     Resolve,
     Route,
     ShutdownAgent,
@@ -91,10 +89,19 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.records import define, evolve
 
-__all__ = ["REPEATABLE", "MetaRequests"]
+__all__ = ["REPEATABLE", "Handlers", "Listeners", "MetaRequests", "unhandled"]
+
+AWAY = Health.AWAY
+ENVELOPES = (DeliverEnvelope, DeliverAsk)
+"""What goes to an agent on another hub."""
+
+Asker = HubParty | ClientParty
+Handlers = Mapping[tuple[type, type], Callable[[Origin, Any, Any, float], None]]
+"""What decides a request, by the kind of who asks and the class of the message. Given the request, who asks, the message, and the time."""
+Listeners = Mapping[tuple[type, type], Callable[[Peer, Any, Any, float], None]]
+"""What hears a notification; given the peer, who that is, the message, and the time."""
 
 REPEATABLE = (
-    Relayed,
     DeliverEnvelope,
     DeliverAsk,
     SpawnAgent,
@@ -156,103 +163,151 @@ class MetaRequests:
         self._cache = RouteCache(self._settings.timeouts.route_cache_ttl)
         self._owed = Owed(self._settings.limits.owed_bytes)
 
-    def on_hub_request(self, origin: Origin, hub: HubRecord, message: Message[Any], now: float) -> None:
-        """A hub asks, mostly for one of its agents."""
-        match message:
-            case MetaRoute(envelope):
-                told = (
-                    envelope if hub.protocol is not None else self._base_agents.reported(hub, envelope, now)
-                )
-                if told is None:
-                    self._exchange.answer(origin, OK)
-                else:
-                    self._deliver(origin, DeliverEnvelope, told, hub, now)
-            case MetaAsk():
-                self._deliver(origin, DeliverAsk, message.envelope, hub, now)
-            case MetaSpawn(spec):
-                if spec.asked_ms is not None:
-                    self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
-                parent = None if spec.parent is None else stamped(spec.parent, hub.name)
-                depth = self._directory.depth_below(parent, spec.depth)
-                self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), hub.name, now)
-            case Announce():
-                self._directory.update(hub.name, message, now)
-                self._forget_ended(hub.name)
-                hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
-                self._exchange.answer(origin, OK)
-            case MetaComplete(completion):
-                agent = completion.agent.on(hub.name)
-                self._report(origin, evolve(completion, agent=agent), now)
-            case MetaReconcile(other, runs, owns):
-                self._send(origin, other, HubReconcile(hub.name, runs, owns), now)
-            case Permission() | Question():
-                asker = hub.name if message.agent_name is None else f"{hub.name}/{message.agent_name}"
-                self._ask(origin, hub, evolve(message, agent_name=asker), now)
-            case _:
-                self._on_common_request(origin, message, hub.name, now)
+    def handlers(self) -> Handlers:
+        """What decides each request of a hub, and of a client."""
+        both: Handlers = {
+            (kind, message): handle
+            for kind in (HubParty, ClientParty)
+            for message, handle in (
+                (WaitAgent, self._on_addressed),
+                (AgentInfo, self._on_addressed),
+                (ControlAgent, self._on_addressed),
+                (InterruptAgent, self._on_addressed),
+                (ShutdownAgent, self._on_addressed),
+                (CancelAgent, self._on_addressed),
+                (ListHubs, self._on_list_hubs),
+                (MetaTopology, self._on_topology),
+                (Ping, self._on_ping),
+                (Resolve, self._on_resolve),
+            )
+        }
+        return {
+            **both,
+            (HubParty, MetaRoute): self._on_route,
+            (HubParty, MetaAsk): self._on_ask,
+            (HubParty, MetaSpawn): self._on_spawn,
+            (HubParty, Announce): self._on_announce,
+            (HubParty, MetaComplete): self._on_complete,
+            (HubParty, MetaReconcile): self._on_reconcile,
+            (HubParty, Permission): self._on_approval,
+            (HubParty, Question): self._on_approval,
+            (ClientParty, Route): self._on_client_route,
+            (ClientParty, MetaRoute): self._on_client_route,
+            (ClientParty, Ask): self._on_client_ask,
+            (ClientParty, MetaAsk): self._on_client_ask,
+            (ClientParty, SpawnAgent): self._on_client_spawn,
+            (ClientParty, MetaSpawn): self._on_client_spawn,
+            (ClientParty, Subscribe): self._on_subscribe,
+            (ClientParty, Status): self._on_status,
+        }
 
-    def on_client_request(
-        self, origin: Origin, party: ClientParty, message: Message[Any], now: float
-    ) -> None:
-        """A program or a human asks."""
-        check_may(party, message)
-        match message:
-            case Route(envelope) | MetaRoute(envelope):
-                check_envelope(envelope, self._settings.limits.text_bytes)
-                address = envelope.target
-                envelope = forwarded(envelope, None)
-                self._pass_on(origin, address, DeliverEnvelope(envelope), None, now)
-            case Ask(envelope) | MetaAsk(envelope):
-                check_envelope(envelope, self._settings.limits.text_bytes)
-                address, timeout = envelope.target, envelope.timeout_ms
-                if timeout is None:
-                    timeout = int(self._settings.timeouts.ask_timeout * 1000)
-                envelope = evolve(forwarded(envelope, None), timeout_ms=timeout)
-                self._pass_on(origin, address, DeliverAsk(envelope), None, now)
-            case SpawnAgent(spec) | MetaSpawn(spec):
-                check_prompt(spec.prompt, self._settings.limits.text_bytes)
-                self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), origin.peer, now)
-            case Subscribe(since):
-                self._exchange.answer(origin, self._timeline.subscribe(origin.peer, since, now))
-            case Status():
-                count = sum(record.agent_count for record in self._hubs)
-                late = self._exchange.late_answers
-                waiting = only_some(
-                    approvals=len(self._asks),
-                    for_hubs=len(self._exchange.calls),
-                    cancellations=len(self._owed),
-                )
-                self._exchange.answer(
-                    origin, StatusInfo(agent_count=count, uplink=None, late_answers=late, waiting=waiting)
-                )
-            case _:
-                self._on_common_request(origin, message, None, now)
+    # What a hub asks, mostly for one of its agents.
 
-    def _on_common_request(
-        self, origin: Origin, message: Message[Any], sender: str | None, now: float
-    ) -> None:
-        match message:
-            case (
-                WaitAgent()
-                | AgentInfo()
-                | ControlAgent()
-                | InterruptAgent()
-                | ShutdownAgent()
-                | CancelAgent()
-            ):
-                self._pass_on(
-                    origin, message.agent, evolve(message, agent=message.agent.on(None)), sender, now
-                )
-            case ListHubs():
-                self._exchange.answer(origin, HubList(tuple(record.info() for record in self._hubs)))
-            case MetaTopology():
-                self._gather_topology(origin, now)
-            case Ping():
+    def _on_route(self, origin: Origin, party: HubParty, message: MetaRoute, now: float) -> None:
+        hub, envelope = party.record, message.envelope
+        if hub.protocol is None:
+            told = self._base_agents.reported(hub, envelope, now)
+            if told is None:
                 self._exchange.answer(origin, OK)
-            case Resolve(name):
-                self._find(origin, Address.parse(name), message, sender, now)
-            case _:
-                raise unknown(message)
+                return
+            envelope = told
+        self._deliver(origin, DeliverEnvelope, envelope, hub, now)
+
+    def _on_ask(self, origin: Origin, party: HubParty, message: MetaAsk, now: float) -> None:
+        self._deliver(origin, DeliverAsk, message.envelope, party.record, now)
+
+    def _on_spawn(self, origin: Origin, party: HubParty, message: MetaSpawn, now: float) -> None:
+        hub, spec = party.record, message.spec
+        if spec.asked_ms is not None:
+            self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
+        parent = None if spec.parent is None else stamped(spec.parent, hub.name)
+        depth = self._directory.depth_below(parent, spec.depth)
+        self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), hub.name, now)
+
+    def _on_announce(self, origin: Origin, party: HubParty, message: Announce, now: float) -> None:
+        hub = party.record
+        self._directory.update(hub.name, message, now)
+        self._forget_ended(hub.name)
+        hub.agent_count = self._directory.count(hub.name)  # fresher than its last heartbeat
+        self._exchange.answer(origin, OK)
+
+    def _on_complete(self, origin: Origin, party: HubParty, message: MetaComplete, now: float) -> None:
+        completion = message.completion
+        agent = completion.agent.on(party.record.name)
+        self._report(origin, evolve(completion, agent=agent), now)
+
+    def _on_reconcile(self, origin: Origin, party: HubParty, message: MetaReconcile, now: float) -> None:
+        asked = HubReconcile(party.record.name, message.runs, message.owns)
+        self._send(origin, message.hub, asked, now)
+
+    def _on_approval(
+        self, origin: Origin, party: HubParty, message: Permission | Question, now: float
+    ) -> None:
+        hub, agent = party.record, message.agent_name
+        asker = hub.name if agent is None else f"{hub.name}/{agent}"
+        timeout = asked_timeout(message, self._settings.timeouts)
+        message = evolve(message, agent_name=asker)
+        self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
+
+    # What a program or a human asks.
+
+    def _on_client_route(
+        self, origin: Origin, party: ClientParty, message: Route | MetaRoute, now: float
+    ) -> None:
+        envelope = message.envelope
+        check_envelope(envelope, self._settings.limits.text_bytes)
+        onward = DeliverEnvelope(forwarded(envelope, None))
+        self._pass_on(origin, envelope.target, onward, None, now)
+
+    def _on_client_ask(self, origin: Origin, party: ClientParty, message: Ask | MetaAsk, now: float) -> None:
+        envelope = message.envelope
+        check_envelope(envelope, self._settings.limits.text_bytes)
+        timeout = envelope.timeout_ms
+        if timeout is None:
+            timeout = int(self._settings.timeouts.ask_timeout * 1000)
+        onward = DeliverAsk(evolve(forwarded(envelope, None), timeout_ms=timeout))
+        self._pass_on(origin, envelope.target, onward, None, now)
+
+    def _on_client_spawn(
+        self, origin: Origin, party: ClientParty, message: SpawnAgent | MetaSpawn, now: float
+    ) -> None:
+        spec = message.spec
+        check_prompt(spec.prompt, self._settings.limits.text_bytes)
+        self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), origin.peer, now)
+
+    def _on_subscribe(self, origin: Origin, party: ClientParty, message: Subscribe, now: float) -> None:
+        self._exchange.answer(origin, self._timeline.subscribe(origin.peer, message.since, now))
+
+    def _on_status(self, origin: Origin, party: ClientParty, message: Status, now: float) -> None:
+        count = sum(record.agent_count for record in self._hubs)
+        late = self._exchange.late_answers
+        waiting = only_some(
+            approvals=len(self._asks),
+            for_hubs=len(self._exchange.calls),
+            cancellations=len(self._owed),
+        )
+        self._exchange.answer(
+            origin, StatusInfo(agent_count=count, uplink=None, late_answers=late, waiting=waiting)
+        )
+
+    # What both ask.
+
+    def _on_addressed(self, origin: Origin, party: Asker, message: Any, now: float) -> None:
+        """It is for one agent: its hub is to answer."""
+        target: Address = message.agent
+        self._pass_on(origin, target, evolve(message, agent=target.on(None)), hub_of(party), now)
+
+    def _on_list_hubs(self, origin: Origin, party: Asker, message: ListHubs, now: float) -> None:
+        self._exchange.answer(origin, HubList(tuple(record.info() for record in self._hubs)))
+
+    def _on_topology(self, origin: Origin, party: Asker, message: MetaTopology, now: float) -> None:
+        self._gather_topology(origin, now)
+
+    def _on_ping(self, origin: Origin, party: Asker, message: Ping, now: float) -> None:
+        self._exchange.answer(origin, OK)
+
+    def _on_resolve(self, origin: Origin, party: Asker, message: Resolve, now: float) -> None:
+        self._find(origin, Address.parse(message.agent_name), message, hub_of(party), now)
 
     def _check_was_there(self, target: Address, asked_ms: int, asker: HubRecord) -> None:
         """Let a repetition pass only to who was there when it was first asked, and so knows whether it was done.
@@ -299,25 +354,25 @@ class MetaRequests:
             self._find(origin, target, message, sender, now)
 
     def _send(self, origin: Origin, hub: str, message: Message[Any], now: float) -> None:
-        record = self._hubs.get(hub)
-        if record is None and isinstance(message, CancelAgent):
-            self._owe(hub, message, origin.peer, now)
-        if record is None or (record.health is Health.AWAY and not isinstance(message, REPEATABLE)):
+        record, kind = self._hubs.get(hub), type(message)
+        if record is None or (record.health is AWAY and kind not in REPEATABLE):
+            if record is None and isinstance(message, CancelAgent):
+                self._owe(hub, message, origin.peer, now)
             raise Refused(ErrorCode.HUB_NOT_CONNECTED, f"hub '{hub}' not connected")
-        if isinstance(message, DeliverAsk) and not record.speaks("ask"):
+        if kind is DeliverAsk and not record.speaks("ask"):
             raise Refused(
                 ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' takes messages for its agents, but no asks"
             )
         if record.protocol is None:
-            if isinstance(message, WaitAgent):
+            if kind is WaitAgent:
                 # It handles our requests one after the other: nothing else would get through to it.
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' cannot be waited on from another hub")
-            if isinstance(message, HubReconcile):
+            if kind is HubReconcile:
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, f"hub '{hub}' speaks the base dialect only")
             if isinstance(message, CancelAgent | ShutdownAgent):
                 self._base_agents.stop(origin, record, message, now)
                 return
-        if isinstance(message, DeliverEnvelope | DeliverAsk) and message.envelope.asked_ms is not None:
+        if kind in ENVELOPES:
             message = shifted(message, record.joined_at - now)
         self._exchange.call(record.peer, message, origin, now + self.time_for(message) + LEG)
 
@@ -327,11 +382,9 @@ class MetaRequests:
         match message:
             case DeliverEnvelope(envelope) | DeliverAsk(envelope) if envelope.asked_ms is not None:
                 return shifted(message, now - record.joined_at)
-            case Relayed(asked_ms=int()):
-                return shifted(message, now - record.joined_at)
-            case DeliverAsk(Envelope(extend=True)) | RelayedAsk(extend=True):
+            case DeliverAsk(Envelope(extend=True)):
                 return first_sent(message, now - record.since)  # or later: its deadline does not tell
-            case DeliverEnvelope() | DeliverAsk() | Relayed():
+            case DeliverEnvelope() | DeliverAsk():
                 return first_sent(message, now - (call.deadline - self.time_for(message) - LEG))
             case _:
                 return message
@@ -350,7 +403,7 @@ class MetaRequests:
                 return timeouts.call_timeout
             case WaitAgent(timeout_ms=timeout):
                 return timeouts.wait_timeout if timeout is None else timeout / 1000
-            case DeliverAsk(Envelope(timeout_ms=timeout)) | RelayedAsk(timeout_ms=timeout):
+            case DeliverAsk(Envelope(timeout_ms=timeout)):
                 return timeouts.ask_timeout if timeout is None else timeout / 1000
             case SpawnAgent() | ShutdownAgent() | CancelAgent():
                 return timeouts.spawn_timeout - 2 * LEG
@@ -435,7 +488,7 @@ class MetaRequests:
     def on_progress(self, call: Call[MetaHubThen], now: float) -> None:
         """A hub's agent is still working on an ask: it may take longer, if its caller allows that."""
         match call.then, call.message:
-            case Origin() as origin, DeliverAsk(Envelope(extend=True)) | RelayedAsk(extend=True):
+            case Origin() as origin, DeliverAsk(Envelope(extend=True)):
                 self._exchange.calls.extend(call, now + self.time_for(call.message) + LEG)
                 self._exchange.notify(origin.peer, Progress(origin.id))
             case _:
@@ -445,7 +498,7 @@ class MetaRequests:
         """A hub is gone, and nobody waits any more for what its agents have asked."""
         for call in [*self._exchange.calls]:
             match call.message:
-                case DeliverAsk(Envelope(origin_hub=origin)) | RelayedAsk(origin_hub=origin) if origin == hub:
+                case DeliverAsk(Envelope(origin_hub=origin)) if origin == hub:
                     self._exchange.give_up(call)
 
     def on_failed(self, call: Call[MetaHubThen], answer: Failure, now: float) -> None:
@@ -455,8 +508,6 @@ class MetaRequests:
             self.revoke(message.spec, call.peer, "its spawn was given up", now)
         elif isinstance(message, DeliverEnvelope | DeliverAsk):
             self._cache.drop(message.envelope.target.agent)
-        elif isinstance(message, Relayed):
-            self._cache.drop(message.target)
         elif isinstance(message, Addressed):
             self._cache.drop(message.agent.agent)
 
@@ -604,11 +655,17 @@ class MetaRequests:
             del self._gathers[gather_id]
             self._exchange.answer(gather.origin, ClusterTopology(tuple(parts)))
 
-    # Humans.
 
-    def _ask(self, origin: Origin, hub: HubRecord, message: Permission | Question, now: float) -> None:
-        timeout = asked_timeout(message, self._settings.timeouts)
-        self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
+def unhandled(party: Asker | Stranger, message: Message[Any]) -> Refused:
+    """Why nothing decides a request."""
+    if isinstance(party, Stranger):
+        return Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
+    return unknown(message)
+
+
+def hub_of(party: Asker) -> str | None:
+    """The hub that asks; None: a client."""
+    return party.record.name if isinstance(party, HubParty) else None
 
 
 def milliseconds(seconds: float) -> int:
@@ -621,21 +678,14 @@ def first_sent(message: Message[Any], seconds: float) -> Message[Any]:
     match message:
         case DeliverEnvelope(envelope) | DeliverAsk(envelope):
             return type(message)(evolve(envelope, asked_ms=milliseconds(seconds)))
-        case Relayed():
-            return evolve(message, asked_ms=milliseconds(seconds))
         case _:
             return message
 
 
-def shifted(message: Message[Any], seconds: float) -> Message[Any]:
-    """The same, if its receiver has joined so much later than what it says this of."""
-    match message:
-        case DeliverEnvelope(Envelope(asked_ms=int(known))) | DeliverAsk(Envelope(asked_ms=int(known))):
-            return first_sent(message, known / 1000 + seconds)
-        case Relayed(asked_ms=int(known)):
-            return first_sent(message, known / 1000 + seconds)
-        case _:
-            return message
+def shifted(message: Any, seconds: float) -> Message[Any]:
+    """A message from one hub to another whose receiver has joined so much later than what it says, if it is a retry."""
+    known = message.envelope.asked_ms
+    return message if known is None else first_sent(message, known / 1000 + seconds)
 
 
 def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
@@ -648,8 +698,12 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
     if hub is None:
         source = source_of_client(envelope)
     elif isinstance(source, AgentSource):
-        source = AgentSource(stamped(source.name, hub))
-    # Not ``evolve``, which costs three times as much: this is done for every message of the cluster.
+        source = (
+            _source(source.name, hub)
+            if len(source.name) <= MAX_ADDRESS
+            else _source.__wrapped__(source.name, hub)
+        )
+    # Not ``evolve``, and by position: this is done for every message of the cluster.
     return Envelope(
         envelope.id,
         source,
@@ -659,16 +713,19 @@ def forwarded(envelope: Envelope, hub: str | None) -> Envelope:
         hub,
         envelope.timeout_ms,
         envelope.extend,
-        waits=() if hub is None else envelope.waits,
+        None,
+        None,
+        () if hub is None else envelope.waits,
     )
 
 
 def stamped(agent: str, hub: str) -> str:
     """An agent that a hub speaks for, as others can answer it: on that hub, whatever hub it says it is on."""
-    # Nobody checks what a sender calls itself, and what is longer than any address is not worth keeping.
-    return _stamped(agent, hub) if len(agent) <= MAX_ADDRESS else _stamped.__wrapped__(agent, hub)
-
-
-@lru_cache(maxsize=4096)
-def _stamped(agent: str, hub: str) -> str:
     return f"{hub}/{sender_name(agent.rpartition('/')[2])}"
+
+
+# The same few again and again. Nobody checks what a sender calls itself, and what is longer than any address is not
+# worth keeping.
+@lru_cache(maxsize=4096)
+def _source(agent: str, hub: str) -> AgentSource:
+    return AgentSource(stamped(agent, hub))

@@ -14,11 +14,9 @@ from typing import Any
 
 from attrs import field
 
-from loopal_cluster.core.effects import Publish
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Notification
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
 from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
@@ -49,14 +47,6 @@ class Timeline:
 
     def publish(self, hub: str | None, agent: str | None, payload: Any, now: float) -> None:
         """Number an event, keep it, and tell the subscribers."""
-        told = self.number(hub, agent, payload, now)
-        for peer in told.peers:
-            self._exchange.notify(peer, told.frame.message)
-        if hub is not None and hub == self._own_hub:
-            self._relay(AgentEvent(agent, payload))
-
-    def number(self, hub: str | None, agent: str | None, payload: Any, now: float) -> Publish:
-        """Number an event, keep it, and return what the subscribers are to be told."""
         self._seq += 1
         event = ClusterEvent(self._seq, self._epoch + now, hub, agent, payload)
         kept, limits, size = self._kept, self._exchange.limits, payload_bytes(payload)
@@ -64,7 +54,9 @@ class Timeline:
         self._kept_bytes += size
         while len(kept) > limits.timeline or self._kept_bytes > limits.timeline_bytes:
             self._kept_bytes -= kept.popleft()[1]
-        return Publish(tuple(self._subscribers), Notification(event))
+        self._exchange.notify_all(self._subscribers, event)
+        if hub is not None and hub == self._own_hub:
+            self._relay(AgentEvent(agent, payload))
 
     def subscribe(self, peer: Peer, since: int | None, now: float) -> Subscribed:
         """Add a subscriber and send it what is kept after ``since``.

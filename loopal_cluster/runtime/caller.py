@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import trio
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
-from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
+from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
 from loopal_cluster.messages import CancelRequest, Message, Progress
 from loopal_cluster.records import define
 from loopal_cluster.runtime.background import open_background
@@ -284,8 +284,6 @@ class Caller:
             case Rejected():
                 if frame.answer:
                     self._send(frame)
-            case Letter():
-                raise AssertionError("only a MetaHub leaves letters sealed")
 
     def _on_answer(self, answer: Response | Failure) -> None:
         pending = self._pending.get(answer.id)

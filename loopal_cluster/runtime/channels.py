@@ -21,15 +21,14 @@ import socket
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import trio
 
-from loopal_cluster.frames import Frame, Letter, Rejected, Request
-from loopal_cluster.messages import Relayed
+from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.runtime.greeting import GREETING_BYTES
-from loopal_cluster.wire.codec import decode, decode_sealed, encode
+from loopal_cluster.wire.codec import decode, encode
 from loopal_cluster.wire.faults import reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized, Spill
 
@@ -56,7 +55,7 @@ PROBE_AFTER, PROBE_INTERVAL = 15.0, 5.0
 ENDED_CHUNKS = 4
 """So many are read of whoever sends on while it is not listened to."""
 
-Inbound = Frame | Rejected | Letter
+Inbound = Frame | Rejected
 """What a channel brings."""
 
 
@@ -124,9 +123,6 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
     def be_patient(self, seconds: float) -> None:
         """Take a transport that says nothing for so long for broken. Only TCP is told."""
 
-    def leave_sealed(self) -> None:
-        """From now on, bring as ``Letter`` what a MetaHub need not read. Without lines there is nothing to do."""
-
 
 def source_of(sock: socket.socket) -> str:
     """Where the peer of a socket is, without its port.
@@ -153,15 +149,13 @@ class _Lines:
 
     def __init__(self, line_bytes: int, spill: Spill = lambda prefix: None) -> None:
         self._buffer = LineBuffer(line_bytes, spill)
-        self._decode: Callable[[bytes], Inbound] = decode
         self.waiting: deque[bytes | Oversized] = deque()
         """Lines that have come and were not asked for: there are some only after ``keep``."""
         self.greeting = b""
 
     def feed(self, data: bytes) -> list[Inbound]:
-        read = self._decode
         return [
-            reject(line) if isinstance(line, Oversized) else read(line) for line in self._buffer.feed(data)
+            reject(line) if isinstance(line, Oversized) else decode(line) for line in self._buffer.feed(data)
         ]
 
     def keep(self, data: bytes) -> None:
@@ -172,19 +166,16 @@ class _Lines:
     def take(self, count: int | None = None) -> list[Inbound]:
         """What waits, or the first of it."""
         lines = [self.waiting.popleft() for _ in range(min(count or len(self.waiting), len(self.waiting)))]
-        return [reject(line) if isinstance(line, Oversized) else self._decode(line) for line in lines]
+        return [reject(line) if isinstance(line, Oversized) else decode(line) for line in lines]
 
     def last(self) -> list[Inbound]:
         """A line that only the end of the stream terminated still counts."""
         if (line := self._buffer.close()) is None:
             raise trio.EndOfChannel
-        return [reject(line) if isinstance(line, Oversized) else self._decode(line)]
+        return [reject(line) if isinstance(line, Oversized) else decode(line)]
 
     def limit(self, line_bytes: int, long: Mapping[bytes, int] | None) -> None:
         self._buffer.max_bytes, self._buffer.long = line_bytes, long
-
-    def leave_sealed(self) -> None:
-        self._decode = decode_sealed
 
 
 class SocketChannel(FrameChannel):
@@ -296,9 +287,6 @@ class SocketChannel(FrameChannel):
         if self.can_vanish:
             _watch_transport(self._sock, seconds)
 
-    def leave_sealed(self) -> None:
-        self._lines.leave_sealed()
-
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
@@ -368,9 +356,6 @@ class StreamChannel(FrameChannel):
     def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
         self._lines.limit(line_bytes, long)
 
-    def leave_sealed(self) -> None:
-        self._lines.leave_sealed()
-
     async def aclose(self) -> None:
         try:
             await self._sender.aclose()
@@ -414,13 +399,6 @@ def _write_some(fd: int, data: bytes) -> bytes:
         return data
 
 
-def _as_received(frame: Frame | Rejected) -> Frame | Rejected:
-    """A frame as its receiver reads it, which is another one only where it was passed on unread."""
-    if isinstance(frame, Request) and isinstance(frame.message, Relayed):
-        return decode(encode(frame))
-    return frame
-
-
 class _Mailbox:
     """One direction of a record pair: what was sent and not yet received."""
 
@@ -459,7 +437,7 @@ class _RecordChannel(FrameChannel):
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
         if not self._out.receiver_closed:
-            self._out.frames.extend(map(_as_received, frames))
+            self._out.frames.extend(frames)
             self._out.arrived.unpark_all()
         return len(self._out.frames) < self._out.limit
 

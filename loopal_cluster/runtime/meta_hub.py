@@ -114,7 +114,7 @@ async def open_meta_hub(
     core = MetaHubCore(settings, new_id=ambient.new_id, epoch=epoch)
     async with (
         open_listeners([] if bind is None else [bind]) as listeners,
-        open_runtime(core, settings.limits, logger, _perform, relay=core) as runtime,
+        open_runtime(core, settings.limits, logger, _perform) as runtime,
         open_background() as nursery,
     ):
         addresses = tuple(address_of(listener) for listener in listeners)

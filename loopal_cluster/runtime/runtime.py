@@ -4,9 +4,6 @@
 runs. It is synchronous on purpose: with no checkpoint between deciding and queueing, no other task can
 see a core half-way, and no lock is needed. Two rules keep it true: ``_perform`` never dispatches, and a
 core that has asked for ``Disconnect`` treats that peer as gone, although ``PeerLost`` comes later.
-
-Frames come by another door, ``_on_frames``: all that a peer has sent at a time is one step, and what a MetaHub
-only passes on never becomes an event.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import trio
 from attrs import field
 
 from loopal_cluster.config import Limits
-from loopal_cluster.core.effects import Disconnect, Effect, Log, Publish, Send, Watch
+from loopal_cluster.core.effects import Disconnect, Effect, Log, Send, Watch
 from loopal_cluster.core.events import (
     DeadlineReached,
     Event,
@@ -34,8 +31,8 @@ from loopal_cluster.core.events import (
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.parties import Standing
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
-from loopal_cluster.messages import OK, AgentEvent, Message, Opaque, Reply
+from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
+from loopal_cluster.messages import OK, Message, Opaque, Reply
 from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define
 from loopal_cluster.runtime.admission import Admission, Place
@@ -45,8 +42,8 @@ from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, Inbound
 from loopal_cluster.runtime.descriptors import share_of_descriptors
 from loopal_cluster.runtime.greeting import what_answered
 from loopal_cluster.runtime.sizes import long_lines
-from loopal_cluster.wire.codec import decode_result, is_plain
-from loopal_cluster.wire.one_pass import EVENTS, opened
+from loopal_cluster.wire.codec import decode_result
+from loopal_cluster.wire.one_pass import EVENTS
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 
@@ -79,19 +76,6 @@ class Core(Protocol):
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is due."""
-
-
-class Relay(Protocol):
-    """The hot path of a ``MetaHubCore``: one frame in, one effect out. Where that is None, it is for ``handle``."""
-
-    def forward(self, peer: Peer, letter: Letter, now: float) -> Send | None:
-        """Pass a letter on."""
-
-    def pass_back(self, peer: Peer, answer: Response, now: float) -> Send | None:
-        """Pass on that it was delivered, or the reply to it."""
-
-    def publish(self, peer: Peer, event: AgentEvent, now: float) -> Publish | None:
-        """Pass on what an agent reports."""
 
 
 @define(eq=False)
@@ -142,10 +126,8 @@ class Runtime:
         nursery: trio.Nursery,
         logger: logging.Logger,
         perform: Callable[[Effect], None],
-        relay: Relay | None = None,
     ) -> None:
         self._core = core
-        self._relay = relay
         self._limits = limits
         self._nursery = nursery
         self._logger = logger
@@ -229,8 +211,6 @@ class Runtime:
         self._last_peer += 1
         peer = Peer(self._last_peer)
         self._connections[peer] = Connection(peer, channel)
-        if self._relay is not None:
-            channel.leave_sealed()
         return peer
 
     def dismiss(self, peer: Peer) -> None:
@@ -361,65 +341,39 @@ class Runtime:
         """Bring a peer's frames to the core, each when what follows from those before has been done.
 
         Return those for which it is to wait until the peer has read.
-
-        Nearly all frames of a busy MetaHub are letters, the answers to them, and events: those are passed on here, if
-        they can be, and everything else goes the long way.
         """
-        peer, now = connection.peer, trio.current_time()
+        peer, now, core = connection.peer, trio.current_time(), self._core
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
-        relay = None if self._transcript else self._relay  # what is logged goes the long way, too
         left: Sequence[Inbound] = ()
         for number, frame in enumerate(frames, 1):
-            passed_on: Send | Publish | None = None
-            if relay is not None:
-                if isinstance(frame, Letter):
-                    passed_on = relay.forward(peer, frame, now)
-                elif isinstance(frame, Response) and is_plain(frame.result):
-                    passed_on = relay.pass_back(peer, frame, now)
-                elif isinstance(frame, Notification) and isinstance(frame.message, AgentEvent):
-                    passed_on = relay.publish(peer, frame.message, now)
-            if isinstance(passed_on, Send):
-                if (receiver := self._connections.get(passed_on.peer)) is not None:
-                    self._queue(receiver, passed_on.frame)
-            elif passed_on is not None:
-                self._perform(passed_on)
-            else:
-                self._on_frame(connection, frame, now)
-                if connection.answer_bytes > ENCODED_BYTES and not connection.is_link:
-                    left = frames[number:]
-                    break
+            if isinstance(frame, Response):
+                # The call table knows what was asked, hence what the answer should look like.
+                call = core.exchange.calls.find(peer, frame.id)
+                if call is not None:  # else it has come too late, and the core counts it
+                    frame = decode_result(frame, expected_by_hub(call.message))
+            elif isinstance(frame, Rejected):
+                self._on_rejected(connection, frame)
+                continue
+            if self._transcript:
+                self._logger.debug("%d> %s", peer, brief(frame))
+            for effect in core.handle(FrameReceived(peer, frame), now):
+                self._perform(effect)
+            if connection.answer_bytes > ENCODED_BYTES and not connection.is_link:
+                left = frames[number:]
+                break
         self._end_step()
         return left
 
-    def _on_frame(self, connection: Connection, frame: Inbound, now: float) -> None:
-        """The long way: a frame becomes an event."""
-        peer, core = connection.peer, self._core
-        if isinstance(frame, Rejected):
-            self._logger.info("peer %d: rejected a line: %s", peer, frame.detail)
-            if frame.answer:
-                self._queue(connection, frame)
-            return
-        if isinstance(frame, Letter):
-            frame = opened(frame)
-        elif isinstance(frame, Response):
-            # The call table knows what was asked, hence what the answer should look like.
-            call = core.exchange.calls.find(peer, frame.id)
-            if call is not None:  # else it has come too late, and the core counts it
-                frame = decode_result(frame, expected_by_hub(call.message))
-        if self._transcript:
-            self._logger.debug("%d> %s", peer, brief(frame))
-        for effect in core.handle(FrameReceived(peer, frame), now):
-            self._perform(effect)
+    def _on_rejected(self, connection: Connection, line: Rejected) -> None:
+        self._logger.info("peer %d: rejected a line: %s", connection.peer, line.detail)
+        if line.answer:
+            self._queue(connection, line, 0)
 
-    def _perform(self, effect: Effect | Publish) -> None:
+    def _perform(self, effect: Effect) -> None:
         match effect:
             case Send():
                 if (connection := self._connections.get(effect.peer)) is not None:
-                    self._queue(connection, effect.frame)
-            case Publish():
-                for peer in effect.peers:
-                    if (connection := self._connections.get(peer)) is not None:
-                        self._queue(connection, effect.frame)
+                    self._queue(connection, effect.frame, effect.size)
             case Disconnect(peer, reason):
                 if effect.wrong_token and peer in self._connections:
                     self._refuse_token(self._connections[peer], reason)
@@ -433,9 +387,9 @@ class Runtime:
             case _:
                 self._perform_other(effect)
 
-    def _queue(self, connection: Connection, frame: Frame | Rejected) -> None:
+    def _queue(self, connection: Connection, frame: Frame | Rejected, size: int) -> None:
         outbox = connection.outbox
-        if (size := frame_bytes(frame)) > SMALL:
+        if size > SMALL:
             frame, size = self._bounded(connection, frame, size)
         if len(outbox) >= self._limits.high_water and self._refused(connection, frame):
             return
@@ -611,11 +565,10 @@ async def open_runtime(
     limits: Limits,
     logger: logging.Logger,
     perform: Callable[[Effect], None],
-    relay: Relay | None = None,
 ) -> AsyncIterator[Runtime]:
     """Run a core's flusher and alarm around the block. ``perform`` does what is not for a connection."""
     async with open_background() as nursery:
-        runtime = Runtime(core, limits, nursery, logger, perform, relay)
+        runtime = Runtime(core, limits, nursery, logger, perform)
         nursery.start_soon(runtime._flush_forever)
         nursery.start_soon(runtime._ring_forever)
         nursery.start_soon(runtime.admission.report_forever)
@@ -627,7 +580,7 @@ def frame_bytes(frame: Frame | Rejected) -> int:
     """About how long a frame's line will be, if what it says makes it long."""
     if isinstance(frame, Response):
         return 0 if frame.result is OK else payload_bytes(frame.result)
-    return message_bytes(frame.message) if isinstance(frame, Request | Notification) else 0
+    return message_bytes(frame.message) if isinstance(frame, (Request, Notification)) else 0
 
 
 def expected_by_hub(message: Message[Any]) -> Any:

@@ -15,7 +15,6 @@ Next door: shapes of records in ``hooks``, the lines that there are most of in `
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, cast
 
 import attrs
@@ -25,7 +24,7 @@ from msgspec import Raw, Struct
 
 from loopal_cluster.completions import AGENT_COMPLETED
 from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Frame, Letter, Notification, Rejected, Request, Response
+from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
 from loopal_cluster.messages import (
     METHODS,
     OK,
@@ -41,18 +40,10 @@ from loopal_cluster.messages import (
 from loopal_cluster.wire.contents import dump, open_error
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
 from loopal_cluster.wire.hooks import CONVERTER
-from loopal_cluster.wire.one_pass import (
-    opened,
-    read_answer,
-    read_event,
-    read_message,
-    read_reply,
-    write_params,
-    write_reply,
-)
+from loopal_cluster.wire.one_pass import ABSENT, OK_JSON, WRITERS, read, read_reply, write_reply
 from loopal_cluster.wire.strict import Int64, fault, within
 
-__all__ = ["decode", "decode_result", "decode_sealed", "encode", "is_plain"]
+__all__ = ["decode", "decode_result", "encode"]
 
 # The numbers of JSON-RPC 2.0, section 5.1. Loopal uses the first for nearly everything, so it is
 # ``error.data.kind`` that tells; where the number tells all, there is no ``data``, as in Loopal.
@@ -62,13 +53,6 @@ _BY_NUMBER: Final = {number: code for code, number in _NUMBERS.items()}
 _PLAIN: Final = frozenset({*_NUMBERS, ErrorCode.REFUSED})
 
 _METHOD_JSON: Final = {method: b'"%b"' % method.encode() for method in METHODS}
-_OK_JSON: Final = b'{"ok":true}'
-_OK_LINE: Final = re.compile(rb'\{"id":(0|[1-9]\d{0,17}),"jsonrpc":"2\.0","result":\{"ok":true\}\}').fullmatch
-"""As ``encode`` writes it. Every second line of a busy MetaHub is one."""
-_OK_BYTES: Final = 64
-"""No such line is longer."""
-_EVENT_START: Final = b'{"jsonrpc":"2.0","method":"agent/event",'
-"""As Loopal and we write it."""
 
 
 # Encoding.
@@ -92,12 +76,13 @@ def encode(frame: Frame | Rejected) -> bytes:
 
 
 def _encode_params(message: Message[Any]) -> bytes:
-    return write_params(message) or dump(CONVERTER.unstructure(message))
+    write = WRITERS.get(type(message))
+    return (write is not None and write(message)) or dump(CONVERTER.unstructure(message))
 
 
 def _encode_result(result: Any) -> bytes:
     if result is OK:
-        return _OK_JSON
+        return OK_JSON
     if isinstance(result, Opaque):
         return result.json
     if isinstance(result, Reply) and (json := write_reply(result)) is not None:
@@ -117,8 +102,6 @@ def _encode_error(frame: Failure | Rejected) -> bytes:
 
 # Decoding.
 
-_ABSENT: Final = Raw()
-"""What a key has that is not there; no value is it."""
 _NULL: Final = Raw(b"null")
 
 
@@ -128,8 +111,8 @@ class _Line(Struct, frozen=True):
     id: Int64 | None = None
     method: str | None = None
     params: Raw = Raw(b"null")
-    result: Raw = _ABSENT
-    error: Raw = _ABSENT
+    result: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 class _AnyLine(Struct, frozen=True):
@@ -137,8 +120,8 @@ class _AnyLine(Struct, frozen=True):
 
     id: Any = None
     method: Any = None
-    result: Raw = _ABSENT
-    error: Raw = _ABSENT
+    result: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 class _Error(Struct, frozen=True):
@@ -162,35 +145,31 @@ def decode(line: bytes) -> Frame | Rejected:
 
     A broken answer whose id can be read becomes a ``Failure``, so that nobody waits for it.
     """
-    frame = decode_sealed(line)
-    return opened(frame) if isinstance(frame, Letter) else frame
-
-
-def decode_sealed(line: bytes) -> Frame | Rejected | Letter:
-    """The same for a MetaHub: messages that it may be able to pass on unread are ``Letter``."""
-    if len(line) < _OK_BYTES and (match := _OK_LINE(line)) is not None:
-        return Response(int(match[1]), OK)
     try:
         if not line.isascii():
             line.decode()  # msgspec does not look inside the strings that it leaves raw
-        # That is where we write them; whoever writes them elsewhere goes the long way.
-        if line.startswith(_EVENT_START) and (event := read_event(line)) is not None:
-            return event
-        if line.find(b'"content":', 0, 128) > 0 and (message := read_message(line)) is not None:
-            return message
-        if line.find(b'"result":', 0, 64) > 0 and (answer := read_answer(line)) is not None:
-            return answer
-        frame = _classify(_read_line(line))
-        check_depth(line)
-        return frame
-    except msgspec.ValidationError as error:
-        return _reject_shape(line, error)
-    except UnicodeDecodeError as error:
-        return unreadable(line, ErrorCode.PARSE_ERROR, f"not UTF-8: byte {error.start}")
-    except RecursionError:
-        return unreadable(line, ErrorCode.PARSE_ERROR, f"nested deeper than {MAX_DEPTH}")
-    except msgspec.DecodeError as error:
-        return unreadable(line, ErrorCode.PARSE_ERROR, f"not JSON: {error}")
+        return read(line) or _read_any(line)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        return _unreadable(line, error)
+
+
+def _read_any(line: bytes) -> Frame | Rejected:
+    """What ``read`` leaves: any line, in one pass for its keys and another for its params."""
+    frame = _classify(_read_line(line))
+    check_depth(line)
+    return frame
+
+
+def _unreadable(line: bytes, error: Exception) -> Frame | Rejected:
+    match error:
+        case msgspec.ValidationError():
+            return _reject_shape(line, error)
+        case UnicodeDecodeError():
+            return unreadable(line, ErrorCode.PARSE_ERROR, f"not UTF-8: byte {error.start}")
+        case RecursionError():
+            return unreadable(line, ErrorCode.PARSE_ERROR, f"nested deeper than {MAX_DEPTH}")
+        case _:
+            return unreadable(line, ErrorCode.PARSE_ERROR, f"not JSON: {error}")
 
 
 def _classify(line: _Line) -> Frame | Rejected:
@@ -198,9 +177,9 @@ def _classify(line: _Line) -> Frame | Rejected:
         return _decode_message(line.id, line.method, line.params)
     if line.id is None:
         # The standard's answer to an unreadable request is one of these; it must not be answered.
-        is_answer = line.result is not _ABSENT or line.error is not _ABSENT
+        is_answer = line.result is not ABSENT or line.error is not ABSENT
         return Rejected(None, ErrorCode.INVALID_REQUEST, "neither a method nor an id", answer=not is_answer)
-    if line.error is not _ABSENT and line.error != _NULL:
+    if line.error is not ABSENT and line.error != _NULL:
         return _decode_error(line.id, line.error)
     return Response(line.id, Opaque(bytes(line.result) or b"null"))
 
@@ -269,7 +248,7 @@ def _reject_shape(line: bytes, error: msgspec.ValidationError) -> Frame | Reject
     id_ = head.id if type(head.id) in (int, str) else None
     if head.method is not None:
         return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=head.id is not None)
-    is_answer = head.result is not _ABSENT or head.error is not _ABSENT
+    is_answer = head.result is not ABSENT or head.error is not ABSENT
     return Rejected(id_, ErrorCode.INVALID_REQUEST, detail, answer=not is_answer)
 
 
@@ -284,10 +263,10 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
     leaves the result unread otherwise.
     """
     if response.result is OK and expected is not Ok:
-        response = Response(response.id, Opaque(_OK_JSON))  # ``decode`` could not know what was asked
+        response = Response(response.id, Opaque(OK_JSON))  # ``decode`` could not know what was asked
     if not isinstance(response.result, Opaque):
         return response
-    if expected is Ok and response.result.json == _OK_JSON:
+    if expected is Ok and response.result.json == OK_JSON:
         return Response(response.id, OK)
     if (failure := _disguised(response.id, response.result)) is not None:
         return failure
@@ -301,15 +280,8 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
         return Failure(response.id, ErrorCode.PARSE_ERROR, fault(error, "$.result"))
 
 
-def is_plain(result: Any) -> bool:
-    """Whether a result, as ``decode`` has left it, is certainly no failure in disguise."""
-    if result is OK:
-        return True
-    return isinstance(result, Opaque) and (b'"code"' not in result.json or b'"message"' not in result.json)
-
-
 def _disguised(id_: int, result: Opaque) -> Failure | None:
-    if is_plain(result):
+    if b'"code"' not in result.json or b'"message"' not in result.json:
         return None
     try:
         error = _read_error(result.json)

@@ -3,9 +3,11 @@
 ``codec`` can do without this file: its way through ``hooks`` reads the same lines to the same frames and
 writes the same bytes. It takes 14 us instead of 3 to read a message, and 6 instead of 3 for an event, and steps
 over a large body three times instead of once. So whatever is unusual about a line, or wrong with it, is no
-business of ours: reading or writing it gives ``None`` here, and it goes that way.
+business of ours: reading or writing it gives ``None`` here, and it goes that way. The order of a line's keys,
+and the blanks between them, are not unusual.
 
-What only its reader will look at stays the bytes it came as; of a ``Letter``, that is nearly all of it.
+Envelopes, events and answers are read lazily: their header here, their body not at all. It stays the bytes that it
+came as (``Opaque``), is written as such, and is read by whom it is for.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from loopal_cluster.address import MAX_ADDRESS, Address
-from loopal_cluster.frames import AskLetter, Letter, Notification, Request, Response
+from loopal_cluster.frames import Notification, Request, Response
 from loopal_cluster.labels import MAX_ID, MAX_LABEL, label, sender_name
 from loopal_cluster.messages import (
+    OK,
     AgentEvent,
     AgentSource,
     Ask,
@@ -32,8 +35,6 @@ from loopal_cluster.messages import (
     MetaAsk,
     MetaRoute,
     Opaque,
-    Relayed,
-    RelayedAsk,
     Reply,
     Route,
 )
@@ -45,13 +46,12 @@ from loopal_cluster.wire.hooks import preview
 from loopal_cluster.wire.strict import Int64
 
 __all__ = [
+    "ABSENT",
     "EVENTS",
-    "opened",
-    "read_answer",
-    "read_event",
-    "read_message",
+    "OK_JSON",
+    "read",
     "read_reply",
-    "write_params",
+    "WRITERS",
     "write_reply",
 ]
 
@@ -60,11 +60,27 @@ _ENVELOPES: Final = (Route, MetaRoute, DeliverEnvelope, Ask, MetaAsk, DeliverAsk
 EVENTS: Final = (ClusterEvent, AgentEvent)
 """The messages that say what an agent, or a hub, has done."""
 
-_BY_METHOD: Final[dict[str, Callable[[Envelope], Message[Any]]]] = {cls.method: cls for cls in _ENVELOPES}
+ABSENT: Final = Raw()
+"""What a key has that is not there; no value is it."""
+OK_JSON: Final = b'{"ok":true}'
+"""The usual answer, as Loopal and we write it."""
+
+_BY_METHOD: Final[dict[str | None, Callable[[Envelope], Message[Any]]]] = {
+    cls.method: cls for cls in _ENVELOPES
+}
 _FLAT_BYTES: Final = 2 * (MAX_DEPTH - 2)
 """The longest body that cannot be too deep: a level takes two bytes, and it is two levels down in its line."""
 
 _dump = msgspec.json.Encoder().encode
+
+
+def _dumped(value: Struct) -> bytes | None:
+    try:
+        return _dump(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+
+
 # The same few addresses come again and again. Faulty ones are not kept, so the caches are small.
 _address = lru_cache(maxsize=4096)(Address.parse)
 
@@ -92,7 +108,7 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: Raw
     extend: bool = False
     for_ask: Int64 | None = None
-    # Of lengths at which ``messages.Envelope`` takes them as they are, so that a letter can always be opened.
+    # Of lengths at which ``messages.Envelope`` takes them as they are.
     id: Annotated[str, Meta(max_length=MAX_ID)]
     origin_hub: Annotated[str, Meta(max_length=MAX_LABEL)] | None = None
     source: _Agent
@@ -102,53 +118,87 @@ class _Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waits: tuple[str, ...] = ()
 
 
-class _EnvelopeLine(Struct, frozen=True):
-    method: Literal["agent/ask", "agent/message", "hub/ask", "hub/route", "meta/ask", "meta/route"]
-    params: _Envelope
+class _Params(Struct, frozen=True, kw_only=True, gc=False):
+    """The keys of an envelope and of an event, in any order. Which of them there must be, their method says."""
+
+    agent_name: str | None = None
+    asked_ms: Int64 | None = None
+    content: Raw = ABSENT
+    extend: bool = False
+    for_ask: Int64 | None = None
+    # Of lengths at which ``messages.Envelope`` takes them as they are.
+    id: Annotated[str, Meta(max_length=MAX_ID)] | None = None
+    origin_hub: Annotated[str, Meta(max_length=MAX_LABEL)] | None = None
+    payload: Raw = ABSENT
+    source: _Agent | None = None
+    target: str | None = None
+    timeout_ms: Int64 | None = None
+    timestamp: Annotated[str, Meta(max_length=MAX_LABEL)] | None = None
+    waits: tuple[str, ...] = ()
+
+
+class _Line(Struct, frozen=True, gc=False):
+    """A line with all that may be lazy in it."""
+
+    error: Raw = ABSENT
     id: Int64 | None = None
+    method: str | None = None
+    params: _Params | None = None
+    result: Raw = ABSENT
 
 
-_read_envelope_line = msgspec.json.Decoder(_EnvelopeLine).decode
+_read_line = msgspec.json.Decoder(_Line).decode
 
 
-def read_message(line: bytes) -> Request | Notification | Letter | None:
-    """A message between agents; a ``Letter`` if a MetaHub may be able to pass it on unread.
+def read(line: bytes) -> Request | Notification | Response | None:
+    """A message between agents, an event, or an answer that says yes, with its body unread.
 
     Raises:
         RecursionError: it is nested too deep.
     """
+    message: Message[Any]
     try:
-        head = _read_envelope_line(line)
+        head = _read_line(line)
         params = head.params
-        target = _address(params.target)
+        if params is None:
+            body = head.result
+            if head.id is None or body is ABSENT or head.method is not None or head.error is not ABSENT:
+                return None
+            json = bytes(body)
+            frame: Request | Notification | Response = Response(
+                head.id, OK if json == OK_JSON else Opaque(json)
+            )
+        else:
+            if (make := _BY_METHOD.get(head.method)) is not None:
+                message, body = make(_envelope(params)), params.content
+            elif head.method == "agent/event" and head.id is None and params.payload is not ABSENT:
+                message, body = _event(params), params.payload
+            else:
+                return None
+            frame = Notification(message) if head.id is None else Request(head.id, message)
     except ValueError:
         return None
-    if len(params.content) > _FLAT_BYTES:  # all else is flat
+    if len(body) > _FLAT_BYTES:  # all else is flat
         check_depth(line)
-    method, id_ = head.method, head.id
-    if id_ is not None and params.asked_ms is None:
-        if method == "meta/route":
-            return Letter(id_, target, params.source.Agent, params)
-        if method == "meta/ask":
-            return AskLetter(id_, target, params.source.Agent, params, params.timeout_ms, params.extend)
-    message = _BY_METHOD[method](_envelope(params, target))
-    return Notification(message) if id_ is None else Request(id_, message)
+    return frame
 
 
-def opened(letter: Letter) -> Request:
-    """A letter as everybody but a MetaHub reads it."""
-    method = MetaAsk if isinstance(letter, AskLetter) else MetaRoute
-    return Request(letter.id, method(_envelope(letter.inside, letter.target)))
+def _envelope(params: _Params) -> Envelope:
+    """Make an envelope of its keys.
 
-
-def _envelope(params: _Envelope, target: Address) -> Envelope:
-    sender = params.source.Agent
+    Raises:
+        ValueError: one is missing, or is no address.
+    """
+    id_, source, target, timestamp = params.id, params.source, params.target, params.timestamp
+    if id_ is None or source is None or target is None or timestamp is None or params.content is ABSENT:
+        raise ValueError("a key is missing")
+    sender = source.Agent
     return Envelope(
-        params.id,
+        id_,
         _agent(sender if len(sender) <= MAX_ADDRESS else sender[-MAX_ADDRESS:]),
-        target,
+        _address(target),
         Opaque(bytes(params.content)),
-        params.timestamp,
+        timestamp,
         params.origin_hub if params.origin_hub is None else label(params.origin_hub),
         params.timeout_ms,
         params.extend,
@@ -158,32 +208,12 @@ def _envelope(params: _Envelope, target: Address) -> Envelope:
     )
 
 
-def _write_relayed(message: Relayed) -> bytes:
-    """The params of a letter that is passed on: what was on its outside anew, the rest as it came."""
-    inside: _Envelope = message.inside
-    return _dump(
-        _Envelope(
-            asked_ms=message.asked_ms,
-            content=inside.content,
-            extend=inside.extend,
-            id=inside.id,
-            origin_hub=message.origin_hub,
-            source=_Agent(message.source),
-            target=message.target,
-            # It is less in a repetition.
-            timeout_ms=message.timeout_ms if isinstance(message, RelayedAsk) else inside.timeout_ms,
-            timestamp=inside.timestamp,
-            waits=inside.waits,
-        )
-    )
-
-
 def _write_message(message: Route | MetaRoute | DeliverEnvelope | Ask | MetaAsk | DeliverAsk) -> bytes | None:
     envelope = message.envelope
     source, content = envelope.source, envelope.content
     if not isinstance(source, AgentSource):
         return None
-    return _dump(
+    return _dumped(
         _Envelope(
             asked_ms=envelope.asked_ms,
             content=Raw(content.json if isinstance(content, Opaque) else content_json(content)),
@@ -208,12 +238,6 @@ class _Event(Struct, frozen=True):
     payload: Raw
 
 
-class _EventLine(Struct, frozen=True):
-    method: Literal["agent/event"]
-    params: _Event
-    id: None = None
-
-
 class _ClusterEvent(Struct, frozen=True):
     """``messages.ClusterEvent``, its keys in ascending order, as they are written."""
 
@@ -236,26 +260,12 @@ class _OfRouted(Struct, frozen=True):
     MessageRouted: _Routed
 
 
-_read_event_line = msgspec.json.Decoder(_EventLine).decode
-
-
-def read_event(line: bytes) -> Notification | None:
-    """An event of an agent.
-
-    Raises:
-        RecursionError: it is nested too deep.
-    """
-    try:
-        event = _read_event_line(line).params
-    except ValueError:
-        return None
-    if len(event.payload) > _FLAT_BYTES:
-        check_depth(line)
-    name = event.agent_name
+def _event(params: _Params) -> AgentEvent:
+    name = params.agent_name
     if name is not None:
         name = _name(name if len(name) <= MAX_ADDRESS else name[-MAX_ADDRESS:])
-    payload = Opaque(bytes(event.payload))
-    return Notification(AgentEvent(name, open_error(payload) if payload.json[:8] == b'{"Error"' else payload))
+    payload = Opaque(bytes(params.payload))
+    return AgentEvent(name, open_error(payload) if payload.json[:8] == b'{"Error"' else payload)
 
 
 def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
@@ -277,49 +287,11 @@ def _write_event(event: AgentEvent | ClusterEvent) -> bytes | None:
 
 # All that is written.
 
-_WRITERS: Final[dict[type, Callable[[Any], bytes | None]]] = {
-    Relayed: _write_relayed,
-    RelayedAsk: _write_relayed,
+WRITERS: Final[dict[type, Callable[[Any], bytes | None]]] = {
     **dict.fromkeys(_ENVELOPES, _write_message),
     **dict.fromkeys(EVENTS, _write_event),
 }
-
-
-def write_params(message: Message[Any]) -> bytes | None:
-    """The params of a message; None if they are written the long way."""
-    write = _WRITERS.get(type(message))
-    try:
-        return None if write is None else write(message)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return None
-
-
-# Answers that say yes: but for ``{"ok":true}``, which ``codec`` knows by sight, most are replies.
-
-
-class _AnswerLine(Struct, frozen=True):
-    id: Int64
-    result: Raw
-    method: None = None
-    error: None = None
-
-
-_read_answer_line = msgspec.json.Decoder(_AnswerLine).decode
-
-
-def read_answer(line: bytes) -> Response | None:
-    """An answer that says yes, its result unread.
-
-    Raises:
-        RecursionError: it is nested too deep.
-    """
-    try:
-        answer = _read_answer_line(line)
-    except ValueError:
-        return None
-    if len(answer.result) > _FLAT_BYTES:
-        check_depth(line)
-    return Response(answer.id, Opaque(bytes(answer.result)))
+"""What makes the params of a message; what it returns None for is written the long way."""
 
 
 # Replies: the outcome of an ask, which is nearly always a text.

@@ -38,8 +38,8 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.hub import HubCore
 from loopal_cluster.frames import Frame, Request, Response
-from loopal_cluster.messages import Opaque, Shutdown
-from loopal_cluster.runtime.runtime import Core
+from loopal_cluster.messages import Shutdown
+from loopal_cluster.runtime.runtime import Core, expected_by_hub
 from loopal_cluster.wire.codec import decode_result
 from tests.simulation.actors import TOKEN, ScriptedAgent
 from tests.simulation.bounds import TIMEOUTS
@@ -220,11 +220,10 @@ class Process(abc.ABC):
     def _on_frame(self, end: End, frame: Frame) -> None:
         if self._ends.get(end.peer) is not end:
             return
-        if isinstance(frame, Response) and isinstance(frame.result, Opaque):
+        if isinstance(frame, Response):  # as the runtime does
             call = self.core.exchange.calls.find(end.peer, frame.id)
-            if call is None:
-                return
-            frame = decode_result(frame, call.message.result)
+            if call is not None:
+                frame = decode_result(frame, expected_by_hub(call.message))
         self.dispatch(FrameReceived(end.peer, frame))
 
     def on_lost(self, end: End, reason: str) -> None:

@@ -50,7 +50,6 @@ CAUGHT = {
     "a_report_that_is_believed_from_any_hub": 136,
     "a_returning_hub_that_is_taken_for_a_duplicate": 3,
     "a_sender_that_a_base_meta_hub_has_to_qualify": 18,
-    "a_sender_that_is_not_qualified": 1,
     "a_second_agent_of_a_name": 7,
     "a_shadow_that_is_not_purged": 33,
     "a_stop_by_name_of_whoever_has_it": 1796076300,
@@ -74,6 +73,7 @@ CAUGHT = {
     "an_operator_who_comes_later_and_is_not_asked": 2,
     "an_outcome_for_a_base_parent_in_words_it_does_not_know": 22,
     "an_outcome_that_is_not_repeated": 37,
+    "an_envelope_that_is_forwarded_unstamped": 1,
     "frames_that_are_lost_when_the_transport_is_full": 3,
 }
 

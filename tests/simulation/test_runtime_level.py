@@ -304,7 +304,7 @@ def frames_that_are_lost_when_the_transport_is_full(patch):
     patch.setattr(
         Runtime,
         "_queue",
-        lambda self, connection, frame: None if connection.congested else intact(self, connection, frame),
+        lambda self, connection, *frame: None if connection.congested else intact(self, connection, *frame),
     )
     patch.setattr(streams, "WINDOWS", (64,))
 

@@ -249,8 +249,11 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
 
 
 @defect("true sender")
-def a_sender_that_is_not_qualified(patch):
-    patch.setattr(meta_requests, "stamped", lambda agent, hub: agent)
+def an_envelope_that_is_forwarded_unstamped(patch):
+    def forwarded(envelope, hub):
+        return evolve(envelope, target=envelope.target.on(None))
+
+    patch.setattr(meta_requests, "forwarded", forwarded)
 
 
 @defect("true sender")

@@ -54,8 +54,5 @@ class WatchedChannel(FrameChannel):
     def limit_lines(self, line_bytes: int, long: Mapping[bytes, int] | None = None) -> None:
         self._channel.limit_lines(line_bytes, long)
 
-    def leave_sealed(self) -> None:
-        self._channel.leave_sealed()
-
     async def aclose(self) -> None:
         await self._channel.aclose()
