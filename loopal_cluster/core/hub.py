@@ -17,7 +17,6 @@ from attrs import field
 from loopal_cluster.address import check_name
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
-from loopal_cluster.core.asks import Asks, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
@@ -37,8 +36,12 @@ from loopal_cluster.core.events import (
     PeerLost,
     TokensGiven,
 )
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve, unknown
+from loopal_cluster.core.hub_approvals import HubApprovals
+from loopal_cluster.core.hub_lookup import HubLookup
+from loopal_cluster.core.hub_routing import HubRouting
+from loopal_cluster.core.hub_spawns import HubSpawns
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.parties import (
     AgentParty,
@@ -47,6 +50,7 @@ from loopal_cluster.core.parties import (
     Standing,
     Stranger,
     agree,
+    check_may,
     is_token,
     pings,
     standing_of,
@@ -97,34 +101,22 @@ from loopal_cluster.core.waits import Waits
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
-    AgentEvent,
-    Attended,
     CancelRequest,
     Completed,
-    Decided,
-    Decision,
     DeliverAsk,
-    DeliverEnvelope,
-    Envelope,
     Message,
-    MetaAsk,
-    Progress,
     Register,
     Reply,
     Role,
-    Shown,
     Welcome,
 )
 from loopal_cluster.outcomes import Cancelled, TimedOut
-from loopal_cluster.payloads import Error, MetaHubAway, MetaHubBack
-from loopal_cluster.records import define, evolve
+from loopal_cluster.payloads import MetaHubAway, MetaHubBack
+from loopal_cluster.records import define
 
 __all__ = ["HubCore"]
 
 Party = Stranger | ClientParty | AgentParty | MetaHubParty
-
-ASKS_NOBODY = "nobody was there to answer: a MetaHub of the base dialect asks nobody"
-"""Why it has denied a permission."""
 
 
 @define
@@ -141,7 +133,6 @@ class HubCore:
     uplink: Uplink = field(init=False)
     _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
     _timeline: Timeline = field(init=False)
-    _asks: Asks = field(init=False)
     _results: Results = field(init=False)
     _kept: KeptTexts = field(init=False)
     _deliveries: Deliveries = field(init=False)
@@ -149,13 +140,16 @@ class HubCore:
     _reports: Reports = field(init=False)
     _supervisor: Supervisor = field(init=False)
     _reconciler: Reconciler = field(init=False)
-    _requests: HubRequests = field(init=False)
+    _routing: HubRouting = field(init=False)
+    _lookup: HubLookup = field(init=False)
+    _spawns: HubSpawns = field(init=False)
+    _approvals: HubApprovals = field(init=False)
+    _handlers: Handlers = field(init=False, repr=False)
+    _listeners: Listeners = field(init=False, repr=False)
     _farewell_at: float = field(default=math.inf, init=False)
     """When we close: from then on, a MetaHub that is away is not waited for."""
     _refusals: Refusals = field(init=False)
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
-    _told_attended: bool = field(default=False, init=False)
-    """What the MetaHub was last told of our operators, on the connection that is up."""
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -163,8 +157,9 @@ class HubCore:
         self._refusals = Refusals(self.exchange)
         self.uplink = Uplink(self.exchange, settings, self.agents, self._timers, self._publish_uplink)
         self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
-        audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
-        self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
+        self._approvals = HubApprovals(
+            settings, self.exchange, self._timers, self.uplink, self._parties, self.new_id
+        )
         self._results = Results(settings.limits.results, settings.limits.results_bytes)
         self._kept = KeptTexts(settings, self.exchange, self.new_id)
         self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline, self._kept)
@@ -189,21 +184,46 @@ class HubCore:
         self._reconciler = Reconciler(
             settings, self.uplink, self.agents, self._results, self._reports, self._supervisor
         )
-        self._requests = HubRequests(
+        self._routing = HubRouting(
+            settings, self.exchange, self.uplink, self.agents, self._deliveries, self._supervisor
+        )
+        self._lookup = HubLookup(
             settings,
             self.exchange,
             self._timeline,
             self.uplink,
-            self._asks,
+            self._approvals.asks,
             self.agents,
             self._results,
-            self._deliveries,
             self._waits,
             self._reports,
             self._supervisor,
-            self._reconciler,
-            self.new_id,
+            self._routing,
             self.epoch,
+        )
+        self._spawns = HubSpawns(
+            settings,
+            self.exchange,
+            self._timeline,
+            self.uplink,
+            self.agents,
+            self._supervisor,
+            self._reconciler,
+            self._kept,
+        )
+        self._handlers = (
+            serve(Register, self._register, Stranger)
+            | self._routing.requests()
+            | self._lookup.requests()
+            | self._spawns.requests()
+            | self._approvals.requests()
+        )
+        self._listeners = (
+            hear(Completed, self._on_completed, AgentParty)
+            | hear(CancelRequest, self._on_cancelled, AgentParty, ClientParty, MetaHubParty, Stranger)
+            | self._routing.notifications()
+            | self._spawns.notifications()
+            | self._approvals.notifications()
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -285,7 +305,7 @@ class HubCore:
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
         elif isinstance(party, ClientParty):
             self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
-        self._on_attendance(now)
+        self._approvals.on_attendance(now)
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
@@ -313,7 +333,7 @@ class HubCore:
         asked = self.exchange.calls_for(peer)
         party = self._parties.pop(peer, None)
         self._waits.forget(peer)
-        self._asks.withdraw(peer, now)
+        self._approvals.asks.withdraw(peer, now)
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
@@ -360,9 +380,9 @@ class HubCore:
             case WaitDue(origin):
                 self._waits.on_due(origin)
             case AskDue(ask_id):
-                self._asks.expire(ask_id, now)
+                self._approvals.asks.expire(ask_id, now)
             case ShownDue(ask_id):
-                self._asks.on_shown_due(ask_id, now)
+                self._approvals.asks.on_shown_due(ask_id, now)
             case DeliveryDue(agent_id, number):
                 self._deliveries.on_due(agent_id, number, now)
             case AgentDue(agent_id):
@@ -402,17 +422,12 @@ class HubCore:
     def _on_request(self, origin: Origin, message: Message[Any], now: float) -> None:
         party = self._parties[origin.peer]
         try:
-            match party:
-                case AgentParty():
-                    self._requests.on_agent_request(origin, party, message, now)
-                case MetaHubParty():
-                    self._requests.on_meta_hub_request(origin, message, now)
-                case ClientParty():
-                    self._requests.on_client_request(origin, party, message, now)
-                case Stranger():
-                    self._on_stranger_request(origin, party, message, now)
-                case unreachable:
-                    assert_never(unreachable)
+            if isinstance(party, ClientParty):
+                check_may(party, message)
+            handler = self._handlers.get((type(party), type(message)))
+            if handler is None:
+                raise unhandled(party, message)
+            handler(origin, party, message, now)
         except Refused as refused:
             self._refuse(origin, party, refused.code, refused.detail, now)
         except InvalidAddress as error:
@@ -423,11 +438,7 @@ class HubCore:
         if isinstance(party, Stranger):
             self._refusals.say(party.source, detail, now)
 
-    def _on_stranger_request(
-        self, origin: Origin, party: Stranger, message: Message[Any], now: float
-    ) -> None:
-        if not isinstance(message, Register):
-            raise Refused(ErrorCode.NOT_REGISTERED, "expected hub/register first")
+    def _register(self, origin: Origin, party: Stranger, message: Register, now: float) -> None:
         if not party.trusted and not is_token(message.token, self.settings.token):
             self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
             self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
@@ -447,49 +458,23 @@ class HubCore:
         self.exchange.answer(origin, welcome)
         self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer, now)
-            self._on_attendance(now)
+            self._approvals.asks.show_all(origin.peer, now)
+            self._approvals.on_attendance(now)
 
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
         party = self._parties[peer]
-        match message, party:
-            case AgentEvent(payload=payload), AgentParty(record):
-                record.heard_at = now
-                if isinstance(payload, Error):
-                    record.error = payload.message
-                payload = self._kept.payload(payload)
-                self._timeline.publish(self.settings.name, record.name, payload, now)
-            case Completed(), AgentParty(record):
-                self._supervisor.on_completed(record, message, now)
-                self._retire(peer, f"agent '{record.name}' ended", now)
-            case CancelRequest(request_id), _:
-                self._on_cancelled(Origin(peer, request_id), now)
-            case Decided(), MetaHubParty():
-                self._asks.on_decided(peer, message, now)
-            case Shown(ask_id), ClientParty():
-                self._asks.on_shown(peer, ask_id)
-            case Attended(attended), MetaHubParty():
-                self.uplink.attended = attended
-                self._on_attendance(now)
-            case Progress(call_id), AgentParty() | MetaHubParty():
-                self._on_progress(peer, call_id, now)
-            case DeliverEnvelope(envelope), MetaHubParty():
-                self._on_unanswered_message(envelope, now)
-            case _:
-                pass  # a base peer may notify us of things we have no use for
+        # Without one: a base peer may notify us of things we have no use for.
+        if (listener := self._listeners.get((type(party), type(message)))) is not None:
+            listener(peer, party, message, now)
 
-    def _on_unanswered_message(self, envelope: Envelope, now: float) -> None:
-        """A base MetaHub brings a message and does not want to know whether it was accepted."""
-        if (target := self.agents.local(envelope.target.agent)) is None:
-            return
-        try:
-            self._deliveries.deliver(target, DeliverEnvelope(envelope), None, now)
-        except Refused as refused:
-            self.exchange.log("WARNING", f"dropped a message: {refused.detail}")
+    def _on_completed(self, peer: Peer, party: AgentParty, message: Completed, now: float) -> None:
+        self._supervisor.on_completed(party.record, message, now)
+        self._retire(peer, f"agent '{party.record.name}' ended", now)
 
-    def _on_cancelled(self, origin: Origin, now: float) -> None:
+    def _on_cancelled(self, peer: Peer, party: object, message: CancelRequest, now: float) -> None:
+        origin = Origin(peer, message.id)
         self._waits.forget(origin.peer, origin.id)
-        self._asks.withdraw(origin.peer, now, origin.id)
+        self._approvals.asks.withdraw(origin.peer, now, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
         self._deliveries.withdraw(origin.peer, origin.id, now)
         call = self.exchange.call_for(origin)
@@ -505,18 +490,6 @@ class HubCore:
                     if receipt is not None and envelope.origin_hub is None:
                         self._deliveries.give_up(call, now)
 
-    def _on_progress(self, peer: Peer, call_id: int, now: float) -> None:
-        """Somebody is still working on what we have asked: it may take longer, if its caller allows that."""
-        call = self.exchange.calls.find(peer, call_id)
-        match call:
-            case Call(then=Delivering() as then, message=DeliverAsk() as ask):
-                self._deliveries.on_progress(call, then, ask, now)
-            case Call(then=Origin() as origin, message=MetaAsk(envelope)) if envelope.extend:
-                self.exchange.calls.extend(call, now + (envelope.timeout_ms or 0) / 1000 + 2 * LEG)
-                self.exchange.notify(origin.peer, Progress(origin.id))
-            case _:
-                pass
-
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
         if isinstance(answer, Failure):
             if self.uplink.doubts(call, answer, now):
@@ -529,7 +502,7 @@ class HubCore:
                 is_ask = isinstance(call.message, DeliverAsk)
                 self._deliveries.on_answer(then, answer, now, is_ask=is_ask)
             case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, self._told_apart(call, answer), now)
+                self._approvals.on_answer(call, ask_id, answer, now)
             case Joining():
                 before = self.uplink.cluster
                 self._on_joined(self.uplink.on_registered(answer, now), now)
@@ -568,48 +541,14 @@ class HubCore:
         if joined:
             self._reports.send_all(now)
             self._reconciler.begin(now)
-            self._told_attended = False
-            self._on_attendance(now)
-            self._asks.on_next_tier(now)
-
-    def _told_apart(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
-        """A base MetaHub has nobody to ask, and denies at once: that is nobody's refusal."""
-        is_base = call.peer == self.uplink.peer and self.uplink.protocol is None
-        if not is_base or isinstance(answer, Failure) or answer.result.by is not None:
-            return answer
-        match answer.result:
-            case Decision(allow=False) as denial:
-                return Response(answer.id, evolve(denial, reason=ASKS_NOBODY, unanswered=True))
-            case _:
-                return answer
-
-    def _joined_meta_hub(self) -> Peer | None:
-        return self.uplink.peer if self.uplink.joined else None
-
-    def _attended(self) -> bool | None:
-        if self._operators():
-            return True
-        return self.uplink.attended if self.uplink.joined else False
-
-    def _on_attendance(self, now: float) -> None:
-        """Operators may have come or gone: what waits for one, and the MetaHub, know it."""
-        here = bool(self._operators())
-        if self.uplink.speaks("attended") and self._told_attended != here:
-            self._told_attended = here
-            self.uplink.notify(Attended(here))
-        self._asks.on_attendance(now)
+            self._approvals.on_joined(now)
 
     def _publish_uplink(self, payload: MetaHubAway | MetaHubBack, now: float) -> None:
         self._timeline.publish(self.settings.name, None, payload, now)
 
-    def _operators(self) -> list[Peer]:
-        return [
-            peer
-            for peer, party in self._parties.items()
-            if isinstance(party, ClientParty) and party.role is Role.OPERATOR
-        ]
 
-    def _signed(self, judge: Peer, name: str | None) -> str:
-        """An operator is who it registered as; a MetaHub says who it was."""
-        party = self._parties.get(judge)
-        return party.name if isinstance(party, ClientParty) else name or "MetaHub"
+def unhandled(party: Party, message: Message[Any]) -> Refused:
+    """Why nothing handles a request."""
+    if isinstance(party, Stranger):
+        return Refused(ErrorCode.NOT_REGISTERED, "expected hub/register first")
+    return unknown(message)

@@ -23,11 +23,14 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.hub_requests import asked_timeout, only_some, source_of_client, unknown
+from loopal_cluster.core.handlers import unknown
+from loopal_cluster.core.hub_lookup import only_some
+from loopal_cluster.core.hub_routing import source_of_client
 from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.owed import Owed
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger
+from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory, RouteCache
@@ -245,7 +248,7 @@ class MetaRequests:
     ) -> None:
         hub, agent = party.record, message.agent_name
         asker = hub.name if agent is None else f"{hub.name}/{agent}"
-        timeout = asked_timeout(message, self._settings.timeouts)
+        timeout = seconds_for(message, self._settings.timeouts)
         message = evolve(message, agent_name=asker)
         self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
 

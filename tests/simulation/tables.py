@@ -46,6 +46,8 @@ def _allowed(name: str, peers: int, hubs: int) -> int:
             return hubs  # an empty table each; its entries are walked, too
         case "_kept":
             return 2048
+        case "_handlers" | "_listeners":
+            return 1000  # made once, and never changed
         case _:
             return 0
 

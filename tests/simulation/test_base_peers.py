@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from loopal_cluster.core import base_agents, meta_hub, meta_requests, supervisor, uplink
-from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure
 from loopal_cluster.messages import HubComplete
@@ -114,7 +114,7 @@ def a_lost_base_hub_that_nobody_is_told_of(patch):
 
 
 def a_base_report_that_is_delivered_and_settles_nothing(patch):
-    patch.setattr(HubRequests, "_settle_base_report", lambda *_: False)
+    patch.setattr(HubRouting, "_settle_base_report", lambda *_: False)
 
 
 def an_outcome_for_a_base_parent_in_words_it_does_not_know(patch):
@@ -133,14 +133,14 @@ def a_delivery_that_failed_and_counts_as_one_that_went_well(patch):
 
 
 def a_sender_that_a_base_meta_hub_has_to_qualify(patch):
-    intact = HubRequests._route
+    intact = HubRouting._route
 
     def route(self, origin, envelope, source, now):
         cluster, self._uplink.cluster = self._uplink.cluster, "some"
         intact(self, origin, envelope, source, now)
         self._uplink.cluster = cluster
 
-    patch.setattr(HubRequests, "_route", route)
+    patch.setattr(HubRouting, "_route", route)
 
 
 def a_hub_that_takes_its_own_old_connection_for_another(patch):

@@ -18,7 +18,7 @@ from loopal_cluster.core import (
     asks,
     calls,
     exchange,
-    hub_requests,
+    hub_routing,
     membership,
     meta_hub,
     meta_requests,
@@ -32,7 +32,9 @@ from loopal_cluster.core import (
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StopAgent
-from loopal_cluster.core.hub_requests import HubRequests
+from loopal_cluster.core.hub_lookup import HubLookup
+from loopal_cluster.core.hub_routing import HubRouting
+from loopal_cluster.core.parties import MetaHubParty
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.timeline import Timeline
@@ -164,16 +166,16 @@ def a_wait_answered_with_another_agents_result(patch):
 
 @defect("true outcomes")
 def a_kept_result_that_hides_the_agent_that_has_the_name_now(patch):
-    intact = HubRequests._addressed
+    intact = HubLookup._addressed
 
-    def addressed(self, origin, message, now, *, may_escalate):
-        target = self._own(message.agent)
+    def addressed(self, origin, party, message, now):
+        target = self._routing.own(message.agent)
         if getattr(message, "agent_id", None) is not None or not self._answer_finished(
-            origin, message, target, None, not may_escalate
+            origin, message, target, None, isinstance(party, MetaHubParty)
         ):
-            intact(self, origin, message, now, may_escalate=may_escalate)
+            intact(self, origin, party, message, now)
 
-    patch.setattr(HubRequests, "_addressed", addressed)
+    patch.setattr(HubLookup, "_addressed", addressed)
 
 
 @defect("true outcomes")
@@ -238,14 +240,14 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
         hub = next(iter(self._hubs)).name
         self._send(origin, hub, message, now)
 
-    def deliver(self, origin, message, now):
+    def deliver(self, origin, party, message, now):
         record = next((record for record in self._agents.here() if record.peer is not None), None)
         if record is None:
-            raise self._not_found(message.envelope.target)
+            raise self.not_found(message.envelope.target)
         self._deliveries.deliver(record, message, origin, now)
 
     patch.setattr(meta_requests.MetaRequests, "_find", find)
-    patch.setattr(HubRequests, "_deliver", deliver)
+    patch.setattr(HubRouting, "_deliver", deliver)
 
 
 @defect("true sender")
@@ -258,16 +260,10 @@ def an_envelope_that_is_forwarded_unstamped(patch):
 
 @defect("true sender")
 def a_sender_that_is_believed(patch):
-    intact = HubRequests.on_client_request
+    def route(self, origin, party, message, now):
+        self._route(origin, message.envelope, message.envelope.source, now)
 
-    def on_client_request(self, origin, party, message, now):
-        envelope = getattr(message, "envelope", None)
-        if envelope is not None:
-            self._route(origin, envelope, envelope.source, now)
-        else:
-            intact(self, origin, party, message, now)
-
-    patch.setattr(HubRequests, "on_client_request", on_client_request)
+    patch.setattr(HubRouting, "_route_of_client", route)
 
 
 @defect("no event missing")
@@ -313,7 +309,7 @@ def an_ask_that_nobody_waits_for_and_that_is_worked_on(patch):
 
 @defect("no circles of asks")
 def a_circle_of_asks_that_is_let_pass(patch):
-    patch.setattr(hub_requests, "check_circle", nothing)
+    patch.setattr(hub_routing, "check_circle", nothing)
 
 
 @defect("no circles of asks")
@@ -328,22 +324,22 @@ def a_meta_hub_that_forgets_who_waits(patch):
 
 @defect("no circles of asks")
 def an_agent_that_serves_and_is_taken_for_one_that_waits(patch):
-    intact = hub_requests.waits_of
+    intact = hub_routing.waits_of
 
     def waits_of(asker, held, *, serves):
         return intact(asker, held, serves=False)
 
-    patch.setattr(hub_requests, "waits_of", waits_of)
+    patch.setattr(hub_routing, "waits_of", waits_of)
 
 
 @defect("no circles of asks")
 def an_agent_that_is_believed_who_waits(patch):
-    intact = hub_requests.sent_by
+    intact = hub_routing.sent_by
 
     def sent_by(source, envelope, target, timeout_ms, waits=()):
         return intact(source, envelope, target, timeout_ms, envelope.waits)
 
-    patch.setattr(hub_requests, "sent_by", sent_by)
+    patch.setattr(hub_routing, "sent_by", sent_by)
 
 
 @defect("time is limited")
