@@ -13,7 +13,19 @@ from loopal_cluster.config import Limits, Timeouts
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Rejected, Request, Response
-from loopal_cluster.messages import METHODS, Decision, Found, HubList, Ok, Role, Spawned, Waited, Welcome
+from loopal_cluster.messages import (
+    METHODS,
+    Decision,
+    Direction,
+    Found,
+    HubList,
+    Message,
+    Ok,
+    Role,
+    Spawned,
+    Waited,
+    Welcome,
+)
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.payloads import PAYLOADS
 from loopal_cluster.wire.codec import decode, decode_result, encode
@@ -95,11 +107,71 @@ def test_most_methods_have_an_example() -> None:
 # The names.
 
 
-def test_every_method_has_a_row_in_a_table() -> None:
-    section = TEXT.split("\n## 8. Methods", 1)[1].split("\n## 9.", 1)[0]
-    first_columns = re.findall(r"^\| ([^|]*) \|", section, flags=re.MULTILINE)
+def section(first: str, last: str) -> str:
+    """The text between two headings."""
+    return TEXT.split(f"\n{first}", 1)[1].split(f"\n{last}", 1)[0]
 
-    assert set(METHODS) == set(re.findall(r"`([^`]+)`", " ".join(first_columns)))
+
+def methods_in(text: str) -> set[str]:
+    """The methods in the first column of a table."""
+    return set(re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| ([^|]*) \|", text, flags=re.MULTILINE))))
+
+
+def test_every_method_has_a_row_in_a_table() -> None:
+    assert set(METHODS) == methods_in(section("## 8. Methods", "### 8.4"))
+
+
+def nature(cls: type[Message]) -> str:
+    """The row of a method in the table of what each is: all that its record says of it."""
+    who = dict.fromkeys(direction.value for direction in cls.audience)
+
+    def of(to: str) -> str:
+        return ", ".join(way.removesuffix(to).removesuffix(",") for way in who if way.endswith(to))
+
+    is_ = {"repeated": cls.repeatable, "looks": cls.read_only, "answer only": cls.answer_only}
+    to_hub = ", ".join(filter(None, (of(", to its hub"), of(", to a hub"))))
+    to_meta_hub = ", ".join(filter(None, (of(", to its MetaHub"), of(", to a MetaHub"))))
+    told = ", ".join(
+        filter(None, ("agent" * bool(of(", to its agent")), "client" * bool(of(", to a client"))))
+    )
+    words = ", ".join(word for word, holds in is_.items() if holds)
+    return f"| `{cls.method}` | {to_hub} | {to_meta_hub} | {told} | {words} |".replace("|  |", "| |").replace(
+        "|  |", "| |"
+    )
+
+
+def test_the_table_of_what_each_method_is_says_what_its_record_says() -> None:
+    rows = re.findall(r"^\| `.*\|$", section("### 8.4", "## 9."), flags=re.MULTILINE)
+
+    assert rows == [nature(cls) for _, cls in sorted(METHODS.items())]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "directions"),
+    [
+        ("### 8.1", "To subscribers", {Direction.AGENT_TO_HUB, Direction.STRANGER_TO_HUB}),
+        ("To subscribers", "### 8.2", {Direction.TO_CLIENT, Direction.CLIENT_TO_HUB}),
+        ("### 8.2", "From the agent", {Direction.HUB_TO_AGENT}),
+        ("From the agent", "### 8.3", {Direction.AGENT_TO_HUB}),
+        ("### 8.3", "From the MetaHub", {Direction.HUB_TO_META_HUB, Direction.STRANGER_TO_META_HUB}),
+        ("From the MetaHub", "### 8.4", {Direction.META_HUB_TO_HUB}),
+    ],
+)
+def test_a_method_is_sent_by_those_in_whose_table_it_is(first, last, directions) -> None:
+    for method in methods_in(section(first, last)):
+        assert directions & {*METHODS[method].audience}, method
+
+
+def test_a_meta_hub_serves_clients_the_methods_of_which_the_document_says_so() -> None:
+    rows = re.findall(
+        r"^\| `([^`]+)`[^|]*\|[^|]*\|[^|]*\| *(\w+)", section("### 8.1", "To subs"), flags=re.MULTILINE
+    )
+    served = {Direction.CLIENT_TO_META_HUB, Direction.STRANGER_TO_META_HUB}
+
+    assert len(rows) >= 15
+    for method, serves in rows:
+        if serves in ("yes", "no"):
+            assert bool(served & {*METHODS[method].audience}) == (serves == "yes"), method
 
 
 def test_no_method_appears_that_does_not_exist() -> None:
