@@ -1,9 +1,26 @@
-"""The vocabulary: one frozen record per method, with its wire name and its result.
+"""The vocabulary: one frozen record per method, with its wire name, its result and its nature.
 
 A request's class says which result answers it, so ``await client.call(Status())`` is a
-``StatusInfo`` to the type checker. Fields made with ``extension`` are ours: a base peer ignores
+``StatusInfo`` to the type checker. What else there is to know of a method is said at its class and nowhere else: who
+may send it, whether it is repeated, only looks, is all about its answer, and how long that may take (``Message``).
+Fields made with ``extension`` are ours: a base peer ignores
 them, and they are left out when they have their default. ``Opaque`` is JSON that nobody on the
 way reads. ``wire/codec.py`` turns these records into lines; ``docs/protocol.md`` has the prose.
+
+In this order: how a method is described (``Direction``, ``Patience``, ``Message``); values (``Envelope``,
+``SpawnSpec``, ...); results (``Ok``, ``Welcome``, ...); methods to a hub from its agents and clients (``hub/...``);
+between a hub and an agent (``agent/...``); between a hub and its MetaHub (``meta/...``); ``METHODS``, by wire name.
+
+One message on its way from an agent to an agent of another hub, and what else goes that way; each leg is a request of
+its own, with an id of its own::
+
+    from, to           a message         an ask       a spawn      an outcome     a comparison
+    agent, its hub     Route             Ask          SpawnAgent   Completed
+    hub, MetaHub       MetaRoute         MetaAsk      MetaSpawn    MetaComplete   MetaReconcile
+    MetaHub, hub       DeliverEnvelope   DeliverAsk   SpawnAgent   HubComplete    HubReconcile
+    hub, its agent     DeliverEnvelope   DeliverAsk   AgentStart   (a message)
+
+The names on the wire are the records' ``method``: ``hub/route``, ``meta/route``, ``agent/message``, ``agent/message``.
 """
 
 from __future__ import annotations

@@ -32,4 +32,62 @@ stays the bytes that it came as (``messages.Opaque``), to be read by whom it is 
 What a core wants to do when an answer comes is a record, not a closure, so it prints, compares and
 can be purged. Records inside a core may be mutable; nobody changes those that cross any boundary
 (``records.py``).
+
+**Where to look.** One line for each file:
+
+Both cores:
+
+* ``events``: what can happen to a core.
+* ``effects``: what a core can ask for.
+* ``handlers``: the tables of who handles which method, by kind of party and type of message.
+* ``parties``: the kinds of party, and what both sides of a connection speak.
+* ``exchange``: requests answered once, calls, notifications, hanging up.
+* ``calls``: the calls that are open: who waits for each, until when.
+* ``patience``: how long an answer may take.
+* ``steps``: what follows an answer or an instant, as records.
+* ``deadlines``: the timers.
+* ``pending``: a dict whose entries have deadlines.
+* ``asks``: approvals that wait for a human, and who is shown which.
+* ``circles``: asks that would wait for themselves.
+* ``receipts``: messages that have been seen, so that each is delivered once.
+* ``timeline``: the event log, and who watches it.
+* ``kept``: texts that are too large.
+* ``refusals``: the log of who was not let in.
+
+A hub:
+
+* ``hub``: the switchboard: connections, frames, answers, timers.
+* ``hub_routing``: messages and asks, to an agent here or up to the MetaHub.
+* ``hub_lookup``: requests about one agent, about all, about the hub.
+* ``hub_spawns``: spawns, and news of agents that two hubs share.
+* ``hub_approvals``: permissions and questions, and who is there to answer.
+* ``agents``: the agents of a hub, their parents and children.
+* ``supervisor``: an agent's life, from spawn to outcome.
+* ``deliveries``: messages on their way to an agent here.
+* ``waits``: who waits for an agent's end.
+* ``results``: outcomes that are kept.
+* ``reports``: outcomes on their way to a parent on another hub.
+* ``uplink``: the connection to the MetaHub, lost and found again.
+* ``redial``: the pause before the MetaHub is dialled again.
+* ``reconciler``: hubs that compare what they run for each other.
+
+A MetaHub:
+
+* ``meta_hub``: the switchboard: connections, registration, health, answers, timers.
+* ``meta_requests``: what hubs and clients ask.
+* ``membership``: the hubs, and whether each is alive.
+* ``claims``: a name that two hubs want.
+* ``routes``: which hub has an agent.
+* ``owed``: cancels that a hub is still to hear of.
+* ``base_agents``: the agents of hubs that speak the base dialect only.
+
+**To add a method** that only looks, say ``hub/uptime``:
+
+1. its record in ``messages.py``, with ``method``, ``result``, ``audience`` and ``read_only``;
+2. its handler in the part that knows the answer, as ``HubLookup._status`` is one;
+3. its row in that part's ``requests``: ``serve(Uptime, self._uptime, AgentParty, ClientParty)``;
+
+and its rows in ``docs/protocol.md``, with its fields. Nothing else knows of it: the codec reads the record's fields, an
+observer may send it because it is ``read_only``, and ``tests/core/test_handlers.py`` fails until who may send it and who
+handles it agree.
 """
