@@ -47,7 +47,7 @@ Both cores:
 * ``steps``: what follows an answer or an instant, as records.
 * ``deadlines``: the timers.
 * ``pending``: a dict whose entries have deadlines.
-* ``asks``: approvals that wait for a human, and who is shown which.
+* ``approvals``: approvals that wait for a human, and who is shown which.
 * ``circles``: asks that would wait for themselves.
 * ``receipts``: messages that have been seen, so that each is delivered once.
 * ``timeline``: the event log, and who watches it.

@@ -3,7 +3,7 @@
 A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
 and each is handed to the part that knows what to do: requests to ``HubRequests``, an agent's life to
 ``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
-``Uplink`` and ``Reconciler``, humans to ``Asks``, watchers to ``Timeline``.
+``Uplink`` and ``Reconciler``, humans to ``Approvals``, watchers to ``Timeline``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
     AgentDue,
     Announcing,
-    AskDue,
+    ApprovalDue,
+    Approving,
     BaseSpawnDue,
     Delivering,
     DeliveryDue,
@@ -74,7 +75,6 @@ from loopal_cluster.core.steps import (
     IdleDue,
     Initializing,
     Joining,
-    Judging,
     LeaseDue,
     Leaving,
     OwedDue,
@@ -192,7 +192,7 @@ class HubCore:
             self.exchange,
             self._timeline,
             self.uplink,
-            self._approvals.asks,
+            self._approvals.pending,
             self.agents,
             self._results,
             self._waits,
@@ -333,7 +333,7 @@ class HubCore:
         asked = self.exchange.calls_for(peer)
         party = self._parties.pop(peer, None)
         self._waits.forget(peer)
-        self._approvals.asks.withdraw(peer, now)
+        self._approvals.pending.withdraw(peer, now)
         self._timeline.forget(peer)
         calls = self.exchange.forget(peer, self.uplink.keeps)
         if self.uplink.peer == peer:
@@ -379,10 +379,10 @@ class HubCore:
                 self.uplink.beat(now)
             case WaitDue(origin):
                 self._waits.on_due(origin)
-            case AskDue(ask_id):
-                self._approvals.asks.expire(ask_id, now)
+            case ApprovalDue(ask_id):
+                self._approvals.pending.expire(ask_id, now)
             case ShownDue(ask_id):
-                self._approvals.asks.on_shown_due(ask_id, now)
+                self._approvals.pending.on_shown_due(ask_id, now)
             case DeliveryDue(agent_id, number):
                 self._deliveries.on_due(agent_id, number, now)
             case AgentDue(agent_id):
@@ -458,7 +458,7 @@ class HubCore:
         self.exchange.answer(origin, welcome)
         self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
-            self._approvals.asks.show_all(origin.peer, now)
+            self._approvals.pending.show_all(origin.peer, now)
             self._approvals.on_attendance(now)
 
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
@@ -474,7 +474,7 @@ class HubCore:
     def _on_cancelled(self, peer: Peer, party: object, message: CancelRequest, now: float) -> None:
         origin = Origin(peer, message.id)
         self._waits.forget(origin.peer, origin.id)
-        self._approvals.asks.withdraw(origin.peer, now, origin.id)
+        self._approvals.pending.withdraw(origin.peer, now, origin.id)
         self._supervisor.on_spawn_cancelled(origin, now)
         self._deliveries.withdraw(origin.peer, origin.id, now)
         call = self.exchange.call_for(origin)
@@ -501,7 +501,7 @@ class HubCore:
             case Delivering() as then:
                 is_ask = isinstance(call.message, DeliverAsk)
                 self._deliveries.on_answer(then, answer, now, is_ask=is_ask)
-            case Judging(ask_id):
+            case Approving(ask_id):
                 self._approvals.on_answer(call, ask_id, answer, now)
             case Joining():
                 before = self.uplink.cluster

@@ -1,7 +1,7 @@
 """Approvals at a hub: what its agents ask people, and who is there to answer.
 
 The hub's own policy is asked first, then its operators, then its MetaHub. What the MetaHub brings is for the operators
-here, and never goes up again. ``Asks`` keeps what waits.
+here, and never goes up again. ``Approvals`` keeps what waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from attrs import field
 
 from loopal_cluster.config import HubSettings, Policy
-from loopal_cluster.core.asks import POLICY, Asks, Audience
+from loopal_cluster.core.approvals import POLICY, Approvals, Audience
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
@@ -29,7 +29,7 @@ from loopal_cluster.records import define, evolve
 
 __all__ = ["HubApprovals"]
 
-ASKS_NOBODY = "nobody was there to answer: a MetaHub of the base dialect asks nobody"
+HAS_NOBODY = "nobody was there to answer: a MetaHub of the base dialect asks nobody"
 """Why it has denied a permission."""
 
 
@@ -43,21 +43,21 @@ class HubApprovals:
     _uplink: Uplink
     _parties: dict[Peer, Stranger | ClientParty | AgentParty | MetaHubParty]
     _new_id: Callable[[], str]
-    asks: Asks = field(init=False)
+    pending: Approvals = field(init=False)
     _told_attended: bool = field(default=False, init=False)
     """What the MetaHub was last told of our operators, on the connection that is up."""
 
     def __attrs_post_init__(self) -> None:
-        audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._signed)
-        self.asks = Asks(self._exchange, self._timers, self._settings.timeouts, audience)
+        audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._attributed)
+        self.pending = Approvals(self._exchange, self._timers, self._settings.timeouts, audience)
 
     def requests(self) -> Handlers:
         """What is asked of people."""
         return (
-            serve(Permission, self._ask_of_agent, AgentParty)
-            | serve(Question, self._ask_of_agent, AgentParty)
-            | serve(Permission, self._ask_of_meta_hub, MetaHubParty)
-            | serve(Question, self._ask_of_meta_hub, MetaHubParty)
+            serve(Permission, self._approve_for_agent, AgentParty)
+            | serve(Question, self._approve_for_agent, AgentParty)
+            | serve(Permission, self._approve_for_meta_hub, MetaHubParty)
+            | serve(Question, self._approve_for_meta_hub, MetaHubParty)
         )
 
     def notifications(self) -> Listeners:
@@ -68,7 +68,7 @@ class HubApprovals:
             | hear(Attended, self._on_attended, MetaHubParty)
         )
 
-    def _ask_of_agent(
+    def _approve_for_agent(
         self, origin: Origin, party: AgentParty, message: Permission | Question, now: float
     ) -> None:
         record = party.record
@@ -83,21 +83,21 @@ class HubApprovals:
             return
         if isinstance(message, Question) and policy is Policy.DENY:
             raise Refused(ErrorCode.NO_OPERATOR, f"hub '{self._settings.name}' does not pass questions on")
-        self.asks.park(self._new_id(), origin, message, hub="", now=now, timeout=timeout)
+        self.pending.park(self._new_id(), origin, message, hub="", now=now, timeout=timeout)
 
-    def _ask_of_meta_hub(
+    def _approve_for_meta_hub(
         self, origin: Origin, party: MetaHubParty, message: Permission | Question, now: float
     ) -> None:
         """Let our operators answer for an agent of another hub, whose policy it was to ask."""
         timeout = seconds_for(message, self._settings.timeouts)
         hub = (message.agent_name or "").partition("/")[0]  # by which the MetaHub has qualified it
-        self.asks.park(self._new_id(), origin, message, hub=hub, now=now, timeout=timeout, relayed=True)
+        self.pending.park(self._new_id(), origin, message, hub=hub, now=now, timeout=timeout, relayed=True)
 
     def _on_decided(self, peer: Peer, party: MetaHubParty, message: Decided, now: float) -> None:
-        self.asks.on_decided(peer, message, now)
+        self.pending.on_decided(peer, message, now)
 
     def _on_shown(self, peer: Peer, party: ClientParty, message: Shown, now: float) -> None:
-        self.asks.on_shown(peer, message.ask_id)
+        self.pending.on_shown(peer, message.ask_id)
 
     def _on_attended(self, peer: Peer, party: MetaHubParty, message: Attended, now: float) -> None:
         self._uplink.attended = message.attended
@@ -105,7 +105,7 @@ class HubApprovals:
 
     def on_answer(self, call: Call[HubThen], ask_id: str, answer: Response | Failure, now: float) -> None:
         """An operator, or the MetaHub, has answered."""
-        self.asks.on_answer(call, ask_id, self._told_apart(call, answer), now)
+        self.pending.on_answer(call, ask_id, self._told_apart(call, answer), now)
 
     def _told_apart(self, call: Call[HubThen], answer: Response | Failure) -> Response | Failure:
         """A base MetaHub has nobody to ask, and denies at once: that is nobody's refusal."""
@@ -113,7 +113,7 @@ class HubApprovals:
         if not is_base or isinstance(answer, Failure) or answer.result.by is not None:
             return answer
         if isinstance(answer.result, Decision) and not answer.result.allow:
-            denial = evolve(answer.result, reason=ASKS_NOBODY, unanswered=True)
+            denial = evolve(answer.result, reason=HAS_NOBODY, unanswered=True)
             return Response(answer.id, denial)
         return answer
 
@@ -123,7 +123,7 @@ class HubApprovals:
         """We are in the cluster (again): the MetaHub, and those it can ask, are there."""
         self._told_attended = False
         self.on_attendance(now)
-        self.asks.on_next_tier(now)
+        self.pending.on_next_tier(now)
 
     def on_attendance(self, now: float) -> None:
         """Operators may have come or gone: what waits for one, and the MetaHub, know it."""
@@ -131,7 +131,7 @@ class HubApprovals:
         if self._uplink.speaks("attended") and self._told_attended != here:
             self._told_attended = here
             self._uplink.notify(Attended(here))
-        self.asks.on_attendance(now)
+        self.pending.on_attendance(now)
 
     def _joined_meta_hub(self) -> Peer | None:
         return self._uplink.peer if self._uplink.joined else None
@@ -148,7 +148,7 @@ class HubApprovals:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _signed(self, judge: Peer, name: str | None) -> str:
+    def _attributed(self, approver: Peer, name: str | None) -> str:
         """An operator is who it registered as; a MetaHub says who it was."""
-        party = self._parties.get(judge)
+        party = self._parties.get(approver)
         return party.name if isinstance(party, ClientParty) else name or "MetaHub"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from loopal_cluster.address import Address
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
-from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.approvals import Approvals
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
@@ -63,7 +63,7 @@ class HubLookup:
     _exchange: Exchange[HubThen]
     _timeline: Timeline
     _uplink: Uplink
-    _asks: Asks
+    _approvals: Approvals
     _agents: AgentTree
     _results: Results
     _waits: Waits
@@ -112,7 +112,7 @@ class HubLookup:
             capabilities=self._settings.capabilities,
             late_answers=self._exchange.late_answers,
             waiting=only_some(
-                approvals=len(self._asks),
+                approvals=len(self._approvals),
                 waits=len(self._waits),
                 reports=len(self._reports),
                 for_meta_hub=self._uplink.outstanding(),

@@ -16,7 +16,7 @@ from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
-from loopal_cluster.core.asks import Asks, Audience
+from loopal_cluster.core.approvals import Approvals, Audience
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.claims import Claims
@@ -53,7 +53,8 @@ from loopal_cluster.core.parties import (
 from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.routes import Directory
 from loopal_cluster.core.steps import (
-    AskDue,
+    ApprovalDue,
+    Approving,
     BaseSpawnDue,
     Claiming,
     FreeingName,
@@ -61,7 +62,6 @@ from loopal_cluster.core.steps import (
     HandshakeDue,
     HealthDue,
     Identifying,
-    Judging,
     MetaHubThen,
     OwedDue,
     RejoinDue,
@@ -134,7 +134,7 @@ class MetaHubCore:
     base_agents: BaseAgents = field(init=False)
     _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
     _timeline: Timeline = field(init=False)
-    _asks: Asks = field(init=False)
+    _approvals: Approvals = field(init=False)
     _requests: MetaRequests = field(init=False)
     _handlers: Handlers = field(init=False, repr=False)
     """What decides each request, by who asks and what: what is not in it, nobody may ask."""
@@ -157,15 +157,15 @@ class MetaHubCore:
         self.tokens = (settings.token,)
         self._refusals = Refusals(self.exchange)
         self._timeline = Timeline(self.exchange, self.epoch)
-        audience = Audience(self._judges, None, self._attended, self._signed)
-        self._asks = Asks(self.exchange, self._timers, settings.timeouts, audience)
+        audience = Audience(self._approvers, None, self._attended, self._attributed)
+        self._approvals = Approvals(self.exchange, self._timers, settings.timeouts, audience)
         self.base_agents = BaseAgents(settings, self.exchange, self._timers)
         self._requests = MetaRequests(
             settings,
             self.exchange,
             self._timers,
             self._timeline,
-            self._asks,
+            self._approvals,
             self.hubs,
             self.directory,
             self.base_agents,
@@ -283,17 +283,17 @@ class MetaHubCore:
         self._timeline.publish(party.record.name, message.agent_name, message.payload, now)
 
     def _on_cancel(self, peer: Peer, party: Party, message: CancelRequest, now: float) -> None:
-        self._asks.withdraw(peer, now, message.id)
+        self._approvals.withdraw(peer, now, message.id)
         self._requests.withdraw(peer, message.id)
         call = self.exchange.withdraw(Origin(peer, message.id))
         if call is not None and isinstance(call.message, SpawnAgent):
             self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
 
     def _on_decided(self, peer: Peer, party: HubParty, message: Decided, now: float) -> None:
-        self._asks.on_decided(peer, message, now)
+        self._approvals.on_decided(peer, message, now)
 
     def _on_shown(self, peer: Peer, party: ClientParty, message: Shown, now: float) -> None:
-        self._asks.on_shown(peer, message.ask_id)
+        self._approvals.on_shown(peer, message.ask_id)
 
     def _on_attended(self, peer: Peer, party: HubParty, message: Attended, now: float) -> None:
         record = party.record
@@ -319,8 +319,8 @@ class MetaHubCore:
                 self.base_agents.on_stopped(then, answer, now)
             case Revoking() as then:
                 self._requests.on_revoked(then, answer)
-            case Judging(ask_id):
-                self._asks.on_answer(call, ask_id, answer, now)
+            case Approving(ask_id):
+                self._approvals.on_answer(call, ask_id, answer, now)
             case Claiming(hub):
                 self._on_probed(hub, answer, now)
             case Resolving() as then:
@@ -392,7 +392,7 @@ class MetaHubCore:
         self.exchange.answer(origin, welcome)
         self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
-            self._asks.show_all(origin.peer, now)
+            self._approvals.show_all(origin.peer, now)
             self._on_attendance(now)
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
@@ -434,7 +434,7 @@ class MetaHubCore:
             self._on_sign_of_life(record, now)
         self._requests.revoke_again(record, now)
         if record.speaks("judge"):
-            self._asks.show_all(record.peer, now)
+            self._approvals.show_all(record.peer, now)
         self._tell_attended(record)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
@@ -497,7 +497,7 @@ class MetaHubCore:
     def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
-        self._asks.withdraw(record.peer, now)  # it asks again
+        self._approvals.withdraw(record.peer, now)  # it asks again
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
         self._on_unattended(record, now)  # it says so again, and is told again
@@ -556,7 +556,7 @@ class MetaHubCore:
         self._claims.withdraw(peer)
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
-        self._asks.withdraw(peer, now)
+        self._approvals.withdraw(peer, now)
         self._requests.withdraw(peer)
         asked = self.exchange.calls_for(peer)
         keeps = isinstance(party, HubParty) and party.record.instance is not None
@@ -673,8 +673,8 @@ class MetaHubCore:
             match timer:
                 case HandshakeDue(peer):
                     self.exchange.hang_up(peer, "it did not register in time")
-                case AskDue(ask_id):
-                    self._asks.expire(ask_id, now)
+                case ApprovalDue(ask_id):
+                    self._approvals.expire(ask_id, now)
                 case BaseSpawnDue(hub, agent_id):
                     self.base_agents.on_due(hub, agent_id)
                 case OwedDue(hub, agent_id):
@@ -696,7 +696,7 @@ class MetaHubCore:
             if isinstance(party, ClientParty) and party.role is Role.OPERATOR
         ]
 
-    def _judges(self) -> list[Peer]:
+    def _approvers(self) -> list[Peer]:
         return self._operators() + [hub.peer for hub in self.hubs.reachable() if hub.speaks("judge")]
 
     def _attended(self) -> bool | None:
@@ -714,7 +714,7 @@ class MetaHubCore:
         self._attended_at = attended_at
         for hub in self.hubs.reachable():
             self._tell_attended(hub)
-        self._asks.on_attendance(now)
+        self._approvals.on_attendance(now)
 
     def _on_unattended(self, hub: HubRecord, now: float) -> None:
         """A hub is gone, and its operators with it."""
@@ -729,9 +729,9 @@ class MetaHubCore:
             hub.told_attended = attended
             self.exchange.notify(hub.peer, Attended(attended))
 
-    def _signed(self, judge: Peer, name: str | None) -> str:
+    def _attributed(self, approver: Peer, name: str | None) -> str:
         """An operator is who it registered as; a hub says who of its operators it was."""
-        match self._parties.get(judge):
+        match self._parties.get(approver):
             case ClientParty(registered):
                 return registered
             case HubParty(record):

@@ -17,7 +17,7 @@ from attrs import field
 
 from loopal_cluster.address import MAX_ADDRESS, Address
 from loopal_cluster.config import MetaHubSettings
-from loopal_cluster.core.asks import Asks
+from loopal_cluster.core.approvals import Approvals
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
@@ -147,7 +147,7 @@ class MetaRequests:
     _exchange: Exchange[MetaHubThen]
     _timers: DeadlineQueue[Timer]
     _timeline: Timeline
-    _asks: Asks
+    _approvals: Approvals
     _hubs: Membership
     _directory: Directory
     _base_agents: BaseAgents
@@ -250,7 +250,7 @@ class MetaRequests:
         asker = hub.name if agent is None else f"{hub.name}/{agent}"
         timeout = seconds_for(message, self._settings.timeouts)
         message = evolve(message, agent_name=asker)
-        self._asks.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
+        self._approvals.park(self._new_id(), origin, message, hub=hub.name, now=now, timeout=timeout)
 
     # What a program or a human asks.
 
@@ -285,7 +285,7 @@ class MetaRequests:
         count = sum(record.agent_count for record in self._hubs)
         late = self._exchange.late_answers
         waiting = only_some(
-            approvals=len(self._asks),
+            approvals=len(self._approvals),
             for_hubs=len(self._exchange.calls),
             cancellations=len(self._owed),
         )

@@ -16,7 +16,7 @@ from loopal_cluster.records import record
 __all__ = [
     "AgentDue",
     "Announcing",
-    "AskDue",
+    "ApprovalDue",
     "BaseSpawnDue",
     "Claiming",
     "Delivering",
@@ -32,7 +32,7 @@ __all__ = [
     "IdleDue",
     "Initializing",
     "Joining",
-    "Judging",
+    "Approving",
     "LeaseDue",
     "Leaving",
     "MetaHubThen",
@@ -74,7 +74,7 @@ class Delivering:
 
 
 @record
-class Judging:
+class Approving:
     """An operator, or a MetaHub or hub with operators, has decided."""
 
     ask_id: str
@@ -228,7 +228,7 @@ class Telling:
 HubThen = (
     Origin
     | Delivering
-    | Judging
+    | Approving
     | Joining
     | Probing
     | Announcing
@@ -251,7 +251,7 @@ MetaHubThen = (
     | Identifying
     | StoppingBase
     | Revoking
-    | Judging
+    | Approving
     | Resolving
     | Gathering
     | Telling
@@ -285,7 +285,7 @@ class WaitDue:
 
 
 @record
-class AskDue:
+class ApprovalDue:
     """A permission or a question is answered in words."""
 
     ask_id: str
@@ -379,7 +379,7 @@ Timer = (
     | HandshakeDue
     | HeartbeatDue
     | WaitDue
-    | AskDue
+    | ApprovalDue
     | ShownDue
     | StartDue
     | DeliveryDue

@@ -308,8 +308,8 @@ def test_when_an_agent_ends_none_of_its_approvals_is_shown_any_more():
     flood(hub, x, 20)
 
     assert requests(hub.lose(x), ann) == []
-    assert len(hub.core._approvals.asks) == 0
-    assert hub.core._approvals.asks._askers == {}
+    assert len(hub.core._approvals.pending) == 0
+    assert hub.core._approvals.pending._askers == {}
 
 
 def test_shares_are_never_larger_than_what_they_are_shares_of():

@@ -307,7 +307,7 @@ def test_a_meta_hub_survives_anything_and_forgets_everybody(data, limits, steps)
     assert list(core.hubs) == []
     assert core.directory == type(core.directory)()
     requests = core._requests
-    assert (requests._lookups, requests._gathers, len(core._asks)) == ({}, {}, 0)
+    assert (requests._lookups, requests._gathers, len(core._approvals)) == ({}, {}, 0)
     assert (len(core._timers), core._parties, core._timeline._subscribers) == (0, {}, {})
 
 
@@ -328,5 +328,5 @@ def test_a_hub_survives_anything_and_forgets_everybody(data, limits, steps):
     shadows = [record for record in core.agents if record.hub is not None]
     assert list(core.agents) == shadows, "an agent that runs here outlived its end"
     assert (len(core._waits), core._deliveries._backlog, len(core._reports)) == (0, {}, 0)
-    assert (len(core._approvals.asks), len(core._results)) == (0, 0)
+    assert (len(core._approvals.pending), len(core._results)) == (0, 0)
     assert (len(core._timers), core._parties, core._timeline._subscribers) == (0, {}, {})

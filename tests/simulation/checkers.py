@@ -13,7 +13,7 @@ from typing import Protocol
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
-from loopal_cluster.core.asks import POLICY
+from loopal_cluster.core.approvals import POLICY
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure
 from loopal_cluster.messages import (

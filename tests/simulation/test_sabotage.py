@@ -15,7 +15,7 @@ from attrs import frozen
 
 from loopal_cluster.config import Timeouts
 from loopal_cluster.core import (
-    asks,
+    approvals,
     calls,
     exchange,
     hub_routing,
@@ -142,7 +142,7 @@ def a_wait_that_never_times_out(patch):
 
 @defect("one outcome")
 def an_ask_that_never_expires(patch):
-    patch.setattr(asks.Asks, "expire", nothing)
+    patch.setattr(approvals.Approvals, "expire", nothing)
 
 
 @defect("one outcome")
@@ -482,19 +482,19 @@ def a_lease_that_is_ignored(patch):
 @defect("humans decide")
 def a_permission_that_is_allowed_when_nobody_answers(patch):
     def expire(self, ask_id, now):
-        ask = self._open.get(ask_id)
-        if ask is not None and isinstance(ask.message, Permission):
-            self._settle(ask, Decision(allow=True, by="policy"), now)
+        approval = self._open.get(ask_id)
+        if approval is not None and isinstance(approval.message, Permission):
+            self._settle(approval, Decision(allow=True, by="policy"), now)
 
-    patch.setattr(asks.Asks, "expire", expire)
+    patch.setattr(approvals.Approvals, "expire", expire)
 
 
 @defect("humans decide")
 def an_operator_of_another_hub_who_is_taken_for_one_of_the_meta_hub(patch):
-    def signed(self, judge, name):
-        return getattr(self._parties.get(judge), "name", name)
+    def attributed(self, approver, name):
+        return getattr(self._parties.get(approver), "name", name)
 
-    patch.setattr(meta_hub.MetaHubCore, "_signed", signed)
+    patch.setattr(meta_hub.MetaHubCore, "_attributed", attributed)
 
 
 @defect("humans are asked")
@@ -509,29 +509,29 @@ def an_ask_that_the_meta_hub_shows_to_no_hub(patch):
 
 @defect("humans are asked")
 def an_operator_who_comes_later_and_is_not_asked(patch):
-    patch.setattr(asks.Asks, "show_all", nothing)
+    patch.setattr(approvals.Approvals, "show_all", nothing)
 
 
 @defect("approvals go on")
 def an_approval_that_waits_for_an_operator_who_is_gone(patch):
-    patch.setattr(asks.Asks, "on_shown_due", nothing)
+    patch.setattr(approvals.Approvals, "on_shown_due", nothing)
 
 
 @defect("approvals go on")
 def an_approval_that_is_shown_to_whoever_has_sent_no_acknowledgement(patch):
-    intact = asks.Asks.show
+    intact = approvals.Approvals.show
 
-    def show(self, ask, judge, now):
-        intact(self, ask, judge, now)
-        ask.shown_by.update(ask.calls)
+    def show(self, approval, approver, now):
+        intact(self, approval, approver, now)
+        approval.shown_by.update(approval.calls)
 
-    patch.setattr(asks.Asks, "show", show)
+    patch.setattr(approvals.Approvals, "show", show)
 
 
 @defect("floods hide nobody")
 def an_agent_that_takes_all_that_its_hub_shows(patch):
-    intact = asks._Askers.next
-    patch.setattr(asks._Askers, "next", lambda self, share: intact(self, 1000))
+    intact = approvals._Askers.next
+    patch.setattr(approvals._Askers, "next", lambda self, share: intact(self, 1000))
 
 
 # The cluster.
