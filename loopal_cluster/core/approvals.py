@@ -23,6 +23,7 @@ from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.steps import ApprovalDue, Approving, ShownDue, Timer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -127,9 +128,13 @@ class Approvals:
     _timers: DeadlineQueue[Timer]
     _timeouts: Timeouts
     _audience: Audience
-    _open: dict[str, Approval] = field(factory=dict, init=False)
+    _open: Pending[str, Approval] = field(init=False)
+    """By id; until when they are answered in words, once that is known."""
     _askers: dict[str, _Askers] = field(factory=dict, init=False)
     """By hub."""
+
+    def __attrs_post_init__(self) -> None:
+        self._open = Pending(self._timers, ApprovalDue)
 
     def park(
         self,
@@ -155,12 +160,10 @@ class Approvals:
         asked_as = message.ask_id
         message = evolve(message, ask_id=ask_id)
         approval = Approval(ask_id, origin, message, hub, timeout, now + timeout, asked_as, relayed)
-        self._open[ask_id] = approval
+        # How long it may take is for those who count its time; we are a little later, to say so ourselves.
+        self._open.add(ask_id, approval, approval.deadline + LEG if relayed else None)
         askers.count += 1
         askers.waiting.setdefault(approval.agent, deque()).append(approval)
-        if relayed:
-            # How long it may take is for those who count its time; we are a little later, to say so ourselves.
-            self._timers.set(ApprovalDue(ask_id), approval.deadline + LEG)
         self._show_next(hub, now)
         if approval.waits:
             self._time_unshown(approval, now)
@@ -193,9 +196,8 @@ class Approvals:
         approval.waits = False
         attended = self._audience.attended()
         # While nobody is attached, its time has run since it was asked.
-        if not approval.relayed and (attended or ApprovalDue(approval.id) not in self._timers):
-            approval.deadline = now + approval.time_given
-            self._timers.set(ApprovalDue(approval.id), approval.deadline)
+        if not approval.relayed and (attended or not self._open.has_deadline(approval.id)):
+            self._begin_time(approval, now)
         for approver in self._audience.approvers():
             self.show(approval, approver, now)
         self._look_after(approval, now)
@@ -216,10 +218,13 @@ class Approvals:
         attended = self._audience.attended()
         approval.attended |= attended is not False
         if attended:
-            self._timers.discard(ApprovalDue(approval.id))
-        elif ApprovalDue(approval.id) not in self._timers:
-            approval.deadline = now + approval.time_given
-            self._timers.set(ApprovalDue(approval.id), approval.deadline)
+            self._open.set_deadline(approval.id, None)
+        elif not self._open.has_deadline(approval.id):
+            self._begin_time(approval, now)
+
+    def _begin_time(self, approval: Approval, now: float) -> None:
+        approval.deadline = now + approval.time_given
+        self._open.set_deadline(approval.id, approval.deadline)
 
     def on_attendance(self, now: float) -> None:
         """Operators have come or gone, here or elsewhere."""
@@ -350,9 +355,8 @@ class Approvals:
         self._show_next(approval.hub, now)
 
     def _close(self, approval: Approval, by: str | None, allow: bool | None) -> None:
-        del self._open[approval.id]
+        self._open.pop(approval.id)
         self._forget(approval)
-        self._timers.discard(ApprovalDue(approval.id))
         self._timers.discard(ShownDue(approval.id))
         for approver, call_id in approval.calls.items():
             self._exchange.calls.settle(approver, call_id)

@@ -10,6 +10,7 @@ whose parent is the one that we named. And the report of one that was asked to s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from attrs import field
 
@@ -21,6 +22,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.membership import HubRecord
+from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.steps import (
     BaseSpawnDue,
@@ -97,8 +99,8 @@ class BaseAgents:
     _settings: MetaHubSettings
     _exchange: Exchange[MetaHubThen]
     _timers: DeadlineQueue[Timer]
-    _agents: dict[str, dict[str, BaseAgent]] = field(factory=dict, init=False)
-    """By hub and identity."""
+    _agents: dict[str, Pending[str, BaseAgent]] = field(factory=dict, init=False)
+    """By hub and identity. One that comes up has a deadline, and one that has ended; one that is up has none."""
 
     # Starting.
 
@@ -113,7 +115,7 @@ class BaseAgents:
         spec = message.spec
         assert spec.spawn_id is not None
         parent = spec.parent or f"{NOBODY}/{spec.spawn_id}"
-        known = self._agents.get(hub.name, {}).get(spec.spawn_id)
+        known = self._get(hub.name, spec.spawn_id)
         if known is not None:
             self._spawn_again(known, origin, spec.name, parent)
             return
@@ -129,8 +131,9 @@ class BaseAgents:
         then = FreeingName(hub.name, spec.spawn_id)
         self._exchange.call(hub.peer, Resolve(spec.name), then, now + timeouts.resolve_timeout)
         agent = BaseAgent(spec.spawn_id, spec.name, parent, owner, message, origin)
-        self._agents.setdefault(hub.name, {})[agent.id] = agent
-        self._timers.set(BaseSpawnDue(hub.name, agent.id), now + timeouts.spawn_timeout - LEG)
+        if hub.name not in self._agents:
+            self._agents[hub.name] = Pending(self._timers, partial(BaseSpawnDue, hub.name))
+        self._agents[hub.name].add(agent.id, agent, now + timeouts.spawn_timeout - LEG)
 
     def _spawn_again(self, agent: BaseAgent, origin: Origin, name: str, parent: str) -> None:
         """Answer a spawn that its owner repeats, because the answer was lost, as the first was."""
@@ -145,7 +148,7 @@ class BaseAgents:
         self, then: FreeingName, hub: HubRecord | None, answer: Response | Failure, now: float
     ) -> None:
         """The hub has said whether it has an agent of this name; no answer is a no."""
-        agent = self._agents.get(then.hub, {}).get(then.agent_id)
+        agent = self._get(then.hub, then.agent_id)
         if agent is None or hub is None:
             return
         if isinstance(answer, Failure) and answer.code is ErrorCode.CONNECTION_LOST:
@@ -182,11 +185,11 @@ class BaseAgents:
         self, then: StartingBase, hub: HubRecord | None, answer: Response | Failure, now: float
     ) -> None:
         """Take in that an agent is up, or could not be started."""
-        agent = self._agents.get(then.hub, {}).get(then.agent_id)
+        agent = self._get(then.hub, then.agent_id)
         if agent is None:
             return
         if not agent.ended:
-            self._timers.discard(BaseSpawnDue(then.hub, then.agent_id))
+            self._agents[then.hub].set_deadline(agent.id, None)
         if isinstance(answer, Failure):
             self._drop(then.hub, agent)
             self._refuse(agent, answer.code, answer.detail)
@@ -198,7 +201,7 @@ class BaseAgents:
 
     def on_due(self, hub: str, agent_id: str) -> None:
         """Give up an agent that has taken too long to come up, or forget one that has ended long ago."""
-        agent = self._agents.get(hub, {}).get(agent_id)
+        agent = self._get(hub, agent_id)
         if agent is None:
             return
         if agent.ended:
@@ -282,7 +285,7 @@ class BaseAgents:
         self, then: Identifying, hub: HubRecord | None, answer: Response | Failure, now: float
     ) -> None:
         """The hub has said whose child has the name."""
-        agent = self._agents.get(then.hub, {}).get(then.agent_id)
+        agent = self._get(then.hub, then.agent_id)
         if isinstance(answer, Failure) and answer.code in UNCERTAIN:
             self._pass_on(then.origin, answer)
         elif (
@@ -314,7 +317,7 @@ class BaseAgents:
 
     def on_stopped(self, then: StoppingBase, answer: Response | Failure, now: float) -> None:
         """Take in that an agent was asked to stop, or is not there."""
-        agent = self._agents.get(then.hub, {}).get(then.agent_id or "")
+        agent = self._get(then.hub, then.agent_id)
         if isinstance(answer, Failure) and answer.code not in UNCERTAIN and agent is not None:
             self._end(then.hub, agent, now)
         self._pass_on(then.origin, Response(answer.id, ASKED) if isinstance(answer, Response) else answer)
@@ -367,17 +370,20 @@ class BaseAgents:
             self._drop(hub, agent)
             self._refuse(agent, ErrorCode.CONNECTION_LOST, f"hub '{hub}' is gone")
 
+    def _get(self, hub: str, agent_id: str | None) -> BaseAgent | None:
+        agents = self._agents.get(hub)
+        return None if agents is None else agents.get(agent_id or "")
+
     def _of(self, hub: str) -> Iterator[BaseAgent]:
-        return iter(self._agents.get(hub, {}).values())
+        return iter(agents.values() if (agents := self._agents.get(hub)) is not None else ())
 
     def _end(self, hub: str, agent: BaseAgent, now: float) -> None:
         """Mark an agent as ended, and keep it: its owner may still repeat the spawn, and would be given another."""
         agent.ended = True
-        self._timers.set(BaseSpawnDue(hub, agent.id), now + self._settings.timeouts.spawn_memory)
+        self._agents[hub].set_deadline(agent.id, now + self._settings.timeouts.spawn_memory)
 
     def _drop(self, hub: str, agent: BaseAgent) -> None:
-        self._timers.discard(BaseSpawnDue(hub, agent.id))
         agents = self._agents[hub]
-        agents.pop(agent.id, None)
+        agents.pop(agent.id)
         if not agents:
             del self._agents[hub]
