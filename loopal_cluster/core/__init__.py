@@ -62,7 +62,9 @@ A hub:
 * ``hub_spawns``: spawns, and news of agents that two hubs share.
 * ``hub_approvals``: permissions and questions, and who is there to answer.
 * ``agents``: the agents of a hub, their parents and children.
-* ``supervisor``: an agent's life, from spawn to outcome.
+* ``agent_states``: where a live agent stands, one state of five.
+* ``spawner``: how an agent comes up.
+* ``supervisor``: how an agent ends, and whose end ends it.
 * ``deliveries``: messages on their way to an agent here.
 * ``waits``: who waits for an agent's end.
 * ``results``: outcomes that are kept.

@@ -7,29 +7,29 @@ result can never arrive before its place.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 
 from attrs import field
 
 from loopal_cluster.address import Address
+from loopal_cluster.core.agent_states import (
+    AgentState,
+    Connected,
+    Running,
+    RunningThere,
+    Spawning,
+    StopOutcome,
+    Stopping,
+)
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentNode, SpawnSpec
-from loopal_cluster.outcomes import Cancelled, TimedOut
 from loopal_cluster.payloads import payload_bytes
-from loopal_cluster.records import define
+from loopal_cluster.records import define, evolve
 
-__all__ = ["AgentRecord", "AgentTree", "Lifecycle"]
-
-
-class Lifecycle(enum.Enum):
-    """Where a live agent stands; the base dialect's words."""
-
-    SPAWNING = "Spawning"
-    RUNNING = "Running"
+__all__ = ["AgentRecord", "AgentTree"]
 
 
 @define(eq=False)
@@ -44,8 +44,7 @@ class AgentRecord:
     hub: str | None = None
     """The hub it runs on, if not this one."""
     depth: int = 0
-    peer: Peer | None = None
-    lifecycle: Lifecycle = Lifecycle.SPAWNING
+    state: AgentState = Spawning()
     begun_at: float = 0.0
     """When it was up, if it runs here."""
     children: dict[str, AgentRecord] = field(factory=dict)
@@ -56,8 +55,6 @@ class AgentRecord:
     """In the order they came, and whether the answer is to be brief; a dict, so that thousands may leave at once."""
     stoppers: list[Origin] = field(factory=list)
     """Requests to answer when it is gone."""
-    ending: Cancelled | TimedOut | None = None
-    """Its outcome as soon as it is gone, once somebody or its deadline has it stopped."""
     error: str | None = None
     """The newest that it has reported."""
     heard_at: float = 0.0
@@ -76,6 +73,47 @@ class AgentRecord:
         return Address(self.spec.name, self.hub)
 
     @property
+    def peer(self) -> Peer | None:
+        """Its connection, if it runs here and its program is there."""
+        return self.state.peer
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its spawn was answered yes."""
+        return self.state.is_up
+
+    @property
+    def ending(self) -> StopOutcome | None:
+        """Its outcome as soon as it is gone, if it is being stopped."""
+        return self.state.ending
+
+    def connect(self, peer: Peer) -> None:
+        """Its program is there."""
+        state = self.state
+        self.state = evolve(state, peer=peer) if isinstance(state, Stopping) else Connected(peer)
+
+    def come_up(self) -> bool:
+        """It has begun to work; False if it had before."""
+        match self.state:
+            case Running() | RunningThere() | Stopping(is_up=True):
+                return False
+            case Connected(peer):
+                self.state = Running(peer)
+            case Stopping() as state:
+                self.state = evolve(state, is_up=True)
+            case Spawning():
+                assert self.hub is not None, "an agent of this hub cannot work before it is connected"
+                self.state = RunningThere()
+        return True
+
+    def stop(self, ending: StopOutcome) -> bool:
+        """It is to end; False if that was so before, and its outcome remains that."""
+        if isinstance(self.state, Stopping):
+            return False
+        self.state = Stopping(ending, self.state.peer, self.state.is_up)
+        return True
+
+    @property
     def persistent(self) -> bool:
         """Whether it goes on after its first turn."""
         return self.spec.lifecycle == "persistent"
@@ -86,7 +124,7 @@ class AgentRecord:
             name=self.name,
             parent=None if self.parent is None else str(self.parent),
             children=tuple(str(child.address) for child in self.children.values()),
-            lifecycle=self.lifecycle.value,
+            lifecycle="Running" if self.is_up else "Spawning",  # the base dialect's words
             model=self.spec.model,
             id=self.id,
             type=self.type,

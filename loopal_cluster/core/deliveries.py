@@ -13,7 +13,7 @@ from functools import partial
 from attrs import field
 
 from loopal_cluster.config import HubSettings
-from loopal_cluster.core.agents import AgentRecord, Lifecycle
+from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
@@ -90,7 +90,8 @@ class Deliveries:
             Refused: the agent has too many undelivered messages, or those of this sender are too large.
         """
         deadline = now + seconds_for(message, self._settings.timeouts)
-        if record.lifecycle is Lifecycle.SPAWNING or record.peer is None:
+        state = record.state
+        if not state.is_up or state.peer is None:
             backlog = self._backlog.get(record.id)
             if backlog is None:
                 backlog = self._backlog[record.id] = Pending(self._timers, partial(DeliveryDue, record.id))
@@ -103,7 +104,7 @@ class Deliveries:
             self._last_number += 1
             backlog.add(self._last_number, _Waiting(message, origin, receipt, deadline), deadline)
         else:
-            self._send(record, record.peer, _Waiting(message, origin, receipt, deadline))
+            self._send(record, state.peer, _Waiting(message, origin, receipt, deadline))
 
     def _held_of(self, asker: Peer) -> Iterator[Delivered]:
         """The messages of a peer that wait for agents to come up."""

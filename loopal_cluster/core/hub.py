@@ -1,8 +1,8 @@
 """Decides what a hub does.
 
 A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
-and each is handed to the part that knows what to do: requests to ``HubRequests``, an agent's life to
-``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
+and each is handed to the part that knows what to do: requests to ``HubRequests``, an agent's start to ``Spawner``, its life
+to ``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
 ``Uplink`` and ``Reconciler``, humans to ``Approvals``, watchers to ``Timeline``.
 """
 
@@ -59,6 +59,7 @@ from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.refusals import Refusals
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
+from loopal_cluster.core.spawner import Spawner
 from loopal_cluster.core.steps import (
     AgentDue,
     Announcing,
@@ -86,10 +87,10 @@ from loopal_cluster.core.steps import (
     RetryDue,
     Revoking,
     ShownDue,
+    ShuttingDown,
     SpawningRemotely,
     StartDue,
     Starting,
-    Stopping,
     StoppingRemotely,
     Timer,
     WaitDue,
@@ -139,6 +140,7 @@ class HubCore:
     _waits: Waits = field(init=False)
     _reports: Reports = field(init=False)
     _supervisor: Supervisor = field(init=False)
+    _spawner: Spawner = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _routing: HubRouting = field(init=False)
     _lookup: HubLookup = field(init=False)
@@ -173,13 +175,25 @@ class HubCore:
             self.uplink,
             self.new_id,
             self.epoch,
-            self._retire,
             self.agents,
             self._results,
             self._deliveries,
             self._waits,
             self._reports,
             self._kept,
+        )
+        self._spawner = Spawner(
+            settings,
+            self.exchange,
+            self._timers,
+            self._timeline,
+            self.uplink,
+            self.new_id,
+            self._retire,
+            self.agents,
+            self._results,
+            self._reports,
+            self._supervisor,
         )
         self._reconciler = Reconciler(
             settings, self.uplink, self.agents, self._results, self._reports, self._supervisor
@@ -207,6 +221,7 @@ class HubCore:
             self._timeline,
             self.uplink,
             self.agents,
+            self._spawner,
             self._supervisor,
             self._reconciler,
             self._kept,
@@ -243,7 +258,7 @@ class HubCore:
             case AgentStarted(agent_id, peer):
                 self._on_agent_started(agent_id, peer, now)
             case AgentNotStarted(agent_id, reason):
-                self._supervisor.on_not_started(agent_id, reason, now)
+                self._spawner.on_not_started(agent_id, reason, now)
             case AgentEnded(agent_id, reason):
                 self._on_agent_ended(agent_id, reason, now)
             case DeadlineReached():
@@ -309,7 +324,7 @@ class HubCore:
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
         self.exchange.admit(peer)
-        record = self._supervisor.on_started(agent_id, peer, now)
+        record = self._spawner.on_started(agent_id, peer, now)
         if record is None or record.ending is not None:
             self.exchange.forget(peer)
             self.exchange.perform(StopAgent(agent_id))
@@ -390,7 +405,7 @@ class HubCore:
             case IdleDue(agent_id):
                 self._supervisor.on_idle_due(agent_id, now)
             case StartDue(agent_id):
-                self._supervisor.on_start_due(agent_id, now)
+                self._spawner.on_start_due(agent_id, now)
             case ReportDue(agent_id):
                 self._reports.on_due(agent_id, now)
             case RetryDue():
@@ -446,9 +461,7 @@ class HubCore:
         protocol = agree(message.protocol)
         name = check_name(message.name)
         if message.role is Role.AGENT:
-            self._parties[origin.peer] = AgentParty(
-                self._supervisor.register_external(name, origin.peer, now)
-            )
+            self._parties[origin.peer] = AgentParty(self._spawner.register_external(name, origin.peer, now))
         else:
             self._parties[origin.peer] = ClientParty(name, message.role)
         self._timers.discard(HandshakeDue(origin.peer))
@@ -517,14 +530,14 @@ class HubCore:
             case Leaving():
                 self.uplink.left = True
             case Initializing(agent_id):
-                self._supervisor.on_initialized(agent_id, answer, now)
+                self._spawner.on_initialized(agent_id, answer, now)
             case Starting(agent_id):
-                self._supervisor.on_begun(agent_id, answer, now)
+                self._spawner.on_begun(agent_id, answer, now)
             case SpawningRemotely(agent_id):
-                self._supervisor.on_spawned_there(agent_id, answer, now)
+                self._spawner.on_spawned_there(agent_id, answer, now)
             case Reporting(agent_id):
                 self._reports.on_answer(agent_id, answer, now, closing=self._supervisor.closing)
-            case Stopping(agent_id):
+            case ShuttingDown(agent_id):
                 self._supervisor.on_stop_asked(agent_id, now)
             case StoppingRemotely(agent_id):
                 self._supervisor.on_stopped_there(agent_id, answer, now)

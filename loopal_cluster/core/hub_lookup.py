@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from loopal_cluster.address import Address
 from loopal_cluster.config import HubSettings
-from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
+from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.approvals import Approvals
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
@@ -221,7 +221,7 @@ def running(record: AgentRecord) -> Peer:
     Raises:
         Refused: it is not.
     """
-    if record.peer is None or record.lifecycle is Lifecycle.SPAWNING:
+    if record.peer is None or not record.is_up:
         raise Refused(ErrorCode.AGENT_NOT_FOUND, f"agent '{record.name}' is not up yet")
     return record.peer
 

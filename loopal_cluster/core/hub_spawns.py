@@ -1,7 +1,7 @@
 """Spawns, as a hub takes them, and what it hears from other hubs of agents it shares with them.
 
 An agent's parent is the connection that asks for it; what a client spawns has no parent, and ends with the client.
-The rest of an agent's life is the ``Supervisor``'s.
+``Spawner`` brings it up; the rest of its life is the ``Supervisor``'s.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
 from loopal_cluster.core.reconciler import Reconciler
+from loopal_cluster.core.spawner import Spawner
 from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
@@ -45,6 +46,7 @@ class HubSpawns:
     _timeline: Timeline
     _uplink: Uplink
     _agents: AgentTree
+    _spawner: Spawner
     _supervisor: Supervisor
     _reconciler: Reconciler
     _kept: KeptTexts
@@ -92,9 +94,9 @@ class HubSpawns:
     ) -> None:
         if spec.target_hub is None or spec.target_hub == self._settings.name:
             spec = evolve(spec, target_hub=None)
-            self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
+            self._spawner.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
         else:
-            self._supervisor.spawn_there(
+            self._spawner.spawn_there(
                 spec, origin, parent=parent, caller=caller, depth=depth, now=now, owner=owner
             )
 
@@ -107,7 +109,7 @@ class HubSpawns:
         # A parent that we ourselves had started there: nobody needs to tell us how deep it is.
         if parent is not None and parent.hub and (shadow := self._agents.find(parent)) is not None:
             depth = max(depth, shadow.depth + 1)
-        self._supervisor.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
+        self._spawner.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
 
     def _on_complete(self, origin: Origin, party: MetaHubParty, message: HubComplete, now: float) -> None:
         self._supervisor.on_report(message.completion, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from loopal_cluster.config import HubSettings
-from loopal_cluster.core.agents import AgentTree, Lifecycle
+from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
@@ -48,7 +48,7 @@ class Reconciler:
         owns: dict[str, list[str]] = {}
         for record in self._agents:
             if record.hub is not None:
-                if record.lifecycle is Lifecycle.RUNNING:  # else its spawn is asked again, and answered
+                if record.is_up:  # else its spawn is asked again, and answered
                     owns.setdefault(record.hub, []).append(record.id)
             elif record.parent is not None and record.parent.hub is not None and not record.spec.detached:
                 runs.setdefault(record.parent.hub, []).append(record.id)

@@ -50,7 +50,7 @@ __all__ = [
     "StartDue",
     "Starting",
     "StartingBase",
-    "Stopping",
+    "ShuttingDown",
     "StoppingBase",
     "StoppingRemotely",
     "Telling",
@@ -129,7 +129,7 @@ class Reporting:
 
 
 @record
-class Stopping:
+class ShuttingDown:
     """The agent has been asked to end and has had its time."""
 
     agent_id: str
@@ -237,7 +237,7 @@ HubThen = (
     | Starting
     | SpawningRemotely
     | Reporting
-    | Stopping
+    | ShuttingDown
     | StoppingRemotely
     | Revoking
     | Reconciling

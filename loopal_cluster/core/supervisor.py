@@ -1,10 +1,9 @@
-"""The agents of a hub, from spawn to outcome.
+"""How an agent of a hub ends, and whose end ends it; how it comes up is ``Spawner``'s.
 
-Every spawn has an owner and ends in exactly one outcome; ``settle`` is the one place where that
-happens. An agent of this hub is started by the runtime (``StartAgent``), initialised, begun, and
-settled when it says ``agent/completed`` or is gone. An agent on another hub is a shadow here, settled
-when that hub reports its outcome. Stopping asks first (interrupt, shutdown), then has the runtime
-terminate and kill; it is reported only when the agent is gone.
+Every agent has exactly one outcome; ``settle`` is the one place where it gets it. An agent of this hub is settled when
+it says ``agent/completed`` or is gone. An agent on another hub is a shadow here, settled when that hub reports its
+outcome. Stopping asks first (interrupt, shutdown), then has the runtime terminate and kill; it is reported only when
+the agent is gone.
 """
 
 from __future__ import annotations
@@ -14,30 +13,27 @@ from contextlib import suppress
 
 from attrs import field
 
-from loopal_cluster.address import Address, check_name
+from loopal_cluster.address import Address
 from loopal_cluster.completions import completed_outcome
-from loopal_cluster.config import HubSettings, is_supervised
-from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
+from loopal_cluster.config import HubSettings
+from loopal_cluster.core.agent_states import StopOutcome
+from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
-from loopal_cluster.core.effects import StartAgent, StopAgent
+from loopal_cluster.core.effects import StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
-from loopal_cluster.core.kept import KeptTexts, check_prompt
-from loopal_cluster.core.receipts import UNCERTAIN
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
     AgentDue,
     HubThen,
     IdleDue,
-    Initializing,
     Revoking,
-    SpawningRemotely,
+    ShuttingDown,
     StartDue,
-    Starting,
-    Stopping,
     StoppingRemotely,
     Timer,
 )
@@ -48,22 +44,18 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
     OK,
-    AgentStart,
     CancelAgent,
     Completed,
     Completion,
     DeliverEnvelope,
-    Initialize,
     Interrupt,
-    MetaSpawn,
     Reply,
     Shutdown,
     Spawned,
-    SpawnSpec,
 )
 from loopal_cluster.outcomes import Cancelled, Failed, Lost, Outcome, TimedOut, reason_of
-from loopal_cluster.payloads import Ended, SubAgentSpawned
-from loopal_cluster.records import define, evolve
+from loopal_cluster.payloads import Ended
+from loopal_cluster.records import define
 
 __all__ = ["Supervisor"]
 
@@ -73,7 +65,7 @@ EXTERNAL = "external"
 
 @define
 class Supervisor:
-    """Starts agents, stops them, and gives each its one outcome."""
+    """Stops agents, and gives each its one outcome."""
 
     _settings: HubSettings
     _exchange: Exchange[HubThen]
@@ -82,8 +74,6 @@ class Supervisor:
     _uplink: Uplink
     _new_id: Callable[[], str]
     _epoch: float
-    _retire: Callable[[Peer, str, float], None]
-    """Stops talking with the peer of an agent that could not be started."""
     agents: AgentTree
     results: Results
     _deliveries: Deliveries
@@ -92,312 +82,23 @@ class Supervisor:
     _kept: KeptTexts
     closing: bool = field(default=False, init=False)
 
-    # Spawning.
-
-    def spawn_here(
-        self,
-        spec: SpawnSpec,
-        origin: Origin,
-        *,
-        parent: Address | None,
-        depth: int,
-        now: float,
-        owner: Peer | str | None = None,
-    ) -> None:
-        """Start an agent on this hub; ``origin`` is answered when it is up.
-
-        Raises:
-            Refused: its name is invalid or taken, its type unknown, or a limit reached.
-        """
-        if spec.spawn_id is not None and self._spawned_before(spec, parent, origin, now):
-            return
-        check_name(spec.name, "agent name")
-        check_prompt(spec.prompt, self._settings.limits.text_bytes)
-        agent_type = self._type_of(spec)
-        self._check_budget(depth)
-        record = AgentRecord(
-            id=spec.spawn_id or self._new_id(),
-            spec=spec,
-            type=agent_type,
-            parent=parent,
-            depth=depth,
-            spawner=origin,
-            owner=None if spec.detached else owner,
-        )
-        self.agents.add(record)
-        self._timers.set(StartDue(record.id), now + self._settings.timeouts.start_timeout)
-        self._limit_time(record, now)
-        cwd = spec.cwd or self._settings.cwd
-        supervised = is_supervised(self.mode_of(record))
-        self._exchange.perform(StartAgent(record.id, record.name, agent_type, cwd, supervised))
-
-    def mode_of(self, record: AgentRecord) -> str:
-        """An agent's permission mode: whoever spawns it may make it stricter than the hub, never less strict."""
-        return self._settings.policy.mode_for(record.spec.permission_mode)
-
-    def _spawned_before(self, spec: SpawnSpec, parent: Address | None, origin: Origin, now: float) -> bool:
-        """Whether its owner repeats a spawn that was done already; it is answered as the first was.
-
-        Raises:
-            Refused: the id is that of somebody else's agent, or it ended before it was up.
-        """
-        agent_id = spec.spawn_id or ""
-        record, finished = self.agents.get(agent_id), self.results.get(agent_id)
-        if self.results.is_spent(agent_id):
-            detail = f"agent '{spec.name}' ({agent_id}) has run and ended, and how is not known any more"
-            raise Refused(ErrorCode.CONNECTION_LOST, detail)
-        if record is None and finished is None:
-            if self.results.full:  # rather than that the same spawn is done twice
-                raise Refused(ErrorCode.OVERLOADED, "this hub has had too many agents in too short a time")
-            return False
-        known = record or finished
-        assert known is not None
-        if (known.parent, known.address) != (parent, Address(spec.name)) or (record and record.spec != spec):
-            raise Refused(ErrorCode.NAME_TAKEN, f"agent id '{agent_id}' is taken")
-        if finished is not None and not finished.was_up:
-            raise Refused(ErrorCode.SPAWN_FAILED, f"spawn failed: {reason_of(finished.outcome)}")
-        if record is not None and record.lifecycle is Lifecycle.SPAWNING:
-            self._refuse(record.spawner, ErrorCode.CANCELLED, "its spawner has asked again")
-            record.spawner = origin
-        else:
-            self._exchange.answer(origin, Spawned(agent_id=agent_id, name=spec.name))
-            if finished is not None:
-                self._reports.report(finished, now)
-        return True
-
-    def spawn_there(
-        self,
-        spec: SpawnSpec,
-        origin: Origin,
-        *,
-        parent: Address | None,
-        caller: Address,
-        depth: int,
-        now: float,
-        owner: Peer | str | None = None,
-    ) -> None:
-        """Start an agent on another hub: its shadow exists before the request leaves.
-
-        The outcome comes back to ``caller``: the parent, or a client, which nothing is below.
-
-        Raises:
-            Refused: there is no MetaHub, or the name is invalid or taken, or a limit reached.
-        """
-        check_name(spec.name, "agent name")
-        check_name(spec.target_hub or "", "hub name")
-        check_prompt(spec.prompt, self._settings.limits.text_bytes)
-        self._check_budget(depth)
-        record = AgentRecord(
-            id=spec.spawn_id or self._new_id(),
-            spec=spec,
-            type=spec.agent_type,
-            parent=parent,
-            hub=spec.target_hub,
-            depth=depth,
-            spawner=origin,
-            owner=None if spec.detached else owner,
-        )
-        self.agents.add(record)
-        owner = str(caller.on(self._settings.name))
-        outgoing = evolve(spec, parent=owner, depth=depth, spawn_id=record.id, asked_ms=None)
-        deadline = now + self._settings.timeouts.spawn_timeout
-        # Its own hub ends it in time. We see to it only if we cannot hear of that.
-        self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * LEG)
-        try:
-            self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline, now=now)
-        except Refused as refused:
-            self._forget_times(record)
-            self.agents.remove(record)
-            if refused.code is ErrorCode.NOT_IN_CLUSTER and not self._uplink.expected:
-                detail = "target_hub specified but no MetaHub uplink"
-                raise Refused(ErrorCode.NOT_IN_CLUSTER, detail) from None
-            raise
-
-    def _limit_time(self, record: AgentRecord, now: float, patience: float = 0.0) -> None:
-        if (timeout := record.spec.timeout_ms) is not None:
-            self._timers.set(AgentDue(record.id), now + max(0, timeout) / 1000 + patience)
-
-    def _forget_times(self, record: AgentRecord) -> None:
-        for timer in (StartDue(record.id), AgentDue(record.id), IdleDue(record.id)):
-            self._timers.discard(timer)
-
-    def register_external(self, name: str, peer: Peer, now: float) -> AgentRecord:
-        """Add an agent that runs elsewhere and has connected to us.
-
-        Raises:
-            Refused: its name is taken, or a limit reached.
-        """
-        self._check_budget(depth=0)
-        spec = SpawnSpec(name=check_name(name, "agent name"), lifecycle="persistent")
-        record = AgentRecord(id=self._new_id(), spec=spec, type=EXTERNAL, parent=None, peer=peer)
-        self.agents.add(record)
-        self._begin(record, now)
-        return record
-
-    def _type_of(self, spec: SpawnSpec) -> str:
-        agent_type = spec.agent_type or self._settings.default_type
-        if agent_type in self._settings.agent_types:
-            return agent_type
-        runs = ", ".join(self._settings.agent_types) or "none"
-        hub = self._settings.name
-        if agent_type is None:
-            detail = f"no agent type given, and hub '{hub}' has no default (it runs: {runs})"
-        else:
-            detail = f"hub '{hub}' does not run agent type '{agent_type}' (it runs: {runs})"
-        raise Refused(ErrorCode.UNKNOWN_AGENT_TYPE, detail)
-
-    def _check_budget(self, depth: int) -> None:
-        limits = self._settings.limits
-        if self.closing:
-            raise Refused(ErrorCode.SPAWN_FAILED, f"hub '{self._settings.name}' is closing")
-        if depth > limits.agent_depth:
-            raise Refused(ErrorCode.BUDGET_EXCEEDED, f"agents nest at most {limits.agent_depth} deep")
-        if len(self.agents) >= limits.agents:
-            raise Refused(ErrorCode.OVERLOADED, f"this hub has {limits.agents} agents already")
-        if self.agents.spawn_bytes >= limits.spawn_bytes:
-            detail = f"the prompts of this hub's agents have {self.agents.spawn_bytes} bytes already"
-            raise Refused(ErrorCode.OVERLOADED, detail)
-
     # Coming up.
 
-    def on_started(self, agent_id: str, peer: Peer, now: float) -> AgentRecord | None:
-        """Its program or task runs; greet it. None if it is no longer wanted."""
-        record = self.agents.get(agent_id)
-        if record is None:
-            return None
-        record.peer = peer
-        if record.ending is not None:
-            return record
-        deadline = now + self._settings.timeouts.start_timeout
-        self._exchange.call(peer, Initialize(), Initializing(agent_id), deadline)
-        return record
-
-    def on_initialized(self, agent_id: str, answer: Response | Failure, now: float) -> None:
-        """It has answered the greeting; let it begin."""
-        record = self.agents.get(agent_id)
-        if record is None or record.peer is None:
-            return
-        if isinstance(answer, Failure):
-            self._start_failed(record, f"agent initialize failed: {answer.detail}", now)
-            return
-        if record.ending is not None:
-            return
-        spec = record.spec
-        start = AgentStart(
-            cwd=spec.cwd or self._settings.cwd,
-            lifecycle=spec.lifecycle or "ephemeral",
-            model=spec.model,
-            permission_mode=self.mode_of(record),
-            prompt=spec.prompt,
-            name=record.name,
-            hub=self._settings.name,
-            parent=None if record.parent is None else str(record.parent),
-            agent_id=record.id,
-            agent_type=record.type,
-            depth=record.depth,
-        )
-        deadline = now + self._settings.timeouts.start_timeout
-        self._exchange.call(record.peer, start, Starting(agent_id), deadline)
-
-    def on_begun(self, agent_id: str, answer: Response | Failure, now: float) -> None:
-        """It has begun, or cannot."""
-        record = self.agents.get(agent_id)
-        if record is None or record.lifecycle is Lifecycle.RUNNING:
-            return
-        if isinstance(answer, Failure):
-            self._start_failed(record, f"agent/start failed: {answer.detail}", now)
-            return
-        self._begin(record, now)
-        session = answer.result.session_id
-        spawned = SubAgentSpawned(
-            agent_id=record.id,
-            name=record.name,
-            parent=None if record.parent is None else str(record.parent),
-            model=record.spec.model,
-            session_id=session,
-        )
-        self._timeline.publish(self._settings.name, record.name, spawned, now)
-
-    def _begin(self, record: AgentRecord, now: float) -> None:
+    def begin(self, record: AgentRecord, now: float) -> None:
+        """Let everybody know that an agent of this hub works, and hand it what has waited."""
         self._timers.discard(StartDue(record.id))
         record.heard_at = now
         if (idle := record.spec.idle_timeout_ms) is not None:
             self._timers.set(IdleDue(record.id), now + max(0, idle) / 1000)
-        self._up(record)
+        self.come_up(record)
         record.begun_at = now
         self._uplink.agent_started(record, now)
         self._deliveries.flush(record, now)
 
-    def on_not_started(self, agent_id: str, reason: str, now: float) -> None:
-        """Its program or task could not be started."""
-        record = self.agents.get(agent_id)
-        if record is None:
-            return
-        if record.ending is not None:
-            self.settle(record, record.ending, now)
-        else:
-            self._start_failed(record, reason, now)
-
-    def on_start_due(self, agent_id: str, now: float) -> None:
-        """It has taken too long to come up."""
-        if (record := self.agents.get(agent_id)) is not None:
-            timeout = self._settings.timeouts.start_timeout
-            self._start_failed(record, f"it was not up after {timeout:g} s", now)
-
-    def on_spawned_there(self, agent_id: str, answer: Response | Failure, now: float) -> None:
-        """The other hub has started it, or our shadow goes."""
-        record = self.agents.get(agent_id)
-        if record is None:
-            return
-        if isinstance(answer, Response):
-            self._up(record)
-        elif record.ending is not None:
-            # How it ended says the answer to the stop, and to all alike. Its spawner need not wait for that.
-            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, f"spawn failed: {record.ending.reason}")
-        else:
-            if answer.code in UNCERTAIN:
-                self._revoke(record, now)
-            self._roll_back(record, answer.code, answer.detail, now)
-
-    def _up(self, record: AgentRecord) -> None:
+    def come_up(self, record: AgentRecord) -> None:
         """It is up, or has been: its spawner learns so, once."""
-        if record.lifecycle is Lifecycle.SPAWNING:
-            record.lifecycle = Lifecycle.RUNNING
-            if record.spawner is not None:
-                self._exchange.answer(record.spawner, Spawned(agent_id=record.id, name=record.name))
-
-    def _start_failed(self, record: AgentRecord, reason: str, now: float) -> None:
-        self._exchange.perform(StopAgent(record.id))
-        if record.ending is not None:
-            return  # it is settled when it is gone
-        self._never_up(record, reason, now)
-        if record.peer is not None:
-            self._retire(record.peer, f"spawn failed: {reason}", now)
-
-    def _revoke(self, record: AgentRecord, now: float) -> None:
-        """We do not know whether the other hub has started it, and nobody waits any more: it must not."""
-        message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
-        timeouts = self._settings.timeouts
-        # Its lease ends what the other hub runs for one it hears nothing of, but not what is detached.
-        patience = timeouts.result_ttl if record.spec.detached else timeouts.lease_timeout
-        with suppress(Refused):
-            self._uplink.call(message, Revoking(record.id, record.hub or ""), now + patience)
-
-    def _never_up(self, record: AgentRecord, reason: str, now: float) -> None:
-        """An agent of this hub could not start. Once its program ran, a repeated spawn must not run it again."""
-        if record.peer is not None and record.spec.spawn_id is not None:
-            self._keep(record, Failed(reason), now, was_up=False, by_name=False)
-        self._roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
-
-    def _roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
-        """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""
-        self._remove(record, now)
-        if record.spawner is not None:
-            self._exchange.refuse(record.spawner, code, detail)
-        for origin in self._waits.take(record):
-            self._exchange.refuse(origin, code, detail)
-        for origin in record.stoppers:
-            self._exchange.answer(origin, OK)
+        if record.come_up() and record.spawner is not None:
+            self._exchange.answer(record.spawner, Spawned(agent_id=record.id, name=record.name))
 
     # Stopping.
 
@@ -405,10 +106,9 @@ class Supervisor:
         """Have an agent, and all it spawned, end. Asking twice changes nothing."""
         self._stop(record, TimedOut(reason) if timed_out else Cancelled(reason), now)
 
-    def _stop(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
-        if record.ending is not None:
+    def _stop(self, record: AgentRecord, ending: StopOutcome, now: float) -> None:
+        if not record.stop(ending):
             return
-        record.ending = ending
         if record.hub is not None:
             self._stop_there(record, ending, now)
         elif record.peer is None:
@@ -417,7 +117,7 @@ class Supervisor:
             self._exchange.notify(record.peer, Interrupt())
             deadline = now + self._settings.timeouts.answer_grace
             try:
-                self._exchange.call(record.peer, Shutdown(), Stopping(record.id), deadline)
+                self._exchange.call(record.peer, Shutdown(), ShuttingDown(record.id), deadline)
             except Refused:  # it does not answer anything: nothing to wait for
                 self.on_stop_asked(record.id, now)
         self._stop_children(record, f"its parent '{record.name}' was stopped", now)
@@ -464,7 +164,7 @@ class Supervisor:
     def on_spawn_cancelled(self, origin: Origin, now: float) -> None:
         """Whoever asked for an agent no longer waits for it to come up, and will not learn of it."""
         for record in self.agents:
-            if record.spawner == origin and record.lifecycle is Lifecycle.SPAWNING:
+            if record.spawner == origin and not record.is_up:
                 self.stop(record, "its spawner no longer waits for it", now)
 
     def close(self, now: float) -> None:
@@ -473,7 +173,7 @@ class Supervisor:
         for record in self.agents:
             self.stop(record, f"hub '{self._settings.name}' is closing", now)
 
-    def _stop_there(self, record: AgentRecord, ending: Cancelled | TimedOut, now: float) -> None:
+    def _stop_there(self, record: AgentRecord, ending: StopOutcome, now: float) -> None:
         timed_out = isinstance(ending, TimedOut)
         message = CancelAgent(record.address, record.id, ending.reason, timed_out=timed_out, brief=True)
         deadline = now + self._settings.timeouts.spawn_timeout
@@ -500,8 +200,8 @@ class Supervisor:
 
     def on_completed(self, record: AgentRecord, message: Completed, now: float) -> None:
         """It says it has ended. One that is being stopped is settled only when it is gone."""
-        if record.lifecycle is Lifecycle.SPAWNING:
-            self._begin(record, now)
+        if not record.is_up:
+            self.begin(record, now)
         self.on_stop_asked(record.id, now)
         if record.ending is None:
             self.settle(record, completed_outcome(message, record.error), now)
@@ -515,8 +215,8 @@ class Supervisor:
             return
         if record.ending is not None:
             self.settle(record, record.ending, now)
-        elif record.lifecycle is Lifecycle.SPAWNING:
-            self._never_up(record, reason, now)
+        elif not record.is_up:
+            self.never_up(record, reason, now)
         else:
             self.settle(record, Failed(f"it ended without a result: {reason}"), now)
 
@@ -530,14 +230,14 @@ class Supervisor:
         """Another hub reports the outcome of our agent there. A repeated report changes nothing."""
         record = self.agents.get(completion.spawn_id)
         if record is not None and record.hub is not None and record.hub == completion.agent.hub:
-            self._up(record)
+            self.come_up(record)
             self.settle(record, completion.outcome, now)
 
     def on_base_report(self, hub: str | None, name: str, output: str, now: float) -> bool:
         """The same in the base dialect, by name; False if we have no such agent there."""
         for record in self.agents:
             if record.hub is not None and record.name == name and hub in (None, record.hub):
-                self._up(record)
+                self.come_up(record)
                 self.settle(record, base_outcome(output), now)
                 return True
         return False
@@ -555,7 +255,7 @@ class Supervisor:
         """Without a MetaHub nobody elsewhere can stop our agents, or tell us of theirs."""
         reason = f"no MetaHub for {self._settings.timeouts.lease_timeout:g} s"
         for record in self.agents:
-            if record.spec.detached or (record.hub is not None and record.lifecycle is Lifecycle.SPAWNING):
+            if record.spec.detached or (record.hub is not None and not record.is_up):
                 continue  # it may go on; or its spawn has a deadline of its own
             if record.hub is not None:
                 self.settle(record, Lost(reason), now)
@@ -570,14 +270,13 @@ class Supervisor:
             return
         outcome = self._kept.outcome(record.name, outcome)
         parent = self.agents.parent_of(record)
-        was_up = record.lifecycle is Lifecycle.RUNNING
+        was_up = record.is_up
         self._remove(record, now)
-        self._timers.discard(StartDue(record.id))
         if not was_up:
             detail = f"spawn failed: {reason_of(outcome)}"
-            self._refuse(record.spawner, ErrorCode.SPAWN_FAILED, detail)
+            self.refuse(record.spawner, ErrorCode.SPAWN_FAILED, detail)
             if record.hub is not None:
-                self._revoke(record, now)
+                self.revoke(record, now)
         finished = self._keep(record, outcome, now, was_up=was_up)
         waiters = self._waits.take(record)
         for origin, brief in waiters.items():
@@ -598,6 +297,31 @@ class Supervisor:
         ):
             self._tell_parent(parent, record, outcome, now)
         self._stop_children(record, f"its parent '{record.name}' ended", now)
+
+    def never_up(self, record: AgentRecord, reason: str, now: float) -> None:
+        """An agent of this hub could not start. Once its program ran, a repeated spawn must not run it again."""
+        if record.peer is not None and record.spec.spawn_id is not None:
+            self._keep(record, Failed(reason), now, was_up=False, by_name=False)
+        self.roll_back(record, ErrorCode.SPAWN_FAILED, f"spawn failed: {reason}", now)
+
+    def roll_back(self, record: AgentRecord, code: ErrorCode, detail: str, now: float) -> None:
+        """Remove an agent that never was and that nobody stops; nobody has its outcome, everybody its refusal."""
+        self._remove(record, now)
+        if record.spawner is not None:
+            self._exchange.refuse(record.spawner, code, detail)
+        for origin in self._waits.take(record):
+            self._exchange.refuse(origin, code, detail)
+        for origin in record.stoppers:
+            self._exchange.answer(origin, OK)
+
+    def revoke(self, record: AgentRecord, now: float) -> None:
+        """We do not know whether the other hub has started it, and nobody waits any more: it must not."""
+        message = CancelAgent(record.address, agent_id=record.id, reason="its spawn was given up")
+        timeouts = self._settings.timeouts
+        # Its lease ends what the other hub runs for one it hears nothing of, but not what is detached.
+        patience = timeouts.result_ttl if record.spec.detached else timeouts.lease_timeout
+        with suppress(Refused):
+            self._uplink.call(message, Revoking(record.id, record.hub or ""), now + patience)
 
     def _keep(
         self, record: AgentRecord, outcome: Outcome, now: float, *, was_up: bool, by_name: bool = True
@@ -622,10 +346,12 @@ class Supervisor:
 
     def _remove(self, record: AgentRecord, now: float) -> None:
         self.agents.remove(record)
-        self._forget_times(record)
+        for timer in (StartDue(record.id), AgentDue(record.id), IdleDue(record.id)):
+            self._timers.discard(timer)
         self._deliveries.drop(record, now)
 
-    def _refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
+    def refuse(self, origin: Origin | None, code: ErrorCode, detail: str) -> None:
+        """Answer no, if anybody waits for the answer."""
         if origin is not None:
             self._exchange.refuse(origin, code, detail)
 
@@ -644,7 +370,7 @@ class Supervisor:
 
 def stopped_outcome(record: AgentRecord, answer: Response | Failure) -> Outcome | None:
     """What another hub's answer to a stop says of our agent there; None: only that it was asked to stop."""
-    was_up = record.lifecycle is Lifecycle.RUNNING
+    was_up = record.is_up
     if isinstance(answer, Failure) and (was_up or answer.code is not ErrorCode.AGENT_NOT_FOUND):
         return Lost(f"hub '{record.hub}' did not stop it: {answer.detail}")
     outcome: Outcome | None = None if isinstance(answer, Failure) else answer.result.outcome

@@ -18,7 +18,7 @@ from typing import Any
 from attrs import field
 
 from loopal_cluster.config import HubSettings
-from loopal_cluster.core.agents import AgentRecord, AgentTree, Lifecycle
+from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Joined
@@ -431,7 +431,7 @@ class Uplink:
         if self._announcing or not (self._changes or self._announce_whole or even_nothing):
             return
         if self._announce_whole:
-            running = [record for record in self._agents.here() if record.lifecycle is Lifecycle.RUNNING]
+            running = [record for record in self._agents.here() if record.is_up]
             self._changes = {record.name: announced(record, now) for record in running}
         # In chunks, so that the MetaHub looks after others in between.
         chunk = dict(islice(self._changes.items(), CHUNK))

@@ -37,6 +37,7 @@ from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.core.parties import MetaHubParty
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.reports import Reports
+from loopal_cluster.core.spawner import Spawner
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import (
@@ -147,13 +148,13 @@ def an_ask_that_never_expires(patch):
 
 @defect("one outcome")
 def a_backlog_that_is_lost(patch):
-    intact = Supervisor._begin
+    intact = Supervisor.begin
 
     def begin(self, record, now):
         self._deliveries._backlog.pop(record.id, None)
         intact(self, record, now)
 
-    patch.setattr(Supervisor, "_begin", begin)
+    patch.setattr(Supervisor, "begin", begin)
 
 
 @defect("true outcomes")
@@ -182,7 +183,7 @@ def a_kept_result_that_hides_the_agent_that_has_the_name_now(patch):
 def a_forged_completion_that_is_accepted(patch):
     def on_report(self, completion, now):
         if (record := self.agents.get(completion.spawn_id)) is not None:
-            self._up(record)
+            self.come_up(record)
             self.settle(record, completion.outcome, now)
 
     patch.setattr(Supervisor, "on_report", on_report)
@@ -352,15 +353,15 @@ def a_time_limit_that_is_forgotten(patch):
 
 @defect("spawned means ran")
 def a_spawn_acknowledged_before_it_ran(patch):
-    intact = Supervisor.on_started
+    intact = Spawner.on_started
 
     def on_started(self, agent_id, peer, now):
         record = intact(self, agent_id, peer, now)
         if record is not None:
-            self._up(record)
+            self._supervisor.come_up(record)
         return record
 
-    patch.setattr(Supervisor, "on_started", on_started)
+    patch.setattr(Spawner, "on_started", on_started)
 
 
 @defect("spawned means ran")
@@ -370,12 +371,12 @@ def a_withdrawn_spawn_that_runs_on(patch):
 
 @defect("spawned means ran", weather=Weather.ROUGH)
 def a_repeated_spawn_that_is_not_recognized(patch):
-    patch.setattr(Supervisor, "_spawned_before", lambda self, spec, parent, origin, now: False)
+    patch.setattr(Spawner, "_spawned_before", lambda self, spec, parent, origin, now: False)
 
 
 @defect("spawned means ran", weather=Weather.ROUGH)
 def a_spawn_that_is_given_up_and_not_revoked(patch):
-    patch.setattr(Supervisor, "_revoke", nothing)
+    patch.setattr(Supervisor, "revoke", nothing)
     patch.setattr(meta_requests.MetaRequests, "revoke", nothing)
 
 
