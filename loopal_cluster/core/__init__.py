@@ -63,6 +63,7 @@ A hub:
 * ``hub_approvals``: permissions and questions, and who is there to answer.
 * ``agents``: the agents of a hub, their parents and children.
 * ``agent_states``: where a live agent stands, one state of five.
+* ``owners``: whose an agent is.
 * ``spawner``: how an agent comes up.
 * ``supervisor``: how an agent ends, and whose end ends it.
 * ``deliveries``: messages on their way to an agent here.

@@ -24,6 +24,7 @@ from loopal_cluster.core.agent_states import (
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
+from loopal_cluster.core.owners import Owner, parent_of
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentNode, SpawnSpec
 from loopal_cluster.payloads import payload_bytes
@@ -39,8 +40,8 @@ class AgentRecord:
     id: str
     spec: SpawnSpec
     type: str | None
-    parent: Address | None
-    """Bare if the parent is on this hub, qualified if not."""
+    owner: Owner | None
+    """None: a MetaHub of the base dialect does not say whose it is, and one that has connected to us is its own."""
     hub: str | None = None
     """The hub it runs on, if not this one."""
     depth: int = 0
@@ -59,8 +60,6 @@ class AgentRecord:
     """The newest that it has reported."""
     heard_at: float = 0.0
     """When it has last reported something."""
-    owner: Peer | str | None = None
-    """The client that spawned it, or the cluster if that is a client of the MetaHub. With its owner it ends."""
 
     @property
     def name(self) -> str:
@@ -71,6 +70,11 @@ class AgentRecord:
     def address(self) -> Address:
         """Bare if it runs here, qualified if not."""
         return Address(self.spec.name, self.hub)
+
+    @property
+    def parent(self) -> Address | None:
+        """Bare if the parent is on this hub, qualified if not."""
+        return parent_of(self.owner)
 
     @property
     def peer(self) -> Peer | None:

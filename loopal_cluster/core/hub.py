@@ -43,6 +43,7 @@ from loopal_cluster.core.hub_lookup import HubLookup
 from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.core.hub_spawns import HubSpawns
 from loopal_cluster.core.kept import KeptTexts
+from loopal_cluster.core.owners import LocalClient, RemoteClient
 from loopal_cluster.core.parties import (
     AgentParty,
     ClientParty,
@@ -319,7 +320,7 @@ class HubCore:
         if isinstance(party, AgentParty):
             self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
         elif isinstance(party, ClientParty):
-            self._supervisor.on_owner_lost(peer, f"client '{party.name}' has gone", now)
+            self._supervisor.on_owner_lost(LocalClient(peer), f"client '{party.name}' has gone", now)
         self._approvals.on_attendance(now)
 
     def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
@@ -521,7 +522,7 @@ class HubCore:
                 self._on_joined(self.uplink.on_registered(answer, now), now)
                 if before is not None and before != self.uplink.cluster:
                     reason = "the MetaHub of its client was started anew"
-                    self._supervisor.on_owner_lost(before, reason, now)
+                    self._supervisor.on_owner_lost(RemoteClient(before), reason, now)
                     self._give_up_asks_of_clients(now)
             case Probing():
                 self._on_joined(self.uplink.on_probed(answer, now), now)

@@ -14,6 +14,7 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import KeptTexts
+from loopal_cluster.core.owners import LocalClient, Owner, Parent, RemoteClient
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.spawner import Spawner
@@ -72,44 +73,45 @@ class HubSpawns:
         self, origin: Origin, party: AgentParty, message: SpawnAgent | MetaSpawn, now: float
     ) -> None:
         own, depth = Address(party.record.name), party.record.depth + 1
-        self._spawn(origin, message.spec, caller=own, parent=own, depth=depth, now=now)
+        self._spawn(origin, message.spec, Parent(own), caller=own, depth=depth, now=now)
 
     def _spawn_of_client(
         self, origin: Origin, party: ClientParty, message: SpawnAgent | MetaSpawn, now: float
     ) -> None:
         # Not a parent, even if an agent has the same name.
-        own = Address(party.name)
-        self._spawn(origin, message.spec, caller=own, parent=None, depth=0, now=now, owner=origin.peer)
+        owner, own = LocalClient(origin.peer), Address(party.name)
+        self._spawn(origin, message.spec, owner, caller=own, depth=0, now=now)
 
     def _spawn(
         self,
         origin: Origin,
         spec: SpawnSpec,
+        owner: Owner,
         *,
         caller: Address,
-        parent: Address | None,
         depth: int,
         now: float,
-        owner: Peer | None = None,
     ) -> None:
         if spec.target_hub is None or spec.target_hub == self._settings.name:
             spec = evolve(spec, target_hub=None)
-            self._spawner.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
+            self._spawner.spawn_here(spec, origin, owner=owner, depth=depth, now=now)
         else:
-            self._spawner.spawn_there(
-                spec, origin, parent=parent, caller=caller, depth=depth, now=now, owner=owner
-            )
+            self._spawner.spawn_there(spec, origin, owner=owner, caller=caller, depth=depth, now=now)
 
     def _spawn_for_remote(self, origin: Origin, party: MetaHubParty, message: SpawnAgent, now: float) -> None:
         parent = None if message.spec.parent is None else Address.parse(message.spec.parent)
         # The caller's working directory means nothing here.
         spec = evolve(message.spec, cwd=None, target_hub=None)
-        owner = self._uplink.cluster if parent is None else None
+        owner: Owner | None = None
+        if parent is not None:
+            owner = Parent(parent)
+        elif self._uplink.cluster is not None:
+            owner = RemoteClient(self._uplink.cluster)
         depth = max(0, spec.depth)
         # A parent that we ourselves had started there: nobody needs to tell us how deep it is.
         if parent is not None and parent.hub and (shadow := self._agents.find(parent)) is not None:
             depth = max(depth, shadow.depth + 1)
-        self._spawner.spawn_here(spec, origin, parent=parent, depth=depth, now=now, owner=owner)
+        self._spawner.spawn_here(spec, origin, owner=owner, depth=depth, now=now)
 
     def _on_complete(self, origin: Origin, party: MetaHubParty, message: HubComplete, now: float) -> None:
         self._supervisor.on_report(message.completion, now)

@@ -19,6 +19,7 @@ from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.kept import check_prompt
+from loopal_cluster.core.owners import Owner, parent_of
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
@@ -68,17 +69,16 @@ class Spawner:
         spec: SpawnSpec,
         origin: Origin,
         *,
-        parent: Address | None,
+        owner: Owner | None,
         depth: int,
         now: float,
-        owner: Peer | str | None = None,
     ) -> None:
         """Start an agent on this hub; ``origin`` is answered when it is up.
 
         Raises:
             Refused: its name is invalid or taken, its type unknown, or a limit reached.
         """
-        if spec.spawn_id is not None and self._spawned_before(spec, parent, origin, now):
+        if spec.spawn_id is not None and self._spawned_before(spec, parent_of(owner), origin, now):
             return
         check_name(spec.name, "agent name")
         check_prompt(spec.prompt, self._settings.limits.text_bytes)
@@ -88,10 +88,9 @@ class Spawner:
             id=spec.spawn_id or self._new_id(),
             spec=spec,
             type=agent_type,
-            parent=parent,
+            owner=owner,
             depth=depth,
             spawner=origin,
-            owner=None if spec.detached else owner,
         )
         self._agents.add(record)
         self._timers.set(StartDue(record.id), now + self._settings.timeouts.start_timeout)
@@ -135,11 +134,10 @@ class Spawner:
         spec: SpawnSpec,
         origin: Origin,
         *,
-        parent: Address | None,
+        owner: Owner,
         caller: Address,
         depth: int,
         now: float,
-        owner: Peer | str | None = None,
     ) -> None:
         """Start an agent on another hub: its shadow exists before the request leaves.
 
@@ -156,15 +154,15 @@ class Spawner:
             id=spec.spawn_id or self._new_id(),
             spec=spec,
             type=spec.agent_type,
-            parent=parent,
+            owner=owner,
             hub=spec.target_hub,
             depth=depth,
             spawner=origin,
-            owner=None if spec.detached else owner,
         )
         self._agents.add(record)
-        owner = str(caller.on(self._settings.name))
-        outgoing = evolve(spec, parent=owner, depth=depth, spawn_id=record.id, asked_ms=None)
+        outgoing = evolve(
+            spec, parent=str(caller.on(self._settings.name)), depth=depth, spawn_id=record.id, asked_ms=None
+        )
         deadline = now + self._settings.timeouts.spawn_timeout
         # Its own hub ends it in time. We see to it only if we cannot hear of that.
         self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * LEG)
@@ -190,7 +188,7 @@ class Spawner:
         """
         self._check_budget(depth=0)
         spec = SpawnSpec(name=check_name(name, "agent name"), lifecycle="persistent")
-        record = AgentRecord(id=self._new_id(), spec=spec, type=EXTERNAL, parent=None, state=Connected(peer))
+        record = AgentRecord(id=self._new_id(), spec=spec, type=EXTERNAL, owner=None, state=Connected(peer))
         self._agents.add(record)
         self._supervisor.begin(record, now)
         return record

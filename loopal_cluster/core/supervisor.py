@@ -8,7 +8,7 @@ the agent is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from attrs import field
@@ -22,9 +22,9 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StopAgent
-from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.kept import KeptTexts
+from loopal_cluster.core.owners import Owner, hub_of, is_elsewhere
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
@@ -120,7 +120,7 @@ class Supervisor:
                 self._exchange.call(record.peer, Shutdown(), ShuttingDown(record.id), deadline)
             except Refused:  # it does not answer anything: nothing to wait for
                 self.on_stop_asked(record.id, now)
-        self._stop_children(record, f"its parent '{record.name}' was stopped", now)
+        self.end_owned(record.children.values(), f"its parent '{record.name}' was stopped", now)
 
     def on_due(self, agent_id: str, now: float) -> None:
         """It has had all its time."""
@@ -140,11 +140,15 @@ class Supervisor:
         else:
             self._stop(record, TimedOut(f"it has reported nothing for {timeout:g} s"), now)
 
-    def on_owner_lost(self, owner: Peer | str, reason: str, now: float) -> None:
-        """The client is gone for which we have spawned agents."""
-        for record in self.agents:
-            if record.owner == owner:
+    def end_owned(self, owned: Iterable[AgentRecord], reason: str, now: float) -> None:
+        """The owners of these are gone: an agent ends with its owner, unless it is detached."""
+        for record in [*owned]:
+            if not record.spec.detached:
                 self.stop(record, reason, now)
+
+    def on_owner_lost(self, owner: Owner, reason: str, now: float) -> None:
+        """The client is gone for which we have spawned agents."""
+        self.end_owned((record for record in self.agents if record.owner == owner), reason, now)
 
     def on_stop_asked(self, agent_id: str, now: float) -> None:
         """It has answered the shutdown, or has had its time to: now see to it, and hear it no more."""
@@ -190,11 +194,6 @@ class Supervisor:
         outcome = stopped_outcome(record, answer)
         if outcome is not None:
             self.settle(record, outcome, now)
-
-    def _stop_children(self, record: AgentRecord, reason: str, now: float) -> None:
-        for child in list(record.children.values()):
-            if not child.spec.detached:
-                self.stop(child, reason, now)
 
     # Ending.
 
@@ -248,21 +247,18 @@ class Supervisor:
         for record in self.agents:
             if record.hub == hub:
                 self.settle(record, Lost(f"hub '{hub}' was lost: {reason}"), now)
-            elif record.parent is not None and record.parent.hub == hub and not record.spec.detached:
-                self.stop(record, f"hub '{hub}' of its parent was lost", now)
+        children = (record for record in self.agents if hub_of(record.owner) == hub)
+        self.end_owned(children, f"hub '{hub}' of its parent was lost", now)
 
     def on_lease_due(self, now: float) -> None:
         """Without a MetaHub nobody elsewhere can stop our agents, or tell us of theirs."""
         reason = f"no MetaHub for {self._settings.timeouts.lease_timeout:g} s"
         for record in self.agents:
-            if record.spec.detached or (record.hub is not None and not record.is_up):
-                continue  # it may go on; or its spawn has a deadline of its own
-            if record.hub is not None:
+            # One that comes up has a deadline of its own, and one that is detached may go on.
+            if record.hub is not None and record.is_up and not record.spec.detached:
                 self.settle(record, Lost(reason), now)
-            elif (record.parent is not None and record.parent.hub is not None) or isinstance(
-                record.owner, str
-            ):
-                self.stop(record, reason, now)
+        here = (record for record in self.agents if record.hub is None and is_elsewhere(record.owner))
+        self.end_owned(here, reason, now)
 
     def settle(self, record: AgentRecord, outcome: Outcome, now: float) -> None:
         """Give an agent its one outcome, and tell everybody it concerns."""
@@ -296,7 +292,7 @@ class Supervisor:
             and not any(origin.peer == parent.peer for origin in waiters)
         ):
             self._tell_parent(parent, record, outcome, now)
-        self._stop_children(record, f"its parent '{record.name}' ended", now)
+        self.end_owned(record.children.values(), f"its parent '{record.name}' ended", now)
 
     def never_up(self, record: AgentRecord, reason: str, now: float) -> None:
         """An agent of this hub could not start. Once its program ran, a repeated spawn must not run it again."""

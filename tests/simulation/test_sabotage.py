@@ -438,7 +438,7 @@ def a_cancel_that_stops_at_the_first_hub(patch):
 
 @defect("no orphans")
 def a_parent_whose_children_go_on(patch):
-    patch.setattr(Supervisor, "_stop_children", nothing)
+    patch.setattr(Supervisor, "end_owned", nothing)
 
 
 @defect("no orphans")
@@ -467,7 +467,7 @@ def a_detached_agent_that_is_stopped_with_its_sibling(patch):
         parent = self.agents.parent_of(record)
         intact(self, record, outcome, now)
         if parent is not None:
-            self._stop_children(parent, "a sibling ended", now)
+            self.end_owned(parent.children.values(), "a sibling ended", now)
 
     patch.setattr(Supervisor, "settle", settle)
 
@@ -651,11 +651,11 @@ def a_wait_that_is_kept_when_its_caller_is_gone(patch):
 @defect("no core raises", weather=Weather.ROUGH)
 def a_loop_over_what_it_changes(patch):
     patch.setattr(AgentTree, "__iter__", lambda self: iter(self._by_id.values()))
-    patch.setattr(Supervisor, "_stop_children", stop_while_looking)
+    patch.setattr(Supervisor, "end_owned", stop_while_looking)
 
 
-def stop_while_looking(self, record, reason, now):
-    for child in record.children.values():
+def stop_while_looking(self, owned, reason, now):
+    for child in owned:
         if not child.spec.detached:
             self.stop(child, reason, now)
 
