@@ -22,6 +22,7 @@ from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import LEG, Exchange, Refused
 from loopal_cluster.core.membership import HubRecord
+from loopal_cluster.core.owners import LocalClient, OnHub
 from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.steps import (
@@ -67,8 +68,7 @@ class BaseAgent:
     name: str
     parent: str
     """What its hub was told."""
-    owner: Peer | str
-    """With whom it ends: a client of ours, or a hub."""
+    owner: LocalClient | OnHub
     message: SpawnAgent
     spawner: Origin | None
     """Whom to tell that it is up."""
@@ -105,7 +105,7 @@ class BaseAgents:
     # Starting.
 
     def spawn(
-        self, origin: Origin, hub: HubRecord, message: SpawnAgent, owner: Peer | str, now: float
+        self, origin: Origin, hub: HubRecord, message: SpawnAgent, owner: LocalClient | OnHub, now: float
     ) -> None:
         """Have a base hub start an agent, if the name is free; ``origin`` is answered when it is up.
 
@@ -208,7 +208,7 @@ class BaseAgents:
             self._drop(hub, agent)
             return
         self._refuse(agent, ErrorCode.DEADLINE_EXCEEDED, f"no answer to {SpawnAgent.method} in time")
-        if not isinstance(agent.owner, str):  # a hub sees to it itself
+        if isinstance(agent.owner, LocalClient):  # a hub sees to it itself
             agent.ending = agent.ending or Cancelled("its spawn was given up")
 
     def withdraw(self, peer: Peer, request_id: int | None) -> None:
@@ -259,7 +259,9 @@ class BaseAgents:
             agent.ending = agent.ending or ending
             self._exchange.answer(origin, ASKED)
 
-    def on_owner_lost(self, owner: Peer | str, hubs: Iterable[HubRecord], reason: str, now: float) -> None:
+    def on_owner_lost(
+        self, owner: LocalClient | OnHub, hubs: Iterable[HubRecord], reason: str, now: float
+    ) -> None:
         """What a client, or the agents of a hub, have spawned, or are still spawning, ends with them."""
         for hub in hubs:
             for agent in [*self._of(hub.name)]:

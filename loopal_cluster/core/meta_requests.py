@@ -29,6 +29,7 @@ from loopal_cluster.core.hub_routing import source_of_client
 from loopal_cluster.core.kept import check_envelope, check_prompt
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.owed import Owed
+from loopal_cluster.core.owners import LocalClient, OnHub
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger
 from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -158,7 +159,7 @@ class MetaRequests:
     _gathers: dict[int, Gather] = field(factory=dict, init=False)
     _owed: Owed = field(init=False)
     """Agents that are to end and whose hub may not know it."""
-    _owned: dict[str, dict[str, tuple[Peer, SpawnSpec]]] = field(factory=dict, init=False)
+    _owned: dict[str, dict[str, tuple[LocalClient, SpawnSpec]]] = field(factory=dict, init=False)
     """The agents of our clients that are not detached, by hub and name: whose each is."""
     _last_gather: int = field(default=0, init=False)
 
@@ -225,7 +226,7 @@ class MetaRequests:
             self._check_was_there(Address(spec.name, spec.target_hub), spec.asked_ms, hub)
         parent = None if spec.parent is None else stamped(spec.parent, hub.name)
         depth = self._directory.depth_below(parent, spec.depth)
-        self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), hub.name, now)
+        self._spawn(origin, evolve(spec, parent=parent, depth=depth, asked_ms=None), OnHub(hub.name), now)
 
     def _on_announce(self, origin: Origin, party: HubParty, message: Announce, now: float) -> None:
         hub = party.record
@@ -276,7 +277,7 @@ class MetaRequests:
     ) -> None:
         spec = message.spec
         check_prompt(spec.prompt, self._settings.limits.text_bytes)
-        self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), origin.peer, now)
+        self._spawn(origin, evolve(spec, parent=None, depth=0, asked_ms=None), LocalClient(origin.peer), now)
 
     def _on_subscribe(self, origin: Origin, party: ClientParty, message: Subscribe, now: float) -> None:
         self._exchange.answer(origin, self._timeline.subscribe(origin.peer, message.since, now))
@@ -520,11 +521,13 @@ class MetaRequests:
         self._owned.pop(hub, None)
         self._cache.forget(hub)
         self._base_agents.forget_hub(hub)
-        self._base_agents.on_owner_lost(hub, self._hubs, f"hub '{hub}' of its parent was lost: {reason}", now)
+        self._base_agents.on_owner_lost(
+            OnHub(hub), self._hubs, f"hub '{hub}' of its parent was lost: {reason}", now
+        )
 
     # Spawning and outcomes.
 
-    def _spawn(self, origin: Origin, spec: SpawnSpec, owner: Peer | str, now: float) -> None:
+    def _spawn(self, origin: Origin, spec: SpawnSpec, owner: LocalClient | OnHub, now: float) -> None:
         if spec.target_hub is None:
             raise Refused(ErrorCode.INVALID_REQUEST, "missing 'target_hub'")
         # A client's agent has no owner that would notice it: we must be able to name it.
@@ -542,7 +545,7 @@ class MetaRequests:
         # A base hub would have to be told by name, and does not tell when the agent ends.
         if not spec.detached and record is not None and record.protocol is not None:
             kept = evolve(spec, prompt=None, cwd=None, extra={})  # it lives as long as the agent
-            self._owned.setdefault(record.name, {})[spec.name] = (client, kept)
+            self._owned.setdefault(record.name, {})[spec.name] = (LocalClient(client), kept)
 
     def _forget_ended(self, hub: str) -> None:
         """Forget what a hub does not run (any more): it answers a spawn before it announces the agent."""
@@ -554,10 +557,10 @@ class MetaRequests:
 
     def on_client_lost(self, client: Peer, reason: str, now: float) -> None:
         """What a client has spawned, or is still spawning, ends with it."""
-        self._base_agents.on_owner_lost(client, self._hubs, reason, now)
+        self._base_agents.on_owner_lost(LocalClient(client), self._hubs, reason, now)
         for record in self._hubs:
             for name, (owner, spec) in [*self._owned.get(record.name, {}).items()]:
-                if owner == client:
+                if owner == LocalClient(client):
                     del self._owned[record.name][name]
                     self.revoke(spec, record.peer, reason, now)
 

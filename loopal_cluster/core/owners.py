@@ -1,4 +1,8 @@
-"""Whose an agent is: with its owner it ends, unless it is detached (``Supervisor.end_owned``)."""
+"""Whose an agent is: with its owner it ends, unless it is detached.
+
+A hub ends what it runs (``Supervisor.end_owned``). A MetaHub ends what its own clients have had spawned, and on hubs of
+the base dialect, which end nothing, also what agents of other hubs have (``MetaRequests``, ``BaseAgents``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.core.events import Peer
 from loopal_cluster.records import record
 
-__all__ = ["LocalClient", "Owner", "Parent", "RemoteClient", "hub_of", "is_elsewhere", "parent_of"]
+__all__ = ["LocalClient", "OnHub", "Owner", "Parent", "RemoteClient", "hub_of", "is_elsewhere", "parent_of"]
 
 
 @record
@@ -19,7 +23,7 @@ class Parent:
 
 @record
 class LocalClient:
-    """A client of this hub, for as long as its connection lasts."""
+    """A client of this hub or MetaHub, for as long as its connection lasts."""
 
     peer: Peer
 
@@ -32,6 +36,13 @@ class RemoteClient:
     """
 
     cluster: str
+
+
+@record
+class OnHub:
+    """For a MetaHub: some agent or client of a hub, which ends with the hub at the latest."""
+
+    hub: str
 
 
 Owner = Parent | LocalClient | RemoteClient
