@@ -13,7 +13,7 @@ Follow one message from an agent on hub A to an agent on hub B, in five files:
 
 1. ``runtime/channels.py``: bytes become a frame (``wire/framing.py``, ``wire/codec.py``);
 2. ``runtime/runtime.py``, ``_on_frames``: the frame becomes an event, ``handle(FrameReceived(peer, frame))``;
-3. ``core/meta_hub.py``, ``handle``, and ``core/meta_requests.py``, ``_on_route``: the decision,
+3. ``core/meta_hub.py``, ``handle``, and ``core/meta_routing.py``, ``_on_route``: the decision,
    ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``;
 4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else
    that is queued for that peer;

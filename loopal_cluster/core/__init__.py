@@ -77,7 +77,11 @@ A hub:
 A MetaHub:
 
 * ``meta_hub``: the switchboard: connections, registration, health, answers, timers.
-* ``meta_requests``: what hubs and clients ask.
+* ``meta_routing``: messages, asks and what else is for one agent, to its hub.
+* ``meta_lookup``: requests about the cluster.
+* ``meta_spawns``: spawns, and news of agents that two hubs share.
+* ``meta_revocations``: spawns that nobody wants any more.
+* ``meta_approvals``: permissions and questions, and who is there to answer.
 * ``membership``: the hubs, and whether each is alive.
 * ``claims``: a name that two hubs want.
 * ``routes``: which hub has an agent.

@@ -25,25 +25,19 @@ from loopal_cluster.messages import (
     DeliverAsk,
     Message,
     MetaAsk,
+    Reply,
     WaitAgent,
 )
 from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define, evolve
 
-__all__ = ["ASKS", "IDLE_ALONE", "LEG", "Exchange", "Refused", "with_time_left"]
+__all__ = ["LEG", "Exchange", "Refused", "with_time_left"]
 
 LEG = 1.0
 """Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
 
 N = TypeVar("N")
 M = TypeVar("M", bound=Message[Any])
-
-
-ASKS = (Ask, MetaAsk, DeliverAsk)
-"""Requests for an agent's reply."""
-
-IDLE_ALONE = (DeliverAsk, MetaAsk, WaitAgent)
-"""Requests that are all about the answer: if nobody waits for that, whoever works on it may stop."""
 
 
 class Refused(Exception):
@@ -264,7 +258,7 @@ class Exchange(Generic[N]):
     def take_due(self, now: float) -> Iterator[tuple[Call[N], Failure]]:
         """The calls whose time is over, and the answer they have instead of one."""
         for call in self.calls.settle_due(now):
-            if isinstance(call.message, IDLE_ALONE):
+            if call.message.answer_only:
                 self.notify(call.peer, CancelRequest(call.id))
             detail = f"no answer to {call.message.method} in time"
             yield call, Failure(call.id, ErrorCode.DEADLINE_EXCEEDED, detail)
@@ -274,7 +268,7 @@ class Exchange(Generic[N]):
         was_open = self.calls.settle(call.peer, call.id) is not None
         if self.knows(call.peer):
             self.notify(call.peer, CancelRequest(call.id))
-        elif was_open and isinstance(call.message, ASKS):
+        elif was_open and call.message.result is Reply:
             withdrawn = self._withdrawn.setdefault(call.peer, [])
             withdrawn.append(call)
             del withdrawn[: -self.limits.calls_per_peer]

@@ -1,7 +1,7 @@
 """Decides what a hub does.
 
 A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
-and each is handed to the part that knows what to do: requests to ``HubRequests``, an agent's start to ``Spawner``, its life
+and each is handed to the part that knows what to do: requests to the ``hub_...`` files, an agent's start to ``Spawner``, its life
 to ``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
 ``Uplink`` and ``Reconciler``, humans to ``Approvals``, watchers to ``Timeline``.
 """

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import chain, islice
-from types import MappingProxyType
 from typing import Any, assert_never
 
 from attrs import field
 
 from loopal_cluster.address import check_name
 from loopal_cluster.config import MetaHubSettings
-from loopal_cluster.core.approvals import Approvals, Audience
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.claims import Claims
@@ -36,9 +33,14 @@ from loopal_cluster.core.events import (
     PeerLost,
     TokensGiven,
 )
-from loopal_cluster.core.exchange import IDLE_ALONE, Exchange, Refused
+from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve, unknown
 from loopal_cluster.core.membership import Health, HubRecord, Membership
-from loopal_cluster.core.meta_requests import REPEATABLE, Handlers, Listeners, MetaRequests, unhandled
+from loopal_cluster.core.meta_approvals import MetaApprovals
+from loopal_cluster.core.meta_lookup import MetaLookup
+from loopal_cluster.core.meta_revocations import Revocations
+from loopal_cluster.core.meta_routing import MetaRouting
+from loopal_cluster.core.meta_spawns import MetaSpawns
 from loopal_cluster.core.parties import (
     ClientParty,
     HubParty,
@@ -80,21 +82,17 @@ from loopal_cluster.messages import (
     OK,
     AgentDetails,
     AgentEvent,
-    Attended,
     CancelAgent,
     CancelRequest,
-    Decided,
     Heartbeat,
     HubLost,
     Leave,
     Message,
     Ok,
-    Progress,
     Register,
     RegisterHub,
     Resolve,
     Role,
-    Shown,
     SpawnAgent,
     SpawnSpec,
     WaitAgent,
@@ -134,16 +132,16 @@ class MetaHubCore:
     base_agents: BaseAgents = field(init=False)
     _timers: DeadlineQueue[Timer] = field(factory=DeadlineQueue, init=False)
     _timeline: Timeline = field(init=False)
-    _approvals: Approvals = field(init=False)
-    _requests: MetaRequests = field(init=False)
+    _approvals: MetaApprovals = field(init=False)
+    _revocations: Revocations = field(init=False)
+    _routing: MetaRouting = field(init=False)
+    _spawns: MetaSpawns = field(init=False)
+    _lookup: MetaLookup = field(init=False)
     _handlers: Handlers = field(init=False, repr=False)
     """What decides each request, by who asks and what: what is not in it, nobody may ask."""
     _listeners: Listeners = field(init=False, repr=False)
     """What hears each notification, in the same way; what is not in it, nobody hears."""
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
-    _attended_at: tuple[str, ...] = field(default=(), init=False)
-    """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
-    is known whether anybody else has one, and most that come and go change nothing."""
     tokens: tuple[str, ...] = field(init=False, repr=False)
     """Whoever brings one of them is let in."""
     _claims: Claims = field(factory=Claims, init=False)
@@ -157,41 +155,43 @@ class MetaHubCore:
         self.tokens = (settings.token,)
         self._refusals = Refusals(self.exchange)
         self._timeline = Timeline(self.exchange, self.epoch)
-        audience = Audience(self._approvers, None, self._attended, self._attributed)
-        self._approvals = Approvals(self.exchange, self._timers, settings.timeouts, audience)
+        self._approvals = MetaApprovals(
+            settings, self.exchange, self._timers, self.hubs, self._parties, self.new_id
+        )
         self.base_agents = BaseAgents(settings, self.exchange, self._timers)
-        self._requests = MetaRequests(
+        self._revocations = Revocations(settings, self.exchange, self._timers, self.hubs)
+        self._routing = MetaRouting(
+            settings, self.exchange, self.hubs, self.directory, self.base_agents, self._revocations
+        )
+        self._spawns = MetaSpawns(
             settings,
             self.exchange,
-            self._timers,
-            self._timeline,
-            self._approvals,
             self.hubs,
             self.directory,
             self.base_agents,
+            self._revocations,
+            self._routing,
             self.new_id,
             self.epoch,
         )
-        self._handlers = MappingProxyType(
-            {
-                (Stranger, RegisterHub): self._on_register,
-                (Stranger, Register): self._on_register,
-                (HubParty, Leave): self._on_leave,
-                **self._requests.handlers(),
-            }
+        self._lookup = MetaLookup(
+            settings, self.exchange, self._timeline, self.hubs, self._approvals.pending, self._revocations
         )
-        self._listeners = MappingProxyType(
-            {
-                (HubParty, Heartbeat): self._on_heartbeat,
-                (HubParty, AgentEvent): self._on_agent_event,
-                (HubParty, Decided): self._on_decided,
-                (HubParty, Attended): self._on_attended,
-                (HubParty, Progress): self._on_progress,
-                (HubParty, CancelRequest): self._on_cancel,
-                (ClientParty, CancelRequest): self._on_cancel,
-                (Stranger, CancelRequest): self._on_cancel,
-                (ClientParty, Shown): self._on_shown,
-            }
+        self._handlers = (
+            serve(RegisterHub, self._on_register, Stranger)
+            | serve(Register, self._on_register, Stranger)
+            | serve(Leave, self._on_leave, HubParty)
+            | self._routing.requests()
+            | self._spawns.requests()
+            | self._lookup.requests()
+            | self._approvals.requests()
+        )
+        self._listeners = (
+            hear(Heartbeat, self._on_heartbeat, HubParty)
+            | hear(AgentEvent, self._on_agent_event, HubParty)
+            | hear(CancelRequest, self._on_cancel, Stranger, HubParty, ClientParty)
+            | self._routing.notifications()
+            | self._approvals.notifications()
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -282,28 +282,12 @@ class MetaHubCore:
     def _on_agent_event(self, peer: Peer, party: HubParty, message: AgentEvent, now: float) -> None:
         self._timeline.publish(party.record.name, message.agent_name, message.payload, now)
 
-    def _on_cancel(self, peer: Peer, party: Party, message: CancelRequest, now: float) -> None:
-        self._approvals.withdraw(peer, now, message.id)
-        self._requests.withdraw(peer, message.id)
+    def _on_cancel(self, peer: Peer, party: object, message: CancelRequest, now: float) -> None:
+        self._approvals.pending.withdraw(peer, now, message.id)
+        self._routing.withdraw(peer, message.id)
         call = self.exchange.withdraw(Origin(peer, message.id))
         if call is not None and isinstance(call.message, SpawnAgent):
-            self._requests.revoke(call.message.spec, call.peer, "its spawn was given up", now)
-
-    def _on_decided(self, peer: Peer, party: HubParty, message: Decided, now: float) -> None:
-        self._approvals.on_decided(peer, message, now)
-
-    def _on_shown(self, peer: Peer, party: ClientParty, message: Shown, now: float) -> None:
-        self._approvals.on_shown(peer, message.ask_id)
-
-    def _on_attended(self, peer: Peer, party: HubParty, message: Attended, now: float) -> None:
-        record = party.record
-        if record.attended != message.attended:
-            record.attended = message.attended
-            self._on_attendance(now)
-
-    def _on_progress(self, peer: Peer, party: HubParty, message: Progress, now: float) -> None:
-        if (call := self.exchange.calls.find(peer, message.id)) is not None:
-            self._requests.on_progress(call, now)
+            self._revocations.revoke(call.message.spec, call.peer, "its spawn was given up", now)
 
     def _on_answer(self, call: Call[MetaHubThen], answer: Response | Failure, now: float) -> None:
         match call.then:
@@ -318,15 +302,15 @@ class MetaHubCore:
             case StoppingBase() as then:
                 self.base_agents.on_stopped(then, answer, now)
             case Revoking() as then:
-                self._requests.on_revoked(then, answer)
+                self._revocations.on_revoked(then, answer)
             case Approving(ask_id):
-                self._approvals.on_answer(call, ask_id, answer, now)
+                self._approvals.pending.on_answer(call, ask_id, answer, now)
             case Claiming(hub):
                 self._on_probed(hub, answer, now)
             case Resolving() as then:
-                self._requests.on_resolved(then, answer, now)
+                self._routing.on_resolved(then, answer, now)
             case Gathering() as then:
-                self._requests.on_gathered(then, answer)
+                self._lookup.on_gathered(then, answer)
             case Telling(hub):
                 # Not for one that is gone itself: with many at once, that would be a line for each pair.
                 if isinstance(answer, Failure) and answer.code is not ErrorCode.CONNECTION_LOST:
@@ -348,12 +332,12 @@ class MetaHubCore:
             elif isinstance(call.message, SpawnAgent):
                 self._on_spawned(origin.peer, call.message.spec, call.peer)
         if isinstance(answer, Failure):
-            self._requests.on_failed(call, answer, now)
+            self._routing.on_failed(call, answer, now)
         self.exchange.pass_on(origin, answer)
 
     def _on_spawned(self, spawner: Peer, spec: SpawnSpec, hub: Peer) -> None:
         if isinstance(self._parties.get(spawner), ClientParty):
-            self._requests.on_spawned(spawner, spec, hub)
+            self._spawns.on_spawned(spawner, spec, hub)
 
     def _qualified(self, result: Waited | AgentDetails, peer: Peer) -> Waited | AgentDetails:
         """An answer about an agent, with the hub that its bare names are on."""
@@ -392,8 +376,8 @@ class MetaHubCore:
         self.exchange.answer(origin, welcome)
         self.exchange.perform(Watch(origin.peer, pings(protocol)))
         if message.role is Role.OPERATOR:
-            self._approvals.show_all(origin.peer, now)
-            self._on_attendance(now)
+            self._approvals.pending.show_all(origin.peer, now)
+            self._approvals.on_attendance(now)
 
     def _register_hub(self, origin: Origin, message: RegisterHub, now: float) -> None:
         name, protocol = check_name(message.name, "hub name"), agree(message.protocol)
@@ -432,10 +416,10 @@ class MetaHubCore:
         record.seen_at = now
         if record.health is not Health.ALIVE:
             self._on_sign_of_life(record, now)
-        self._requests.revoke_again(record, now)
+        self._revocations.revoke_again(record, now)
         if record.speaks("judge"):
-            self._approvals.show_all(record.peer, now)
-        self._tell_attended(record)
+            self._approvals.pending.show_all(record.peer, now)
+        self._approvals.tell_attended(record)
         self._timeline.publish(name, None, HubJoined(name), now)
         self.exchange.log("INFO", f"hub '{name}' {'is back' if returning else 'joined'}")
         if returning:
@@ -497,11 +481,11 @@ class MetaHubCore:
     def _take_back(self, record: HubRecord, peer: Peer, now: float) -> HubRecord:
         """The same hub on another connection; the old one may not even know that it is dead."""
         self.exchange.hang_up(record.peer, "the hub has connected again")
-        self._approvals.withdraw(record.peer, now)  # it asks again
+        self._approvals.pending.withdraw(record.peer, now)  # it asks again
         self._fail(self.exchange.forget(record.peer, may_repeat), "the hub has connected again", now)
         self._timers.discard(RejoinDue(record.name))
-        self._on_unattended(record, now)  # it says so again, and is told again
-        self.exchange.reword(record.peer, lambda call: self._requests.again(record, call, now))
+        self._approvals.on_unattended(record, now)  # it says so again, and is told again
+        self.exchange.reword(record.peer, lambda call: self._routing.again(record, call, now))
         record.peer, record.joined_at = peer, now
         return record
 
@@ -556,8 +540,8 @@ class MetaHubCore:
         self._claims.withdraw(peer)
         self._timers.discard(HandshakeDue(peer))
         self._timeline.forget(peer)
-        self._approvals.withdraw(peer, now)
-        self._requests.withdraw(peer)
+        self._approvals.pending.withdraw(peer, now)
+        self._routing.withdraw(peer)
         asked = self.exchange.calls_for(peer)
         keeps = isinstance(party, HubParty) and party.record.instance is not None
         self._fail(
@@ -574,14 +558,14 @@ class MetaHubCore:
         """Nobody waits for what it has asked, and its agents end with it."""
         reason = f"client '{party.name}' has gone"
         if party.role is Role.OPERATOR:
-            self._on_attendance(now)
+            self._approvals.on_attendance(now)
         for call in asked:
             if isinstance(call.message, SpawnAgent) and not call.message.spec.detached:
                 self.exchange.give_up(call)
-                self._requests.revoke(call.message.spec, call.peer, reason, now)
-            elif isinstance(call.message, IDLE_ALONE):
+                self._revocations.revoke(call.message.spec, call.peer, reason, now)
+            elif call.message.answer_only:
                 self.exchange.give_up(call)
-        self._requests.on_client_lost(peer, reason, now)
+        self._spawns.on_client_lost(peer, reason, now)
 
     def _fail(self, calls: list[Call[MetaHubThen]], reason: str, now: float) -> None:
         for call in calls:
@@ -594,7 +578,7 @@ class MetaHubCore:
             self._lose(record, reason, now)  # a base hub does not redial
             return
         self._on_silent(record, Health.AWAY, now)
-        self._on_unattended(record, now)
+        self._approvals.on_unattended(record, now)
         self._timers.set(RejoinDue(record.name), now + self.settings.timeouts.rejoin_timeout)
         self._timeline.publish(record.name, None, HubAway(record.name, reason), now)
         self.exchange.log("INFO", f"hub '{record.name}' is away: {reason}")
@@ -618,9 +602,10 @@ class MetaHubCore:
         for call in self.exchange.forget(record.peer):
             self._on_answer(call, self._answer_of_lost(record.name, call, reason), now)
         self.hubs.remove(record)
-        self._on_unattended(record, now)
-        self._requests.forget_hub(record.name, reason, now)
-        self._requests.give_up_asks(record.name)
+        self._approvals.on_unattended(record, now)
+        self._routing.forget_hub(record.name)
+        self._spawns.forget_hub(record.name, reason, now)
+        self._routing.give_up_asks(record.name)
         self._timers.discard(HealthDue(record.name))
         self._timers.discard(RejoinDue(record.name))
         self._timeline.publish(record.name, None, HubGone(record.name, reason), now)
@@ -674,11 +659,11 @@ class MetaHubCore:
                 case HandshakeDue(peer):
                     self.exchange.hang_up(peer, "it did not register in time")
                 case ApprovalDue(ask_id):
-                    self._approvals.expire(ask_id, now)
+                    self._approvals.pending.expire(ask_id, now)
                 case BaseSpawnDue(hub, agent_id):
                     self.base_agents.on_due(hub, agent_id)
                 case OwedDue(hub, agent_id):
-                    self._requests.forget_owed(hub, agent_id)
+                    self._revocations.forget_owed(hub, agent_id)
                 case HealthDue(hub):
                     self._on_health_due(hub, now)
                 case RejoinDue(hub):
@@ -689,56 +674,6 @@ class MetaHubCore:
 
     # Humans.
 
-    def _operators(self) -> list[Peer]:
-        return [
-            peer
-            for peer, party in self._parties.items()
-            if isinstance(party, ClientParty) and party.role is Role.OPERATOR
-        ]
-
-    def _approvers(self) -> list[Peer]:
-        return self._operators() + [hub.peer for hub in self.hubs.reachable() if hub.speaks("judge")]
-
-    def _attended(self) -> bool | None:
-        if self._attended_at:
-            return True
-        silent = (hub for hub in self.hubs.reachable() if hub.speaks("judge") and not hub.speaks("attended"))
-        return None if any(silent) else False
-
-    def _on_attendance(self, now: float) -> None:
-        """Operators have come or gone, here or at a hub: each hub is told whether anybody else has one."""
-        here = ("",) if self._operators() else ()
-        attended_at = tuple(islice(chain(here, (hub.name for hub in self.hubs if hub.attended)), 2))
-        if attended_at == self._attended_at:
-            return
-        self._attended_at = attended_at
-        for hub in self.hubs.reachable():
-            self._tell_attended(hub)
-        self._approvals.on_attendance(now)
-
-    def _on_unattended(self, hub: HubRecord, now: float) -> None:
-        """A hub is gone, and its operators with it."""
-        hub.told_attended = False
-        if hub.attended:
-            hub.attended = False
-            self._on_attendance(now)
-
-    def _tell_attended(self, hub: HubRecord) -> None:
-        attended = any(place != hub.name for place in self._attended_at)
-        if hub.speaks("attended") and attended != hub.told_attended:
-            hub.told_attended = attended
-            self.exchange.notify(hub.peer, Attended(attended))
-
-    def _attributed(self, approver: Peer, name: str | None) -> str:
-        """An operator is who it registered as; a hub says who of its operators it was."""
-        match self._parties.get(approver):
-            case ClientParty(registered):
-                return registered
-            case HubParty(record):
-                return f"{name or 'somebody'} at {record.name}"
-            case _:
-                return name or "somebody"
-
 
 def qualify(address: str, hub: str) -> str:
     """An address as others see it who are not on that hub."""
@@ -746,10 +681,20 @@ def qualify(address: str, hub: str) -> str:
 
 
 def may_repeat(call: Call[MetaHubThen]) -> bool:
-    """Whether a call that a hub left unanswered is asked again when it is back."""
-    return isinstance(call.message, REPEATABLE)
+    """Whether a call that a hub left unanswered is asked again when it is back.
+
+    Not what was asked to see whether it is there: that is about the connection which has ended.
+    """
+    return call.message.repeatable and not isinstance(call.then, Claiming | Resolving)
 
 
 def never(call: Call[MetaHubThen]) -> bool:
     """Base hubs do not come back."""
     return False
+
+
+def unhandled(party: Party, message: Message[Any]) -> Refused:
+    """Why nothing decides a request."""
+    if isinstance(party, Stranger):
+        return Refused(ErrorCode.NOT_REGISTERED, "expected meta/register first")
+    return unknown(message)

@@ -1,7 +1,7 @@
 """Whose an agent is: with its owner it ends, unless it is detached.
 
 A hub ends what it runs (``Supervisor.end_owned``). A MetaHub ends what its own clients have had spawned, and on hubs of
-the base dialect, which end nothing, also what agents of other hubs have (``MetaRequests``, ``BaseAgents``).
+the base dialect, which end nothing, also what agents of other hubs have (``MetaSpawns``, ``BaseAgents``).
 """
 
 from __future__ import annotations

@@ -306,8 +306,7 @@ def test_a_meta_hub_survives_anything_and_forgets_everybody(data, limits, steps)
     check_exchange(monitor.driver)
     assert list(core.hubs) == []
     assert core.directory == type(core.directory)()
-    requests = core._requests
-    assert (requests._lookups, requests._gathers, len(core._approvals)) == ({}, {}, 0)
+    assert (core._routing._lookups, core._lookup._gathers, len(core._approvals.pending)) == ({}, {}, 0)
     assert (len(core._timers), core._parties, core._timeline._subscribers) == (0, {}, {})
 
 

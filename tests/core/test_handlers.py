@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty, Stranger
+from loopal_cluster.core.parties import AgentParty, ClientParty, HubParty, MetaHubParty, Stranger
 from loopal_cluster.messages import METHODS, DeliverEnvelope, Direction, Message
 
-from .builders import open_hub
+from .builders import open_hub, open_meta
 
 HUB = {
     Stranger: Direction.STRANGER_TO_HUB,
@@ -16,6 +16,12 @@ HUB = {
     MetaHubParty: Direction.META_HUB_TO_HUB,
 }
 """What is sent by each kind of party that a hub knows."""
+META_HUB = {
+    Stranger: Direction.STRANGER_TO_META_HUB,
+    HubParty: Direction.HUB_TO_META_HUB,
+    ClientParty: Direction.CLIENT_TO_META_HUB,
+}
+"""The same for a MetaHub."""
 
 
 def sent(direction: Direction, *, answered: bool) -> set[type[Message]]:
@@ -53,3 +59,17 @@ def test_what_an_agent_may_do_a_client_may_do_but_for_what_is_about_the_agent_it
 
     assert of(AgentParty) - of(ClientParty) == {"agent/permission", "agent/question"}
     assert of(ClientParty) <= of(AgentParty)
+
+
+@pytest.mark.parametrize(("party", "direction"), META_HUB.items())
+def test_a_meta_hub_has_a_handler_for_just_what_each_kind_of_party_may_send(party, direction):
+    core = open_meta().core
+
+    assert {message for kind, message in core._handlers if kind is party} == sent(direction, answered=True)
+
+
+@pytest.mark.parametrize(("party", "direction"), META_HUB.items())
+def test_a_meta_hub_listens_to_just_what_each_kind_of_party_may_tell(party, direction):
+    core = open_meta().core
+
+    assert {message for kind, message in core._listeners if kind is party} == sent(direction, answered=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from loopal_cluster.core import base_agents, meta_hub, meta_requests, supervisor, uplink
+from loopal_cluster.core import base_agents, meta_hub, meta_routing, meta_spawns, supervisor, uplink
 from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure
@@ -119,13 +119,13 @@ def a_base_report_that_is_delivered_and_settles_nothing(patch):
 
 def an_outcome_for_a_base_parent_in_words_it_does_not_know(patch):
     def report(self, origin, completion, now):
-        self._send(origin, completion.parent.hub, HubComplete(completion), now)
+        self._routing.send(origin, completion.parent.hub, HubComplete(completion), now)
 
-    patch.setattr(meta_requests.MetaRequests, "_report", report)
+    patch.setattr(meta_spawns.MetaSpawns, "_report", report)
 
 
 def a_base_hub_that_is_not_asked_for_a_bare_name(patch):
-    patch.setattr(meta_requests.MetaRequests, "_ask_base", lambda *_: set())
+    patch.setattr(meta_routing.MetaRouting, "_ask_base", lambda *_: set())
 
 
 def a_delivery_that_failed_and_counts_as_one_that_went_well(patch):

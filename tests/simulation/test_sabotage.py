@@ -20,8 +20,10 @@ from loopal_cluster.core import (
     exchange,
     hub_routing,
     membership,
+    meta_approvals,
     meta_hub,
-    meta_requests,
+    meta_revocations,
+    meta_routing,
     receipts,
     results,
     routes,
@@ -239,7 +241,7 @@ def a_message_delivered_twice(patch):
 def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
     def find(self, origin, target, message, sender, now):
         hub = next(iter(self._hubs)).name
-        self._send(origin, hub, message, now)
+        self.send(origin, hub, message, now)
 
     def deliver(self, origin, party, message, now):
         record = next((record for record in self._agents.here() if record.peer is not None), None)
@@ -247,7 +249,7 @@ def a_bare_name_taken_for_the_first_hub_that_comes_to_mind(patch):
             raise self.not_found(message.envelope.target)
         self._deliveries.deliver(record, message, origin, now)
 
-    patch.setattr(meta_requests.MetaRequests, "_find", find)
+    patch.setattr(meta_routing.MetaRouting, "_find", find)
     patch.setattr(HubRouting, "_deliver", deliver)
 
 
@@ -256,7 +258,7 @@ def an_envelope_that_is_forwarded_unstamped(patch):
     def forwarded(envelope, hub):
         return evolve(envelope, target=envelope.target.on(None))
 
-    patch.setattr(meta_requests, "forwarded", forwarded)
+    patch.setattr(meta_routing, "forwarded", forwarded)
 
 
 @defect("true sender")
@@ -315,12 +317,12 @@ def a_circle_of_asks_that_is_let_pass(patch):
 
 @defect("no circles of asks")
 def a_meta_hub_that_forgets_who_waits(patch):
-    intact = meta_requests.forwarded
+    intact = meta_routing.forwarded
 
     def forwarded(envelope, hub):
         return evolve(intact(envelope, hub), waits=())
 
-    patch.setattr(meta_requests, "forwarded", forwarded)
+    patch.setattr(meta_routing, "forwarded", forwarded)
 
 
 @defect("no circles of asks")
@@ -377,7 +379,7 @@ def a_repeated_spawn_that_is_not_recognized(patch):
 @defect("spawned means ran", weather=Weather.ROUGH)
 def a_spawn_that_is_given_up_and_not_revoked(patch):
     patch.setattr(Supervisor, "revoke", nothing)
-    patch.setattr(meta_requests.MetaRequests, "revoke", nothing)
+    patch.setattr(meta_revocations.Revocations, "revoke", nothing)
 
 
 @defect("names are unique")
@@ -495,7 +497,7 @@ def an_operator_of_another_hub_who_is_taken_for_one_of_the_meta_hub(patch):
     def attributed(self, approver, name):
         return getattr(self._parties.get(approver), "name", name)
 
-    patch.setattr(meta_hub.MetaHubCore, "_attributed", attributed)
+    patch.setattr(meta_approvals.MetaApprovals, "_attributed", attributed)
 
 
 @defect("humans are asked")
@@ -547,7 +549,8 @@ def a_shadow_that_is_not_purged(patch):
 def a_lost_hub_that_nobody_is_told_of(patch):
     def lose(self, record, reason, now):
         self.hubs.remove(record)
-        self._requests.forget_hub(record.name, reason, now)
+        self._routing.forget_hub(record.name)
+        self._spawns.forget_hub(record.name, reason, now)
         self._timers.discard(meta_hub.HealthDue(record.name))
         self._timers.discard(meta_hub.RejoinDue(record.name))
 
