@@ -39,6 +39,7 @@ Both cores:
 
 * ``events``: what can happen to a core.
 * ``effects``: what a core can ask for.
+* ``context``: what every part of a core has: settings, frames, timers, ids.
 * ``handlers``: the tables of who handles which method, by kind of party and type of message.
 * ``parties``: the kinds of party, and what both sides of a connection speak.
 * ``exchange``: requests answered once, calls, notifications, hanging up.

@@ -18,13 +18,12 @@ from typing import Any
 
 from attrs import field
 
-from loopal_cluster.config import Timeouts
 from loopal_cluster.core.calls import Call, Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import AnyPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Refused
 from loopal_cluster.core.pending import Pending
-from loopal_cluster.core.steps import ApprovalDue, Approving, ShownDue, Timer
+from loopal_cluster.core.steps import ApprovalDue, Approving, ShownDue
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import Answers, CancelRequest, Decided, Decision, Permission, Question
@@ -121,12 +120,9 @@ class _Askers:
 
 
 @define
-class Approvals:
+class Approvals(AnyPart):
     """The pending approvals of one core."""
 
-    _exchange: Exchange[Any]
-    _timers: DeadlineQueue[Timer]
-    _timeouts: Timeouts
     _audience: Audience
     _open: Pending[str, Approval] = field(init=False)
     """By id; until when they are answered in words, once that is known."""
@@ -263,7 +259,7 @@ class Approvals:
         if approval.overdue or not approval.calls:
             self._go_up(approval, now)
         elif ShownDue(approval.id) not in self._timers:
-            self._timers.set(ShownDue(approval.id), now + self._timeouts.acknowledge_timeout)
+            self._timers.set(ShownDue(approval.id), now + self._settings.timeouts.acknowledge_timeout)
 
     def _go_up(self, approval: Approval, now: float) -> None:
         assert self._audience.next_tier is not None

@@ -16,11 +16,10 @@ from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import AGENT_COMPLETED, outcome_text, unwrap_result, wrap_result
-from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Refused
 from loopal_cluster.core.membership import HubRecord
 from loopal_cluster.core.owners import LocalClient, OnHub
 from loopal_cluster.core.pending import Pending
@@ -32,7 +31,6 @@ from loopal_cluster.core.steps import (
     MetaHubThen,
     StartingBase,
     StoppingBase,
-    Timer,
 )
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -93,12 +91,9 @@ class BaseAgent:
 
 
 @define
-class BaseAgents:
+class BaseAgents(MetaHubPart):
     """Knows what base hubs do not."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
-    _timers: DeadlineQueue[Timer]
     _agents: dict[str, Pending[str, BaseAgent]] = field(factory=dict, init=False)
     """By hub and identity. One that comes up has a deadline, and one that has ended; one that is up has none."""
 

@@ -12,17 +12,16 @@ from functools import partial
 
 from attrs import field
 
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.calls import Call, Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused, with_time_left
+from loopal_cluster.core.exchange import Refused, with_time_left
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.receipts import Answer, Receipts
-from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen, Timer
+from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -57,12 +56,9 @@ class _Waiting:
 
 
 @define
-class Deliveries:
+class Deliveries(HubPart):
     """Hands messages and asks to agents, each once."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _timeline: Timeline
     _kept: KeptTexts
     receipts: Receipts = field(init=False)

@@ -18,6 +18,7 @@ from loopal_cluster.address import check_name
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.context import Context
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import Effect, StopAgent, Watch
@@ -157,25 +158,20 @@ class HubCore:
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
-        self._refusals = Refusals(self.exchange)
-        self.uplink = Uplink(self.exchange, settings, self.agents, self._timers, self._publish_uplink)
-        self._timeline = Timeline(self.exchange, self.epoch, settings.name, self.uplink.notify)
-        self._approvals = HubApprovals(
-            settings, self.exchange, self._timers, self.uplink, self._parties, self.new_id
-        )
+        context = Context(settings, self.exchange, self._timers, self.new_id, self.epoch)
+        self._refusals = Refusals(context)
+        self.uplink = Uplink(context, self.agents, self._publish_uplink)
+        self._timeline = Timeline(context, settings.name, self.uplink.notify)
+        self._approvals = HubApprovals(context, self.uplink, self._parties)
         self._results = Results(settings.limits.results, settings.limits.results_bytes)
-        self._kept = KeptTexts(settings, self.exchange, self.new_id)
-        self._deliveries = Deliveries(settings, self.exchange, self._timers, self._timeline, self._kept)
-        self._waits = Waits(self.exchange, self._timers)
-        self._reports = Reports(settings, self._timers, self.uplink, self._results, self.new_id, self.epoch)
+        self._kept = KeptTexts(context)
+        self._deliveries = Deliveries(context, self._timeline, self._kept)
+        self._waits = Waits(context)
+        self._reports = Reports(context, self.uplink, self._results)
         self._supervisor = Supervisor(
-            settings,
-            self.exchange,
-            self._timers,
+            context,
             self._timeline,
             self.uplink,
-            self.new_id,
-            self.epoch,
             self.agents,
             self._results,
             self._deliveries,
@@ -184,12 +180,9 @@ class HubCore:
             self._kept,
         )
         self._spawner = Spawner(
-            settings,
-            self.exchange,
-            self._timers,
+            context,
             self._timeline,
             self.uplink,
-            self.new_id,
             self._retire,
             self.agents,
             self._results,
@@ -197,14 +190,11 @@ class HubCore:
             self._supervisor,
         )
         self._reconciler = Reconciler(
-            settings, self.uplink, self.agents, self._results, self._reports, self._supervisor
+            context, self.uplink, self.agents, self._results, self._reports, self._supervisor
         )
-        self._routing = HubRouting(
-            settings, self.exchange, self.uplink, self.agents, self._deliveries, self._supervisor
-        )
+        self._routing = HubRouting(context, self.uplink, self.agents, self._deliveries, self._supervisor)
         self._lookup = HubLookup(
-            settings,
-            self.exchange,
+            context,
             self._timeline,
             self.uplink,
             self._approvals.pending,
@@ -214,11 +204,9 @@ class HubCore:
             self._reports,
             self._supervisor,
             self._routing,
-            self.epoch,
         )
         self._spawns = HubSpawns(
-            settings,
-            self.exchange,
+            context,
             self._timeline,
             self.uplink,
             self.agents,

@@ -6,21 +6,19 @@ here, and never goes up again. ``Approvals`` keeps what waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import field
 
-from loopal_cluster.config import HubSettings, Policy
+from loopal_cluster.config import Policy
 from loopal_cluster.core.approvals import POLICY, Approvals, Audience
 from loopal_cluster.core.calls import Call, Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import check_asked
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty, Stranger
 from loopal_cluster.core.patience import seconds_for
-from loopal_cluster.core.steps import HubThen, Timer
+from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.uplink import Uplink
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -34,22 +32,18 @@ HAS_NOBODY = "nobody was there to answer: a MetaHub of the base dialect asks nob
 
 
 @define
-class HubApprovals:
+class HubApprovals(HubPart):
     """Brings permissions and questions to people, and their answers back."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _uplink: Uplink
     _parties: dict[Peer, Stranger | ClientParty | AgentParty | MetaHubParty]
-    _new_id: Callable[[], str]
     pending: Approvals = field(init=False)
     _told_attended: bool = field(default=False, init=False)
     """What the MetaHub was last told of our operators, on the connection that is up."""
 
     def __attrs_post_init__(self) -> None:
         audience = Audience(self._operators, self._joined_meta_hub, self._attended, self._attributed)
-        self.pending = Approvals(self._exchange, self._timers, self._settings.timeouts, audience)
+        self.pending = Approvals(self._context, audience)
 
     def requests(self) -> Handlers:
         """What is asked of people."""

@@ -7,19 +7,18 @@ method that only looks: its record in ``messages.py``, a handler here, and its r
 from __future__ import annotations
 
 from loopal_cluster.address import Address
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.approvals import Approvals
 from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.handlers import Handlers, serve
 from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
 from loopal_cluster.core.patience import seconds_for
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
-from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
@@ -56,11 +55,9 @@ __all__ = ["HubLookup", "only_some"]
 
 
 @define
-class HubLookup:
+class HubLookup(HubPart):
     """Answers what is asked about agents and about the hub."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
     _timeline: Timeline
     _uplink: Uplink
     _approvals: Approvals
@@ -70,7 +67,6 @@ class HubLookup:
     _reports: Reports
     _supervisor: Supervisor
     _routing: HubRouting
-    _epoch: float
 
     def requests(self) -> Handlers:
         """The requests about one agent, and those that look."""

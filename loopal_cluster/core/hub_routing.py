@@ -12,17 +12,17 @@ from typing import Any
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import unwrap_result
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.circles import LINKS, check_circle, waits_of
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
-from loopal_cluster.core.steps import Delivering, HubThen
+from loopal_cluster.core.steps import Delivering
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.uplink import Uplink
 from loopal_cluster.errors import ErrorCode
@@ -51,11 +51,9 @@ __all__ = ["HubRouting", "sent_by", "source_of_client"]
 
 
 @define
-class HubRouting:
+class HubRouting(HubPart):
     """Brings messages and asks to agents."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
     _uplink: Uplink
     _agents: AgentTree
     _deliveries: Deliveries

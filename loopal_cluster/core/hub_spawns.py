@@ -7,18 +7,16 @@ An agent's parent is the connection that asks for it; what a client spawns has n
 from __future__ import annotations
 
 from loopal_cluster.address import Address
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.owners import LocalClient, Owner, Parent, RemoteClient
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
 from loopal_cluster.core.reconciler import Reconciler
 from loopal_cluster.core.spawner import Spawner
-from loopal_cluster.core.steps import HubThen
 from loopal_cluster.core.supervisor import Supervisor
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
@@ -39,11 +37,9 @@ __all__ = ["HubSpawns"]
 
 
 @define
-class HubSpawns:
+class HubSpawns(HubPart):
     """Takes spawns, and news of agents."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
     _timeline: Timeline
     _uplink: Uplink
     _agents: AgentTree

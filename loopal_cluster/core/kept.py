@@ -7,12 +7,11 @@ also one from another hub, which may be of an older version or of the base diale
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from loopal_cluster.config import HubSettings
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.effects import KeepText
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import Envelope, Message, Opaque, Permission, Question, Reply, UserContent
 from loopal_cluster.outcomes import Done, Failed, Outcome, reason_of
@@ -39,12 +38,8 @@ QUOTED = 500
 
 
 @define
-class KeptTexts:
+class KeptTexts(HubPart):
     """Puts what is too large for a line into files."""
-
-    _settings: HubSettings
-    _exchange: Exchange[Any]
-    _new_id: Callable[[], str]
 
     def outcome(self, agent: str, outcome: Outcome) -> Outcome:
         """The outcome of an agent; if it is too large, ``Failed`` in words that name the file."""

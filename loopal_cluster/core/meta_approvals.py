@@ -5,25 +5,18 @@ Its own operators are shown it, and the operators of all other hubs. ``Approvals
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain, islice
 
 from attrs import field
 
-from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.approvals import Approvals, Audience
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.membership import HubRecord, Membership
 from loopal_cluster.core.parties import ClientParty, HubParty, Stranger
 from loopal_cluster.core.patience import seconds_for
-from loopal_cluster.core.steps import (
-    MetaHubThen,
-    Timer,
-)
 from loopal_cluster.messages import (
     Attended,
     Decided,
@@ -38,15 +31,11 @@ __all__ = ["MetaApprovals"]
 
 
 @define
-class MetaApprovals:
+class MetaApprovals(MetaHubPart):
     """Brings permissions and questions to people, and their answers back."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
-    _timers: DeadlineQueue[Timer]
     _hubs: Membership
     _parties: dict[Peer, Stranger | HubParty | ClientParty]
-    _new_id: Callable[[], str]
     pending: Approvals = field(init=False)
     _attended_at: tuple[str, ...] = field(default=(), init=False)
     """Where operators are attached: two of the places, of which the empty one is this MetaHub. So of any hub it
@@ -54,7 +43,7 @@ class MetaApprovals:
 
     def __attrs_post_init__(self) -> None:
         audience = Audience(self._approvers, None, self._attended, self._attributed)
-        self.pending = Approvals(self._exchange, self._timers, self._settings.timeouts, audience)
+        self.pending = Approvals(self._context, audience)
 
     def requests(self) -> Handlers:
         """What is asked of people."""

@@ -17,6 +17,7 @@ from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.claims import Claims
+from loopal_cluster.core.context import Context
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Effect, Watch
 from loopal_cluster.core.events import (
@@ -152,30 +153,19 @@ class MetaHubCore:
     def __attrs_post_init__(self) -> None:
         settings = self.settings
         self.exchange = Exchange(settings.limits)
+        context = Context(settings, self.exchange, self._timers, self.new_id, self.epoch)
         self.tokens = (settings.token,)
-        self._refusals = Refusals(self.exchange)
-        self._timeline = Timeline(self.exchange, self.epoch)
-        self._approvals = MetaApprovals(
-            settings, self.exchange, self._timers, self.hubs, self._parties, self.new_id
-        )
-        self.base_agents = BaseAgents(settings, self.exchange, self._timers)
-        self._revocations = Revocations(settings, self.exchange, self._timers, self.hubs)
-        self._routing = MetaRouting(
-            settings, self.exchange, self.hubs, self.directory, self.base_agents, self._revocations
-        )
+        self._refusals = Refusals(context)
+        self._timeline = Timeline(context)
+        self._approvals = MetaApprovals(context, self.hubs, self._parties)
+        self.base_agents = BaseAgents(context)
+        self._revocations = Revocations(context, self.hubs)
+        self._routing = MetaRouting(context, self.hubs, self.directory, self.base_agents, self._revocations)
         self._spawns = MetaSpawns(
-            settings,
-            self.exchange,
-            self.hubs,
-            self.directory,
-            self.base_agents,
-            self._revocations,
-            self._routing,
-            self.new_id,
-            self.epoch,
+            context, self.hubs, self.directory, self.base_agents, self._revocations, self._routing
         )
         self._lookup = MetaLookup(
-            settings, self.exchange, self._timeline, self.hubs, self._approvals.pending, self._revocations
+            context, self._timeline, self.hubs, self._approvals.pending, self._revocations
         )
         self._handlers = (
             serve(RegisterHub, self._on_register, Stranger)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from attrs import field
 
-from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.approvals import Approvals
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.context import MetaHubPart
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.handlers import Handlers, serve
 from loopal_cluster.core.hub_lookup import only_some
 from loopal_cluster.core.membership import Health, Membership
@@ -18,7 +18,6 @@ from loopal_cluster.core.meta_revocations import Revocations
 from loopal_cluster.core.parties import ClientParty, HubParty
 from loopal_cluster.core.steps import (
     Gathering,
-    MetaHubThen,
 )
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
@@ -51,11 +50,9 @@ class Gather:
 
 
 @define
-class MetaLookup:
+class MetaLookup(MetaHubPart):
     """Answers what is asked about the cluster."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
     _timeline: Timeline
     _hubs: Membership
     _approvals: Approvals

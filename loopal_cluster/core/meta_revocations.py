@@ -11,18 +11,15 @@ from contextlib import suppress
 from attrs import field
 
 from loopal_cluster.address import Address
-from loopal_cluster.config import MetaHubSettings
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.membership import Health, HubRecord, Membership
 from loopal_cluster.core.owed import Owed
 from loopal_cluster.core.receipts import UNCERTAIN
 from loopal_cluster.core.steps import (
-    MetaHubThen,
     OwedDue,
     Revoking,
-    Timer,
 )
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
@@ -35,12 +32,9 @@ __all__ = ["Revocations"]
 
 
 @define
-class Revocations:
+class Revocations(MetaHubPart):
     """Cancels agents whose spawn was given up."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
-    _timers: DeadlineQueue[Timer]
     _hubs: Membership
     _owed: Owed = field(init=False)
     """Agents that are to end and whose hub may not know it."""

@@ -13,11 +13,11 @@ from typing import Any
 from attrs import field
 
 from loopal_cluster.address import MAX_ADDRESS, Address
-from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
+from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.hub_routing import source_of_client
 from loopal_cluster.core.kept import check_envelope
@@ -80,11 +80,9 @@ class Lookup:
 
 
 @define
-class MetaRouting:
+class MetaRouting(MetaHubPart):
     """Brings what is for an agent to its hub."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
     _hubs: Membership
     _directory: Directory
     _base_agents: BaseAgents

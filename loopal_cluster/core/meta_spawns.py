@@ -5,17 +5,16 @@ Agents of hubs that speak the base dialect only are the matter of ``BaseAgents``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from attrs import field
 
 from loopal_cluster.address import Address
-from loopal_cluster.config import MetaHubSettings
 from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Origin
+from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.handlers import Handlers, serve
 from loopal_cluster.core.kept import check_prompt
 from loopal_cluster.core.membership import Membership
@@ -25,9 +24,6 @@ from loopal_cluster.core.owners import LocalClient, OnHub
 from loopal_cluster.core.parties import ClientParty, HubParty
 from loopal_cluster.core.reports import completion_envelope
 from loopal_cluster.core.routes import Directory
-from loopal_cluster.core.steps import (
-    MetaHubThen,
-)
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import (
     OK,
@@ -49,18 +45,14 @@ __all__ = ["MetaSpawns"]
 
 
 @define
-class MetaSpawns:
+class MetaSpawns(MetaHubPart):
     """Passes spawns on, and outcomes back."""
 
-    _settings: MetaHubSettings
-    _exchange: Exchange[MetaHubThen]
     _hubs: Membership
     _directory: Directory
     _base_agents: BaseAgents
     _revocations: Revocations
     _routing: MetaRouting
-    _new_id: Callable[[], str]
-    _epoch: float
     _owned: dict[str, dict[str, tuple[LocalClient, SpawnSpec]]] = field(factory=dict, init=False)
     """The agents of our clients that are not detached, by hub and name: whose each is."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
@@ -26,10 +26,9 @@ __all__ = ["Reconciler"]
 
 
 @define
-class Reconciler:
+class Reconciler(HubPart):
     """Compares notes with the other hubs."""
 
-    _settings: HubSettings
     _uplink: Uplink
     _agents: AgentTree
     _results: Results

@@ -5,11 +5,9 @@ Who is refused tries again, so each thing is said once in a while, with how ofte
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import field
 
-from loopal_cluster.core.exchange import Exchange
+from loopal_cluster.core.context import AnyPart
 from loopal_cluster.records import define
 
 __all__ = ["Refusals"]
@@ -23,10 +21,9 @@ LONGEST = 200
 
 
 @define
-class Refusals:
+class Refusals(AnyPart):
     """The refusals of one core."""
 
-    _exchange: Exchange[Any]
     _said: dict[tuple[str, str], tuple[float, int]] = field(factory=dict, init=False)
     """When each was said, and how often it was not since."""
 

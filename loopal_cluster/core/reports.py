@@ -7,19 +7,17 @@ or one that did not wait. The base dialect knows only results, so the other outc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import outcome_text, wrap_result
-from loopal_cluster.config import HubSettings
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.results import FinishedAgent, Results
-from loopal_cluster.core.steps import ReportDue, Reporting, Timer
+from loopal_cluster.core.steps import ReportDue, Reporting
 from loopal_cluster.core.uplink import Uplink
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -50,15 +48,11 @@ SHORT = 2000
 
 
 @define
-class Reports:
+class Reports(HubPart):
     """Outcomes that a parent's hub has not acknowledged yet."""
 
-    _settings: HubSettings
-    _timers: DeadlineQueue[Timer]
     _uplink: Uplink
     _results: Results
-    _new_id: Callable[[], str]
-    _epoch: float
     _reports: Pending[str, Completion] = field(init=False)
     """By agent id; until when they are sent again."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loopal_cluster.address import Address, check_name
-from loopal_cluster.config import HubSettings, is_supervised
+from loopal_cluster.config import is_supervised
 from loopal_cluster.core.agent_states import Connected
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Exchange, Refused
+from loopal_cluster.core.exchange import LEG, Refused
 from loopal_cluster.core.kept import check_prompt
 from loopal_cluster.core.owners import Owner, parent_of
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -25,12 +25,10 @@ from loopal_cluster.core.reports import Reports
 from loopal_cluster.core.results import Results
 from loopal_cluster.core.steps import (
     AgentDue,
-    HubThen,
     Initializing,
     SpawningRemotely,
     StartDue,
     Starting,
-    Timer,
 )
 from loopal_cluster.core.supervisor import EXTERNAL, Supervisor
 from loopal_cluster.core.timeline import Timeline
@@ -46,15 +44,11 @@ __all__ = ["Spawner"]
 
 
 @define
-class Spawner:
+class Spawner(HubPart):
     """Has agents started, here and on other hubs, and brings up those that are started here."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _timeline: Timeline
     _uplink: Uplink
-    _new_id: Callable[[], str]
     _retire: Callable[[Peer, str, float], None]
     """Stops talking with the peer of an agent that could not be started."""
     _agents: AgentTree

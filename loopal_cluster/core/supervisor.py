@@ -8,34 +8,31 @@ the agent is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 from attrs import field
 
 from loopal_cluster.address import Address
 from loopal_cluster.completions import completed_outcome
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agent_states import StopOutcome
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StopAgent
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.kept import KeptTexts
 from loopal_cluster.core.owners import Owner, hub_of, is_elsewhere
 from loopal_cluster.core.reports import Reports, base_outcome, completion_envelope
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.core.steps import (
     AgentDue,
-    HubThen,
     IdleDue,
     Revoking,
     ShuttingDown,
     StartDue,
     StoppingRemotely,
-    Timer,
 )
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.core.uplink import Uplink
@@ -64,16 +61,11 @@ EXTERNAL = "external"
 
 
 @define
-class Supervisor:
+class Supervisor(HubPart):
     """Stops agents, and gives each its one outcome."""
 
-    _settings: HubSettings
-    _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _timeline: Timeline
     _uplink: Uplink
-    _new_id: Callable[[], str]
-    _epoch: float
     agents: AgentTree
     results: Results
     _deliveries: Deliveries

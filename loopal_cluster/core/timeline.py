@@ -14,8 +14,9 @@ from typing import Any
 
 from attrs import field
 
+from loopal_cluster.core.context import AnyPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
 from loopal_cluster.payloads import payload_bytes
@@ -28,12 +29,9 @@ REPLAY_INTERVAL = 1.0
 
 
 @define
-class Timeline:
+class Timeline(AnyPart):
     """The last events, and who wants to hear of the next."""
 
-    _exchange: Exchange[Any]
-    _epoch: float
-    """Seconds to add to ``now`` to get seconds since the Unix epoch."""
     _own_hub: str | None = None
     """The hub whose events are relayed."""
     _relay: Callable[[AgentEvent], None] = lambda event: None

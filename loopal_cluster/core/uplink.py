@@ -17,13 +17,12 @@ from typing import Any
 
 from attrs import field
 
-from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentRecord, AgentTree
 from loopal_cluster.core.calls import Call, Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.effects import Joined
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange, Refused
+from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.steps import (
     Announcing,
@@ -34,7 +33,6 @@ from loopal_cluster.core.steps import (
     Leaving,
     Probing,
     RetryDue,
-    Timer,
 )
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
@@ -88,13 +86,10 @@ class Absence:
 
 
 @define
-class Uplink:
+class Uplink(HubPart):
     """The connection to the MetaHub, if there is one."""
 
-    _exchange: Exchange[HubThen]
-    _settings: HubSettings
     _agents: AgentTree
-    _timers: DeadlineQueue[Timer]
     _publish: Callable[[MetaHubAway | MetaHubBack, float], None]
     """Tells those who watch this hub."""
     peer: Peer | None = field(default=None, init=False)

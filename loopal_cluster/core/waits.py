@@ -6,11 +6,10 @@ from attrs import field
 
 from loopal_cluster.core.agents import AgentRecord
 from loopal_cluster.core.calls import Origin
-from loopal_cluster.core.deadlines import DeadlineQueue
+from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.pending import Pending
-from loopal_cluster.core.steps import HubThen, Timer, WaitDue
+from loopal_cluster.core.steps import WaitDue
 from loopal_cluster.messages import Waited
 from loopal_cluster.records import define
 
@@ -18,11 +17,9 @@ __all__ = ["Waits"]
 
 
 @define
-class Waits:
+class Waits(HubPart):
     """Who waits for which agent. The agent's record knows the same, in ``waiters``."""
 
-    _exchange: Exchange[HubThen]
-    _timers: DeadlineQueue[Timer]
     _waits: Pending[Origin, AgentRecord] = field(init=False)
 
     def __attrs_post_init__(self) -> None:

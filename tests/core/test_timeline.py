@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loopal_cluster.config import Limits
+from loopal_cluster.core.context import Context
+from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.effects import Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
@@ -27,7 +29,8 @@ def open_timeline(limits: Limits = Limits(timeline=3), **fields) -> tuple[Timeli
     """A timeline that keeps three events, and one watcher that is connected."""
     exchange: Exchange = Exchange(limits)
     exchange.admit(WATCHER)
-    return Timeline(exchange, 1000.0, **fields), exchange
+    context = Context(None, exchange, DeadlineQueue(), str, epoch=1000.0)
+    return Timeline(context, **fields), exchange
 
 
 def publish(timeline: Timeline, count: int) -> None:
