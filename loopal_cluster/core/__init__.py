@@ -72,6 +72,7 @@ A hub:
 * ``results``: outcomes that are kept.
 * ``reports``: outcomes on their way to a parent on another hub.
 * ``uplink``: the connection to the MetaHub, lost and found again.
+* ``announcements``: what a hub tells the MetaHub of its agents.
 * ``redial``: the pause before the MetaHub is dialled again.
 * ``reconciler``: hubs that compare what they run for each other.
 

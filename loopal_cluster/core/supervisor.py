@@ -84,7 +84,7 @@ class Supervisor(HubPart):
             self._timers.set(IdleDue(record.id), now + max(0, idle) / 1000)
         self.come_up(record)
         record.begun_at = now
-        self._uplink.agent_started(record, now)
+        self._uplink.announcements.agent_started(record, now)
         self._deliveries.flush(record, now)
 
     def come_up(self, record: AgentRecord) -> None:
@@ -275,7 +275,7 @@ class Supervisor(HubPart):
         self._timeline.publish(record.hub or self._settings.name, record.name, ended, now)
         # The refusal of a spawn has told whoever wanted it; only what was up is reported.
         if was_up and record.hub is None:
-            self._uplink.agent_ended(record, now)
+            self._uplink.announcements.agent_ended(record, now)
             self._reports.report(finished, now)
         if (
             was_up

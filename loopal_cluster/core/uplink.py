@@ -1,4 +1,4 @@
-"""A hub's side of its connection to the MetaHub: join, heartbeat, announce, leave.
+"""A hub's side of its connection to the MetaHub: join, heartbeat, leave.
 
 The runtime dials; this part registers, and from then on everything that is not local goes through
 ``call``. A lost connection is dialled again, and so is a MetaHub that refuses us, for as long as the hub lives:
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from attrs import field
 
-from loopal_cluster.core.agents import AgentRecord, AgentTree
+from loopal_cluster.core.agents import AgentTree
+from loopal_cluster.core.announcements import Announcements
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.effects import Joined
@@ -25,7 +25,6 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.steps import (
-    Announcing,
     HeartbeatDue,
     HubThen,
     Joining,
@@ -37,8 +36,6 @@ from loopal_cluster.core.steps import (
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
 from loopal_cluster.messages import (
-    Announce,
-    Announced,
     Envelope,
     Heartbeat,
     Leave,
@@ -60,8 +57,6 @@ __all__ = ["Absence", "Uplink"]
 
 MIN_HEARTBEAT_INTERVAL = 0.1
 """No MetaHub gets heartbeats faster than this, unless the hub itself is set to it."""
-CHUNK = 500
-"""Agents that are announced at a time."""
 
 ABSENT = {ErrorCode.HUB_NOT_CONNECTED, ErrorCode.OVERLOADED}
 """Refusals of the MetaHub that say nothing of what a hub has done before."""
@@ -92,6 +87,7 @@ class Uplink(HubPart):
     _agents: AgentTree
     _publish: Callable[[MetaHubAway | MetaHubBack, float], None]
     """Tells those who watch this hub."""
+    announcements: Announcements = field(init=False)
     peer: Peer | None = field(default=None, init=False)
     """The connection that is up."""
     _leg: Peer | None = field(default=None, init=False)
@@ -118,10 +114,6 @@ class Uplink(HubPart):
     cluster: str | None = field(default=None, init=False)
     """The id of its run, also while it is away; None for a MetaHub of the base dialect."""
     _heartbeat_interval: float = field(default=0.0, init=False)
-    _changes: dict[str, Announced | None] = field(factory=dict, init=False)
-    """What the MetaHub does not know yet, by agent name; None for one that has ended."""
-    _announcing: bool = field(default=False, init=False)
-    _announce_whole: bool = field(default=False, init=False)
     _leaving: bool = field(default=False, init=False)
     """We have nothing more to do, and have said so."""
     left: bool = field(default=False, init=False)
@@ -129,6 +121,9 @@ class Uplink(HubPart):
 
     def __attrs_post_init__(self) -> None:
         self.token = self._settings.meta_token
+        self.announcements = Announcements(
+            self._context, self._agents, lambda: self.speaks("announce"), self.call
+        )
 
     def connect(self, peer: Peer, now: float) -> None:
         """The runtime has dialled: register."""
@@ -224,8 +219,7 @@ class Uplink(HubPart):
         # Louder the second time: the warning that the MetaHub was lost deserves its end.
         level, again = ("INFO", "") if self._leg is None else ("WARNING", " again")
         self._exchange.log(level, f"joined the cluster{again} as '{self._settings.name}'{kind}")
-        self._announcing = False
-        self._announce_whole = True
+        self.announcements.start_over()
         old, self._leg = self._leg, self.peer
         self._joined_at = now
         self.beat(now)
@@ -244,7 +238,7 @@ class Uplink(HubPart):
         self._exchange.notify(self.peer, Heartbeat(hub_name=self._settings.name, agent_count=count))
         self._timers.set(HeartbeatDue(), now + self._heartbeat_interval)
         # Even if there is nothing new: a heartbeat has no answer, and this tells us that the MetaHub lives.
-        self._announce(now, even_nothing=True)
+        self.announcements.send(now, even_nothing=True)
 
     def lost(self, reason: str, now: float, refusal: ErrorCode | None = None) -> None:
         """The connection is gone."""
@@ -399,63 +393,20 @@ class Uplink(HubPart):
         since = None if self.absence is None else epoch + self.absence.since
         return UplinkInfo(False, name, since=since, reason=reason)
 
-    def agent_started(self, record: AgentRecord, now: float) -> None:
-        """Let the MetaHub know of a new agent."""
-        self._changes[record.name] = announced(record, now)
-        self._announce(now)
-
-    def agent_ended(self, record: AgentRecord, now: float) -> None:
-        """Let the MetaHub forget an agent."""
-        self._changes[record.name] = None
-        self._announce(now)
-
     def on_announced(self, answer: Response | Failure, now: float) -> None:
-        """The MetaHub has heard: tell it what has changed meanwhile. If not, tell it all, later."""
-        self._announcing = False
-        if isinstance(answer, Response):
-            self._announce(now)
-            return
-        self._announce_whole = True
-        if answer.code is ErrorCode.DEADLINE_EXCEEDED and self.peer is not None:
+        """The MetaHub has heard what we run, or says nothing any more."""
+        self.announcements.on_answer(answer, now)
+        if (
+            isinstance(answer, Failure)
+            and answer.code is ErrorCode.DEADLINE_EXCEEDED
+            and self.peer is not None
+        ):
             self._exchange.hang_up(self.peer, "the MetaHub has fallen silent")
-
-    def _announce(self, now: float, *, even_nothing: bool = False) -> None:
-        if not self.speaks("announce"):
-            self._changes.clear()
-            return
-        if self._announcing or not (self._changes or self._announce_whole or even_nothing):
-            return
-        if self._announce_whole:
-            running = [record for record in self._agents.here() if record.is_up]
-            self._changes = {record.name: announced(record, now) for record in running}
-        # In chunks, so that the MetaHub looks after others in between.
-        chunk = dict(islice(self._changes.items(), CHUNK))
-        message = Announce(
-            started=tuple(entry for entry in chunk.values() if entry is not None),
-            ended=tuple(name for name, entry in chunk.items() if entry is None),
-            whole=self._announce_whole,
-        )
-        for name in chunk:
-            del self._changes[name]
-        try:
-            self.call(message, Announcing(), now + self._settings.timeouts.call_timeout)
-        except Refused:  # too much is being asked already: tell it all at the next heartbeat
-            self._announce_whole = True
-            return
-        self._announce_whole = False
-        self._announcing = True
 
 
 def is_look(call: Call[Any]) -> bool:
     """Whether it shows people what is there now."""
     return call.message.patience is Patience.LOOK
-
-
-def announced(record: AgentRecord, now: float) -> Announced:
-    """An agent, for the MetaHub's directory."""
-    parent = None if record.parent is None else str(record.parent)
-    up_ms = int((now - record.begun_at) * 1000)
-    return Announced(name=record.name, id=record.id, type=record.type, parent=parent, up_ms=up_ms)
 
 
 def repetition(message: Message[Any], seconds: float) -> Message[Any]:

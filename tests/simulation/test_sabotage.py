@@ -32,6 +32,7 @@ from loopal_cluster.core import (
     waits,
 )
 from loopal_cluster.core.agents import AgentTree
+from loopal_cluster.core.announcements import Announcements
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.effects import StopAgent
 from loopal_cluster.core.hub_lookup import HubLookup
@@ -625,7 +626,7 @@ def a_returning_hub_that_is_taken_for_a_duplicate(patch):
 
 @defect("findable")
 def an_announcement_that_is_lost(patch):
-    patch.setattr(Uplink, "_announce", lambda self, now, even_nothing=False: self._changes.clear())
+    patch.setattr(Announcements, "send", lambda self, now, even_nothing=False: self._changes.clear())
 
 
 @defect("cuts are survived", weather=Weather.ROUGH)
