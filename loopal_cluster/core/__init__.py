@@ -78,7 +78,8 @@ A hub:
 
 A MetaHub:
 
-* ``meta_hub``: the switchboard: connections, registration, health, answers, timers.
+* ``meta_hub``: the switchboard: connections, frames, answers, timers.
+* ``meta_hubs``: hubs that register, are silent, come back, leave and are lost.
 * ``meta_routing``: messages, asks and what else is for one agent, to its hub.
 * ``meta_lookup``: requests about the cluster.
 * ``meta_spawns``: spawns, and news of agents that two hubs share.

@@ -8,7 +8,7 @@ import pytest
 
 from loopal_cluster.core.effects import Disconnect, Effect, Send
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.meta_hub import MetaHubCore
+from loopal_cluster.core.meta_hubs import MetaHubs
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.messages import CancelRequest, Found, Heartbeat, RegisterHub, Resolve, Welcome
@@ -109,7 +109,7 @@ def test_a_hub_that_lives_keeps_its_name_and_everybody_is_answered_once(seed):
     contest = play(seed)
 
     assert contest.asked == {}
-    assert contest.meta.core._claims._by_name == {}
+    assert contest.meta.core._members._claims._by_name == {}
 
 
 def given_at_once(self, origin, message, known, now):
@@ -117,7 +117,7 @@ def given_at_once(self, origin, message, known, now):
     self._lose(known, "another hub has come with its name", now)
 
 
-def given_while_it_is_away(self, origin, message, known, now, intact=MetaHubCore._claim):
+def given_while_it_is_away(self, origin, message, known, now, intact=MetaHubs._claim):
     if known.health.value == "Disconnected":
         given_at_once(self, origin, message, known, now)
     else:
@@ -134,11 +134,11 @@ def unheeded(self, *args):
         ("_claim", given_at_once),
         ("_claim", given_while_it_is_away),
         ("_refuse_claims", unheeded),
-        ("_on_probed", unheeded),
+        ("on_probed", unheeded),
     ],
 )
 def test_these_contests_find_planted_defects(method, defect, monkeypatch):
-    monkeypatch.setattr(MetaHubCore, method, defect)
+    monkeypatch.setattr(MetaHubs, method, defect)
 
     assert any(fails(seed) for seed in SEEDS)
 

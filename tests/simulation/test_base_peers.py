@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 import pytest
 
-from loopal_cluster.core import base_agents, meta_hub, meta_routing, meta_spawns, supervisor, uplink
+from loopal_cluster.core import (
+    base_agents,
+    meta_hub,
+    meta_hubs,
+    meta_routing,
+    meta_spawns,
+    supervisor,
+    uplink,
+)
 from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure
@@ -105,12 +113,12 @@ def a_lost_base_hub_that_nobody_is_told_of(patch):
     def on_hub_away(self, record, reason, now):
         if record.instance is not None:
             intact(self, record, reason, now)
-        elif self.hubs.get(record.name) is record:
-            self.hubs.remove(record)
-            self._timers.discard(meta_hub.HealthDue(record.name))
+        elif self._hubs.get(record.name) is record:
+            self._hubs.remove(record)
+            self._timers.discard(meta_hubs.HealthDue(record.name))
 
-    intact = meta_hub.MetaHubCore._on_hub_away
-    patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
+    intact = meta_hubs.MetaHubs.on_away
+    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
 
 
 def a_base_report_that_is_delivered_and_settles_nothing(patch):

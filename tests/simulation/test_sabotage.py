@@ -21,7 +21,7 @@ from loopal_cluster.core import (
     hub_routing,
     membership,
     meta_approvals,
-    meta_hub,
+    meta_hubs,
     meta_revocations,
     meta_routing,
     receipts,
@@ -549,24 +549,24 @@ def a_shadow_that_is_not_purged(patch):
 @defect("lost in time", weather=Weather.ROUGH)
 def a_lost_hub_that_nobody_is_told_of(patch):
     def lose(self, record, reason, now):
-        self.hubs.remove(record)
+        self._hubs.remove(record)
         self._routing.forget_hub(record.name)
         self._spawns.forget_hub(record.name, reason, now)
-        self._timers.discard(meta_hub.HealthDue(record.name))
-        self._timers.discard(meta_hub.RejoinDue(record.name))
+        self._timers.discard(meta_hubs.HealthDue(record.name))
+        self._timers.discard(meta_hubs.RejoinDue(record.name))
 
-    patch.setattr(meta_hub.MetaHubCore, "_lose", lose)
+    patch.setattr(meta_hubs.MetaHubs, "_lose", lose)
 
 
 @defect("lost in time", weather=Weather.ROUGH)
 def a_place_that_is_kept_for_a_lost_hub_for_ever(patch):
-    intact = meta_hub.MetaHubCore._on_hub_away
+    intact = meta_hubs.MetaHubs.on_away
 
     def on_hub_away(self, record, reason, now):
         intact(self, record, reason, now)
-        self._timers.discard(meta_hub.RejoinDue(record.name))
+        self._timers.discard(meta_hubs.RejoinDue(record.name))
 
-    patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
+    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
 
 
 @defect("given up means ended", weather=Weather.ROUGH)
@@ -577,15 +577,15 @@ def a_hub_that_comes_back_and_does_not_ask_what_was_given_up(patch):
 @defect("cuts are survived", weather=Weather.ROUGH)
 def a_hub_that_is_given_up_as_soon_as_it_is_away(patch):
     def on_hub_away(self, record, reason, now):
-        if self.hubs.get(record.name) is record:
+        if self._hubs.get(record.name) is record:
             self._lose(record, reason, now)
 
-    patch.setattr(meta_hub.MetaHubCore, "_on_hub_away", on_hub_away)
+    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
 
 
 @defect("true health", weather=Weather.ROUGH)
 def a_health_that_is_never_checked(patch):
-    patch.setattr(meta_hub.MetaHubCore, "_on_health_due", nothing)
+    patch.setattr(meta_hubs.MetaHubs, "on_health_due", nothing)
 
 
 @defect("no stop without cause")
@@ -614,14 +614,14 @@ def a_heart_that_races(patch):
 
 @defect("hubs come back", weather=Weather.ROUGH)
 def a_returning_hub_that_is_taken_for_a_duplicate(patch):
-    intact = meta_hub.MetaHubCore._register_hub
+    intact = meta_hubs.MetaHubs._register_hub
 
     def register_hub(self, origin, message, now):
-        if self.hubs.get(message.name) is not None:
-            raise exchange.Refused(meta_hub.ErrorCode.NAME_TAKEN, "taken")
+        if self._hubs.get(message.name) is not None:
+            raise exchange.Refused(meta_hubs.ErrorCode.NAME_TAKEN, "taken")
         intact(self, origin, message, now)
 
-    patch.setattr(meta_hub.MetaHubCore, "_register_hub", register_hub)
+    patch.setattr(meta_hubs.MetaHubs, "_register_hub", register_hub)
 
 
 @defect("findable")
