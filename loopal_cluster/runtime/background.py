@@ -7,28 +7,47 @@ from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ["open_background"]
+__all__ = ["open_background", "require_trio"]
 
 
 @asynccontextmanager
 async def open_background() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks are cancelled when the block is left.
 
-    A nursery wraps whatever comes out of its block in an exception group. Here the tasks are our own
-    and end by recording a reason, never by raising, so the block's own exception comes out bare; if a
-    task does raise, that is a bug, and the group comes out as it is.
+    That there is a nursery is our own affair: an exception comes out as it was raised, be it the block's or a
+    task's. Only when there are several do they come in a group.
     """
-    failure: Exception | None = None
+    require_trio()
+    failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except Exception as error:
-                failure = error
-                raise
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                # Kept out of the nursery, which would make a group of it, and a copy of it if it is one.
+                # Not so a cancellation, which may be the nursery's own.
+                failures.append(error)
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if failure is not None and group.exceptions == (failure,):
-            raise failure from failure.__cause__
-        raise
+        failures += group.exceptions
+    try:
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise BaseExceptionGroup("several failures", failures)
+    finally:
+        failures.clear()  # they refer to this frame
+
+
+def require_trio() -> None:
+    """Refuse to work under another event loop, where nothing but misleading errors would follow.
+
+    Raises:
+        RuntimeError: trio does not run here.
+    """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "loopal_cluster works under trio, which does not run here: start the program with "
+            "trio.run(main), or with anyio.run(main, backend='trio'), instead of asyncio.run(main())"
+        )

@@ -208,12 +208,13 @@ class Caller:
         was starting shall be stopped. Without a reader and a writer nobody would hear it or answer.
         """
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_background() as nursery:
                 nursery.cancel_scope.shield = True
                 self._nursery = nursery
                 nursery.start_soon(self._flush_forever)
                 nursery.start_soon(self._read_forever)
                 task_status.started(nursery.cancel_scope)
+                await trio.sleep_forever()
         finally:
             self.end("closed on this side")
 
