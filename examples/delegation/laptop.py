@@ -7,7 +7,7 @@ import sys
 
 import trio
 
-from loopal_cluster import AcpAgent, ClusterError, Decision, Role, connect, open_hub
+from loopal_cluster import AcpAgent, ClusterError, Decision, connect, open_hub
 from loopal_cluster.messages import Permission
 from loopal_cluster.payloads import Stream, ToolCall
 from loopal_cluster.runtime.client import EventStream
@@ -28,7 +28,7 @@ async def main(task: str) -> None:
     claude = AcpAgent(preset="claude", allow_cluster_tools=True)
     async with (
         open_hub("laptop", agents={"claude": claude}, join=META_HUB, meta_token=token),
-        connect(META_HUB, token=token, name="you", role=Role.OPERATOR, on_permission=ask) as client,
+        connect(META_HUB, token=token, name="you", on_permission=ask) as client,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(show, await client.subscribe())

@@ -21,7 +21,6 @@ from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.editor.service import Editor
 from loopal_cluster.errors import ConfigError
-from loopal_cluster.messages import Role
 from loopal_cluster.runtime.client import Client
 
 __all__ = ["register"]
@@ -61,9 +60,7 @@ async def acp(
         editor_in,
         editor_out,
         open_stopper() as stopper,
-        open_session(
-            connect, token_file, Role.OPERATOR, on_permission=editor.on_permission, acknowledge=False
-        ) as client,
+        open_session(connect, token_file, on_permission=editor.on_permission, acknowledge=False) as client,
     ):
         _check(client, hub)
         with stopper.work():

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Send a message to an agent; return when it was accepted."""
-        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+        async with open_session(connect, token_file, timeout=timeout) as client:
             await client.send(target, text)
         _report(as_json, {"sent": True, "target": target}, f"sent to {target}")
 
@@ -73,7 +73,7 @@ def register(app: typer.Typer) -> None:
         address = Address.parse(target)
         connected = False
         try:
-            async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+            async with open_session(connect, token_file, timeout=timeout) as client:
                 connected = True
                 outcome = await _reply_of(client, target, text)
         except trio.TooSlowError:
@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         async with open_stopper() as stopper:
             with within(timeout) as coming_up:
                 deadline = coming_up.deadline
-                async with open_session(connect, token_file, Role.CLIENT) as client:
+                async with open_session(connect, token_file) as client:
                     if hub is None and hub_of(client) is None:
                         raise ConfigError("a MetaHub runs no agents itself: say where with --hub")
                     handle = await client.spawn(
@@ -147,7 +147,7 @@ def register(app: typer.Typer) -> None:
         """Wait until an agent has ended, and show its result. The agent is left alone."""
         address = None
         try:
-            async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+            async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
                 address = await _address(client, agent, as_json)
                 outcome = await client.wait(str(address))
         except trio.TooSlowError:
@@ -165,7 +165,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """End an agent's current turn."""
-        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+        async with open_session(connect, token_file, timeout=timeout) as client:
             await client.interrupt(agent)
         _report(as_json, {"interrupted": True, "agent": agent}, f"interrupted {agent}")
 
@@ -178,7 +178,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Stop an agent: ask it, then end its processes. Return when it is gone."""
-        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+        async with open_session(connect, token_file, timeout=timeout) as client:
             try:
                 await client.shutdown(agent)
             except AgentNotFound:
@@ -199,7 +199,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> int:
         """Stop an agent and all it spawned; show how it ended."""
-        async with open_session(connect, token_file, Role.CLIENT, timeout=timeout) as client:
+        async with open_session(connect, token_file, timeout=timeout) as client:
             address = await _address(client, agent, as_json)
             outcome = await client.cancel(str(address), reason)
         if outcome is None:

@@ -34,7 +34,7 @@ from loopal_cluster.cli.lines import LineReader
 from loopal_cluster.cli.look import EventPrinter
 from loopal_cluster.cli.run import async_command
 from loopal_cluster.errors import ConfigError, NoOperator
-from loopal_cluster.messages import Answers, Decided, Decision, Permission, Question, Role
+from loopal_cluster.messages import Answers, Decided, Decision, Permission, Question
 from loopal_cluster.records import define
 
 __all__ = ["register"]
@@ -74,7 +74,6 @@ def register(app: typer.Typer) -> None:
             async with open_session(
                 address or connect,
                 token_file,
-                Role.OPERATOR,
                 name=operator.name,
                 on_permission=operator.on_permission,
                 on_question=operator.on_question,

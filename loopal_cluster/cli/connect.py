@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from getpass import getuser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import trio
 import typer
@@ -17,8 +17,7 @@ from loopal_cluster.address import sanitize_name
 from loopal_cluster.cli.discovery import find_hub, known_token
 from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, read_token
 from loopal_cluster.errors import ConfigError, Unauthorized
-from loopal_cluster.messages import Decided, Role
-from loopal_cluster.runtime.client import Adviser, Client, Judge, connect
+from loopal_cluster.runtime.client import Client, ClientOptions, connect
 
 __all__ = [
     "LOOK_TIMEOUT",
@@ -68,14 +67,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one docume
 async def open_session(
     address: str | None,
     token_file: Path | None,
-    role: Role,
     *,
     timeout: float | None = None,
     name: str | None = None,
-    on_permission: Judge | None = None,
-    on_question: Adviser | None = None,
-    on_decided: Callable[[Decided], None] = lambda decided: None,
-    acknowledge: bool = True,
+    **options: Unpack[ClientOptions],
 ) -> AsyncIterator[Client]:
     """Be connected to the hub or MetaHub that the options mean, for the block.
 
@@ -90,16 +85,7 @@ async def open_session(
     address, token = address_and_token(address, token_file)
     try:
         with within(timeout):
-            async with connect(
-                address,
-                token=token,
-                name=name or default_name(),
-                role=role,
-                on_permission=on_permission,
-                on_question=on_question,
-                on_decided=on_decided,
-                acknowledge=acknowledge,
-            ) as client:
+            async with connect(address, token=token, name=name or default_name(), **options) as client:
                 yield client
     except Unauthorized as error:
         if token:

@@ -22,7 +22,7 @@ from loopal_cluster.cli.look import tree_lines
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.show import as_plain, out
 from loopal_cluster.errors import ClusterError, ConfigError
-from loopal_cluster.messages import ClusterEvent, Decision, Permission, Role
+from loopal_cluster.messages import ClusterEvent, Decision, Permission
 from loopal_cluster.outcomes import Outcome, reason_of
 from loopal_cluster.payloads import Ended, HubJoined, MessageRouted, Stream, SubAgentSpawned
 from loopal_cluster.records import define
@@ -108,7 +108,6 @@ class Demo:
                     address,
                     token=self.token,
                     name="demo",
-                    role=Role.OPERATOR,
                     on_permission=self.allow,
                 )
             )

@@ -121,7 +121,7 @@ async def _git() -> Finding:
 
 async def _meta_hub(address: str, token_file: Path | None, timeout: float | None) -> Finding:
     try:
-        async with open_session(address, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(address, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             hubs = await client.list_hubs()
     except (ClusterError, trio.TooSlowError) as error:
         detail = str(error)

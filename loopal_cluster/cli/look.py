@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> int:
         """Show how this hub, or the MetaHub, is. The status is 4 if the hub's MetaHub is away."""
-        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             found = await client.status()
             hubs = await client.list_hubs() if client.welcome.kind == "meta_hub" else ()
         document = status_document(client.welcome, found, hubs)
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """List the hubs of the cluster and how they are."""
-        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             found, why = await _hubs(client)
         if as_json:
             missing = [] if why is None else [{"name": META_HUB, "error": why}]
@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """List the live agents of the cluster."""
-        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             parts = await _topology(client)
         found = [agent_document(part.hub, node) for part in parts for node in running_on(part)]
         if as_json:
@@ -110,7 +110,7 @@ def register(app: typer.Typer) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Show every hub's agents as a tree."""
-        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             parts = await _topology(client)
         if as_json:
             show.document([topology_document(part) for part in parts])
@@ -143,7 +143,7 @@ def register(app: typer.Typer) -> None:
         """Show what has happened, as far as it is kept."""
         if timeout is None and not follow:
             timeout = LOOK_TIMEOUT
-        async with open_session(connect, token_file, Role.OBSERVER, timeout=timeout) as client:
+        async with open_session(connect, token_file, role=Role.OBSERVER, timeout=timeout) as client:
             if follow:
                 await EventPrinter(await client.subscribe(since), as_json).follow()
             else:

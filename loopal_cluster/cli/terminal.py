@@ -16,7 +16,7 @@ from loopal_cluster.cli.asking import Asker
 from loopal_cluster.cli.lines import LineReader
 from loopal_cluster.cli.show import as_plain, event_line, note, one_line, result
 from loopal_cluster.errors import ClusterError, ConfigError
-from loopal_cluster.messages import ClusterEvent, Role
+from loopal_cluster.messages import ClusterEvent
 from loopal_cluster.outcomes import Done, Outcome, reason_of
 from loopal_cluster.payloads import (
     AwaitingInput,
@@ -82,7 +82,6 @@ async def converse(hub: Hub, root: Root) -> Outcome | None:
     asker = Asker()
     async with hub.open_client(
         name="terminal",
-        role=Role.OPERATOR,
         on_permission=asker.on_permission,
         on_question=asker.on_question,
         on_decided=asker.on_decided,

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import trio
 from attrs import field
@@ -34,20 +35,56 @@ from loopal_cluster.messages import (
 from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.alive import features_on, keep_alive, register
 from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.background import open_background, require_trio
 from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.wire.contents import payload
 
-__all__ = ["Adviser", "Client", "EventStream", "Judge", "connect", "open_client"]
+__all__ = [
+    "Client",
+    "ClientOptions",
+    "EventStream",
+    "PermissionHandler",
+    "QuestionHandler",
+    "connect",
+    "open_client",
+]
 
 SHOWN = "shown"
 """The one addition to the base dialect that a client speaks."""
 
-Judge = Callable[[Permission], Awaitable[Decision]]
-Adviser = Callable[[Question], Awaitable[Answers]]
+EVENT_BUFFER = 10_000
+"""Events that wait for the reader of a stream."""
+
+PermissionHandler = Callable[[Permission], Awaitable[Decision]]
+"""Decides whether a tool may be used."""
+QuestionHandler = Callable[[Question], Awaitable[Answers]]
+"""Answers what an agent wants to know."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """What ``connect`` and ``open_client`` take besides; another option is a ``TypeError`` there.
+
+    A handler runs in a task of its own for each approval, which is cancelled when somebody else has answered
+    first.
+    """
+
+    role: Role | None
+    """Without one, a client with a handler is an operator, and any other a client."""
+    on_permission: PermissionHandler | None
+    """Asked for a decision. An operator without this handler refuses to decide, and others are asked."""
+    on_question: QuestionHandler | None
+    """Asked for answers."""
+    on_decided: Callable[[Decided], None]
+    """Told that somebody else was first, or that it is no longer asked."""
+    acknowledge: bool
+    """Whether a human sees what a handler is called with (true unless said otherwise); if not, the handlers call
+    ``Client.acknowledge`` when one does."""
+    event_buffer: int
+    """Events of a stream that wait for its reader, 10,000; what comes beyond is dropped, and counted by the
+    stream."""
 
 
 class Client(ClusterClient):
@@ -57,15 +94,17 @@ class Client(ClusterClient):
         self,
         caller: Caller,
         welcome: Welcome,
-        arrivals: _Arrivals,
         ambient: Ambient | None = None,
+        event_buffer: int = EVENT_BUFFER,
     ) -> None:
         super().__init__(caller, ambient)
         self.welcome = welcome
         """What the other side is: ``kind``, ``hub``, ``cluster``."""
         self.closed = caller.closed
         """Set when the connection has ended."""
-        self._arrivals = arrivals
+        self._event_buffer = event_buffer
+        self._subscriptions = weakref.WeakSet[_Arrivals]()
+        """Weak, so that a stream which nobody holds any more keeps no events."""
 
     def acknowledge(self, ask: Permission | Question) -> None:
         """Say that a human sees this now; what nobody acknowledges within seconds is shown to others, too.
@@ -77,26 +116,60 @@ class Client(ClusterClient):
             self._caller.notify(Shown(ask.ask_id))
 
     async def subscribe(self, since: int | None = None) -> EventStream:
-        """Watch what happens from now on, and what is still kept of what came after ``since``."""
+        """Watch what happens from now on, and what is still kept of what came after ``since``.
+
+        Each call returns a stream of its own: two of them both have every event.
+        """
+        arrivals = _Arrivals(self._event_buffer)
+        self._subscriptions.add(arrivals)  # before the call: what is kept comes before its answer
         subscribed = await self._caller.call(Subscribe(since))
-        next_seq = subscribed.seq if since is None else since
-        return EventStream(self._arrivals, next_seq, subscribed.seq)
+        arrivals.begin(subscribed.seq if since is None else min(since, subscribed.seq))
+        return EventStream(arrivals, subscribed.seq if since is None else since, subscribed.seq)
+
+    def _on_event(self, event: ClusterEvent) -> None:
+        # A reader is told of one that does not fit by the gap in the numbers.
+        for arrivals in [*self._subscriptions]:
+            arrivals.put(event)
+
+    def _end_events(self, reason: str) -> None:
+        for arrivals in [*self._subscriptions]:
+            arrivals.end(reason)
 
 
 @define(eq=False)
 class _Arrivals:
-    """Events that have come and were not read. None of them is ever in the hand of a task that waits."""
+    """Events that have come and were not read. None of them is ever in the hand of a task that waits.
+
+    All subscriptions of a client share its connection. What is sent again to one of them comes to the others,
+    too, which have it already.
+    """
 
     limit: int
     events: deque[ClusterEvent] = field(factory=deque)
+    newest: int = 0
+    """The number of the last one taken."""
+    has_begun: bool = False
+    """Whether the subscription is answered."""
     ended: str | None = None
     """Why no more will come."""
     arrived: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def put(self, event: ClusterEvent) -> None:
+        if event.seq <= self.newest:
+            if self.has_begun:
+                return
+            self.events.clear()  # what another subscription was sent, and we are about to be sent again
         if len(self.events) < self.limit and self.ended is None:
+            self.newest = event.seq
             self.events.append(event)
             self.arrived.unpark()
+
+    def begin(self, after: int) -> None:
+        """Take the subscription for answered: it is for events with a number above ``after``."""
+        self.has_begun = True
+        self.newest = max(self.newest, after)
+        while self.events and self.events[0].seq <= after:
+            self.events.popleft()
 
     def end(self, reason: str) -> None:
         self.ended = self.ended or reason
@@ -149,35 +222,38 @@ async def open_client(
     *,
     name: str,
     token: str = "",
-    role: Role = Role.CLIENT,
-    on_permission: Judge | None = None,
-    on_question: Adviser | None = None,
+    ambient: Ambient | None = None,
+    role: Role | None = None,
+    on_permission: PermissionHandler | None = None,
+    on_question: QuestionHandler | None = None,
     on_decided: Callable[[Decided], None] = lambda decided: None,
     acknowledge: bool = True,
-    event_buffer: int = 10_000,
-    ambient: Ambient | None = None,
+    event_buffer: int = EVENT_BUFFER,
 ) -> AsyncIterator[Client]:
     """Register over a connected channel and be a client of that hub or MetaHub for the block.
 
-    An operator (``role``) is asked: ``on_permission`` and ``on_question`` run in a task of their own
-    for each ask and are cancelled when somebody else has answered it first. When a handler is called, the ask
-    is acknowledged as shown to a human; with ``acknowledge=False`` the handlers do that, with
-    ``Client.acknowledge``, when a human sees it. Events beyond ``event_buffer`` that are not read are dropped, and
-    counted by the stream.
+    ``ClientOptions`` tells what the options are for.
 
     Raises:
         Unauthorized: the token is wrong.
         ConnectionLost: the link ended, or nobody answered.
+        ValueError: there are handlers, and a role that is never asked.
     """
-    arrivals = _Arrivals(event_buffer)
+    has_handlers = on_permission is not None or on_question is not None
+    if role is None:
+        role = Role.OPERATOR if has_handlers else Role.CLIENT
+    elif has_handlers and role is not Role.OPERATOR:
+        raise ValueError(
+            f"on_permission and on_question are for operators: a client with role {role} is never asked"
+        )
     client: Client
     registered = trio.Event()
 
-    async def handle(handler: Callable[[Any], Awaitable[Any]], ask: Permission | Question) -> Any:
+    async def handle(handler: Callable[[Any], Awaitable[Any]], approval: Permission | Question) -> Any:
         if acknowledge:
             await registered.wait()  # what is asked at once may be read before what was agreed
-            client.acknowledge(ask)
-        return await handler(ask)
+            client.acknowledge(approval)
+        return await handler(approval)
 
     def on_request(message: Message[Any], request: OpenRequest) -> None:
         match message:
@@ -190,9 +266,8 @@ async def open_client(
 
     def on_notification(message: Message[Any]) -> None:
         match message:
-            case ClusterEvent():
-                # The reader is told of one that does not fit by the gap in the numbers.
-                arrivals.put(evolve(message, payload=payload(message.payload)))
+            case ClusterEvent() if registered.is_set():
+                client._on_event(evolve(message, payload=payload(message.payload)))
             case Decided():
                 on_decided(message)
             case _:
@@ -202,52 +277,39 @@ async def open_client(
         open_caller(channel, on_request, on_notification, dialled=True) as caller,
         open_background() as nursery,
     ):
-        nursery.start_soon(_end_events, caller, arrivals)
         features = features_on(channel) + ((SHOWN,) if role is Role.OPERATOR else ())
         message = Register(name=name, token=token, role=role, protocol=Protocol(1, features))
         welcome = await register(caller, message)
-        nursery.start_soon(keep_alive, caller, channel, welcome)
-        client = Client(caller, welcome, arrivals, ambient)
+        client = Client(caller, welcome, ambient, event_buffer)
         registered.set()
+        nursery.start_soon(_end_events, client, caller)
+        nursery.start_soon(keep_alive, caller, channel, welcome)
         try:
             yield client
         finally:
-            arrivals.end("closed on this side")
+            client._end_events("closed on this side")
 
 
-async def _end_events(caller: Caller, arrivals: _Arrivals) -> None:
+async def _end_events(client: Client, caller: Caller) -> None:
     """Let whoever reads events know that the connection has ended: nothing else would."""
     await caller.closed.wait()
-    arrivals.end(caller.lost or "closed on this side")
+    client._end_events(caller.lost or "closed on this side")
 
 
 @asynccontextmanager
 async def connect(
-    address: str,
-    *,
-    token: str = "",
-    name: str = "program",
-    role: Role = Role.CLIENT,
-    on_permission: Judge | None = None,
-    on_question: Adviser | None = None,
-    on_decided: Callable[[Decided], None] = lambda decided: None,
-    acknowledge: bool = True,
+    address: str, *, token: str = "", name: str = "program", **options: Unpack[ClientOptions]
 ) -> AsyncIterator[Client]:
     """Be a client of the hub or MetaHub at ``HOST:PORT`` or ``unix:PATH`` for the block.
+
+    With ``on_permission`` or ``on_question`` it is an operator, who is asked; see ``ClientOptions``.
 
     Raises:
         ConnectionLost: it cannot be reached, or does not answer, within 10 seconds each.
         Unauthorized: the token is wrong.
+        RuntimeError: trio does not run here.
     """
+    require_trio()
     channel = await dial(address, Limits().line_bytes)
-    async with open_client(
-        channel,
-        name=name,
-        token=token,
-        role=role,
-        on_permission=on_permission,
-        on_question=on_question,
-        on_decided=on_decided,
-        acknowledge=acknowledge,
-    ) as client:
+    async with open_client(channel, name=name, token=token, **options) as client:
         yield client

@@ -10,8 +10,9 @@ import logging
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Unpack
 
 import trio
 from attrs import field
@@ -36,12 +37,11 @@ from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.core.uplink import Absence
 from loopal_cluster.errors import ClusterError, ConfigError, ConnectionLost, ErrorCode, remote_error
 from loopal_cluster.mcp_server.door import open_door
-from loopal_cluster.messages import Decided, Role
 from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.background import open_background, require_trio
 from loopal_cluster.runtime.channels import FrameChannel, record_pair
-from loopal_cluster.runtime.client import Adviser, Client, Judge, open_client
+from loopal_cluster.runtime.client import Client, ClientOptions, open_client
 from loopal_cluster.runtime.kept import keep_text, kept_directory
 from loopal_cluster.runtime.listeners import (
     accept_connections,
@@ -107,29 +107,18 @@ class Hub:
         """Serve one more connection, however it was made."""
         self._nursery.start_soon(self._runtime.serve, channel, Link.ACCEPTED)
 
-    def open_client(
-        self,
-        *,
-        name: str = "program",
-        role: Role = Role.CLIENT,
-        on_permission: Judge | None = None,
-        on_question: Adviser | None = None,
-        on_decided: Callable[[Decided], None] = lambda decided: None,
-        acknowledge: bool = True,
-    ) -> AbstractAsyncContextManager[Client]:
-        """Be a client of this hub, in its own process: spawn, send, wait, watch, decide."""
+    @asynccontextmanager
+    async def open_client(
+        self, *, name: str = "program", **options: Unpack[ClientOptions]
+    ) -> AsyncIterator[Client]:
+        """Be a client of this hub, in its own process: spawn, send, wait, watch, decide.
+
+        With ``on_permission`` or ``on_question`` it is an operator, who is asked; see ``ClientOptions``.
+        """
         ours, theirs = record_pair()
         self._nursery.start_soon(self._runtime.serve, theirs, Link.TRUSTED)
-        return open_client(
-            ours,
-            name=name,
-            role=role,
-            on_permission=on_permission,
-            on_question=on_question,
-            on_decided=on_decided,
-            acknowledge=acknowledge,
-            ambient=self._ambient,
-        )
+        async with open_client(ours, name=name, ambient=self._ambient, **options) as client:
+            yield client
 
 
 Dial = Callable[[], Awaitable[FrameChannel]]
@@ -179,6 +168,7 @@ async def open_hub(
         ConfigError: an address cannot be listened on, or there is no token.
         InvalidAddress: ``name`` is not a valid name.
     """
+    require_trio()
     types = {
         key: value if hasattr(value, "open") else FunctionAgent(value)
         for key, value in (agents or {}).items()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import Unpack
 
 import trio
 from attrs import field
@@ -13,12 +14,11 @@ from loopal_cluster.core.effects import Disconnect, Effect
 from loopal_cluster.core.events import Link, TokensGiven
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.errors import ConfigError
-from loopal_cluster.messages import Role
 from loopal_cluster.records import define
 from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.runtime.background import open_background, require_trio
 from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, record_pair
-from loopal_cluster.runtime.client import Client, open_client
+from loopal_cluster.runtime.client import Client, ClientOptions, open_client
 from loopal_cluster.runtime.listeners import accept_connections, address_of, open_listeners
 from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
@@ -75,13 +75,15 @@ class MetaHub:
             logger.info("the tokens have changed; there are %d", len(tokens))
             self._runtime.dispatch(TokensGiven(tokens))
 
-    def open_client(
-        self, *, name: str = "program", role: Role = Role.CLIENT
-    ) -> AbstractAsyncContextManager[Client]:
-        """Be a client of this MetaHub, in its own process."""
+    @asynccontextmanager
+    async def open_client(
+        self, *, name: str = "program", **options: Unpack[ClientOptions]
+    ) -> AsyncIterator[Client]:
+        """Be a client of this MetaHub, in its own process; the options are those of ``Hub.open_client``."""
         ours, theirs = record_pair()
         self.attach(theirs)
-        return open_client(ours, name=name, token=self.token, role=role, ambient=self._ambient)
+        async with open_client(ours, name=name, token=self.token, ambient=self._ambient, **options) as client:
+            yield client
 
 
 @asynccontextmanager
@@ -102,6 +104,7 @@ async def open_meta_hub(
     Raises:
         ConfigError: ``bind`` cannot be listened on, or there is no token.
     """
+    require_trio()
     ambient = ambient or Ambient()
     cluster, token = ambient.new_id(), token or ambient.new_id()
     settings = MetaHubSettings(

@@ -18,6 +18,8 @@ from loopal_cluster import (
     Role,
     Timeouts,
 )
+from loopal_cluster.messages import Register
+from loopal_cluster.runtime.caller import open_caller
 from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
@@ -241,14 +243,33 @@ async def test_an_operator_who_fails_has_not_answered(where, autojump_clock):
 @pytest.mark.parametrize("who", ["observer", "client"])
 async def test_only_operators_are_asked(who, autojump_clock):
     timeouts = Timeouts(permission_timeout=5.0)
-    asked = Operator()
+    asked = []
     async with cluster_with_client(timeouts=timeouts) as (cluster, client):
-        role = Role(who)
-        other = cluster["hub-a"].open_client(role=role, on_permission=asked.judge)
-        async with other:
+        ours, theirs = record_pair()
+        cluster["hub-a"].attach(theirs)
+        async with open_caller(ours, lambda message, _: asked.append(message), lambda _: None) as caller:
+            await caller.call(Register(name=who, token=cluster["hub-a"].token, role=Role(who)))
             allow, by, _, _ = await ask(client)
 
-    assert (allow, by, asked.asked) == (False, "policy", [])
+    assert (allow, by, asked) == (False, "policy", [])
+
+
+async def test_who_has_a_handler_is_an_operator(autojump_clock):
+    operator = Operator()
+    async with cluster_with_client() as (cluster, client):
+        async with cluster["hub-a"].open_client(name="ann", on_permission=operator.judge):
+            allow, by, _, _ = await ask(client)
+
+    assert (allow, by) == (True, "ann")
+
+
+@pytest.mark.parametrize("who", ["observer", "client"])
+@everywhere
+async def test_a_handler_that_would_never_be_called_is_refused(where, who, autojump_clock):
+    async with cluster_with_client() as (cluster, _):
+        with pytest.raises(ValueError, match="are for operators"):
+            async with place_of(cluster, where).open_client(role=Role(who), on_permission=Operator().judge):
+                pass
 
 
 async def test_an_ask_survives_the_reconnect_of_its_hub(autojump_clock):
