@@ -142,20 +142,27 @@ async def test_a_client_that_is_made_and_not_opened_starts_no_task(autojump_cloc
 
 async def test_an_exception_comes_out_of_all_our_blocks_as_it_was_raised(autojump_clock):
     problem = ValueError("mine")
-    with pytest.raises(ValueError, match="mine") as caught:
+
+    async def main() -> None:
         async with open_meta_hub(None) as meta_hub:
             async with open_hub("laptop", agents=AGENTS) as hub:
                 async with hub.open_client(), meta_hub.open_client():
                     raise problem
 
+    with pytest.raises(ValueError, match="mine") as caught:
+        await main()
+
     assert caught.value is problem
 
 
 async def test_a_group_comes_out_of_all_our_blocks_in_no_other_group(autojump_clock):
-    with pytest.raises(ExceptionGroup) as caught:
+    async def main() -> None:
         async with open_test_cluster(2, agents=AGENTS) as cluster, cluster["hub-a"].open_client() as client:
             async with client.open_agents() as agents:
                 await agents.spawn("fail", "boom")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await main()
 
     [failure] = caught.value.exceptions
     assert isinstance(failure, AgentFailed)
@@ -171,11 +178,14 @@ async def test_a_failed_handler_comes_out_of_the_client_in_no_group(autojump_clo
     async def on_permission(permission: object) -> Any:
         raise problem
 
-    with pytest.raises(RuntimeError, match="the screen is broken") as caught:
+    async def main() -> None:
         async with open_test_cluster(1, agents={"ask": ask}) as cluster:
             async with cluster["hub-a"].open_client(on_permission=on_permission) as client:
                 await client.spawn("ask")
                 await trio.sleep_forever()
+
+    with pytest.raises(RuntimeError, match="the screen is broken") as caught:
+        await main()
 
     assert caught.value is problem
 
