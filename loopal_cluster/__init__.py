@@ -25,139 +25,126 @@ protocol.
 
 from __future__ import annotations
 
-import importlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from loopal_cluster.acp.agent import AcpAgent
-    from loopal_cluster.address import Address
-    from loopal_cluster.agents.child import serve_agent
-    from loopal_cluster.agents.context import AgentContext, AgentFunction
-    from loopal_cluster.agents.inbox import Received
-    from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, ProcessAgent, python_agent
-    from loopal_cluster.config import Limits, Policy, Timeouts
-    from loopal_cluster.errors import (
-        AgentCancelled,
-        AgentError,
-        AgentFailed,
-        AgentLost,
-        AgentNotFound,
-        AgentTimedOut,
-        AmbiguousName,
-        AskCircle,
-        BudgetExceeded,
-        ClusterError,
-        ConfigError,
-        ConnectionLost,
-        DeadlineExceeded,
-        DeliveryFailed,
-        ErrorCode,
-        HubNotConnected,
-        InvalidAddress,
-        InvalidRequest,
-        MethodNotFound,
-        NameTaken,
-        NoOperator,
-        NotInCluster,
-        Overloaded,
-        ProtocolError,
-        RemoteError,
-        SpawnFailed,
-        TextTooLong,
-        Unauthorized,
-        UnknownAgentType,
-    )
-    from loopal_cluster.messages import Answers, Decision, Role
-    from loopal_cluster.outcomes import Cancelled, Done, Failed, Lost, Outcome, TimedOut
-    from loopal_cluster.runtime.client import Client, connect
-    from loopal_cluster.runtime.cluster_client import AgentHandle, ClusterClient
-    from loopal_cluster.runtime.hub import Hub, open_hub
-    from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub, serve_meta_hub
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AcpAgent",
-    "Address",
-    "AgentCancelled",
-    "AgentContext",
-    "AgentError",
-    "AgentFailed",
-    "AgentFunction",
-    "AgentHandle",
-    "AgentLost",
-    "AgentNotFound",
-    "AgentTimedOut",
-    "AgentType",
-    "AmbiguousName",
-    "Answers",
-    "AskCircle",
-    "BudgetExceeded",
-    "Cancelled",
-    "Client",
-    "ClusterClient",
-    "ClusterError",
-    "CommandAgent",
-    "ConfigError",
-    "ConnectionLost",
-    "DeadlineExceeded",
-    "Decision",
-    "DeliveryFailed",
-    "Done",
-    "ErrorCode",
-    "Failed",
-    "FunctionAgent",
-    "Hub",
-    "HubNotConnected",
-    "InvalidAddress",
-    "InvalidRequest",
-    "Limits",
-    "Lost",
-    "MetaHub",
-    "MethodNotFound",
-    "NameTaken",
-    "NoOperator",
-    "NotInCluster",
-    "Outcome",
-    "Overloaded",
-    "Policy",
-    "ProcessAgent",
-    "ProtocolError",
-    "Received",
-    "RemoteError",
-    "Role",
-    "SpawnFailed",
-    "TextTooLong",
-    "TimedOut",
-    "Timeouts",
-    "Unauthorized",
-    "UnknownAgentType",
-    "__version__",
-    "connect",
-    "open_hub",
-    "open_meta_hub",
-    "python_agent",
-    "serve_agent",
-    "serve_meta_hub",
-]
-
-
-_HOMES = {
-    "acp.agent": ("AcpAgent",),
-    "address": ("Address",),
-    "agents.child": ("serve_agent",),
-    "agents.context": ("AgentContext", "AgentFunction"),
-    "agents.inbox": ("Received",),
-    "agents.types": ("AgentType", "CommandAgent", "FunctionAgent", "ProcessAgent", "python_agent"),
-    "config": ("Limits", "Policy", "Timeouts"),
-    "messages": ("Answers", "Decision", "Role"),
-    "outcomes": ("Cancelled", "Done", "Failed", "Lost", "Outcome", "TimedOut"),
-    "runtime.client": ("Client", "connect"),
-    "runtime.cluster_client": ("AgentHandle", "ClusterClient"),
-    "runtime.hub": ("Hub", "open_hub"),
-    "runtime.meta_hub": ("MetaHub", "open_meta_hub", "serve_meta_hub"),
-}
-"""Where the names above live, if not in ``errors``."""
+# The public names. This is their one list: type checkers read it, and so does ``__getattr__``.
+if TYPE_CHECKING:  # isort: off
+    from loopal_cluster.acp.agent import AcpAgent as AcpAgent
+    from loopal_cluster.address import Address as Address
+    from loopal_cluster.agents.child import serve_agent as serve_agent
+    from loopal_cluster.agents.context import AgentContext as AgentContext, AgentFunction as AgentFunction
+    from loopal_cluster.agents.inbox import Answerer as Answerer, Received as Received
+    from loopal_cluster.agents.types import (
+        AgentType as AgentType,
+        CommandAgent as CommandAgent,
+        FunctionAgent as FunctionAgent,
+        Place as Place,
+        ProcessAgent as ProcessAgent,
+        RunningAgent as RunningAgent,
+        python_agent as python_agent,
+    )
+    from loopal_cluster.config import Limits as Limits, Policy as Policy, Timeouts as Timeouts
+    from loopal_cluster.core.uplink import Absence as Absence
+    from loopal_cluster.errors import (
+        AgentCancelled as AgentCancelled,
+        AgentError as AgentError,
+        AgentFailed as AgentFailed,
+        AgentLost as AgentLost,
+        AgentNotFound as AgentNotFound,
+        AgentTimedOut as AgentTimedOut,
+        AmbiguousName as AmbiguousName,
+        AskCircle as AskCircle,
+        BudgetExceeded as BudgetExceeded,
+        ClusterError as ClusterError,
+        ConfigError as ConfigError,
+        ConnectionLost as ConnectionLost,
+        DeadlineExceeded as DeadlineExceeded,
+        DeliveryFailed as DeliveryFailed,
+        ErrorCode as ErrorCode,
+        HubNotConnected as HubNotConnected,
+        InvalidAddress as InvalidAddress,
+        InvalidRequest as InvalidRequest,
+        MethodNotFound as MethodNotFound,
+        NameTaken as NameTaken,
+        NoOperator as NoOperator,
+        NotInCluster as NotInCluster,
+        Overloaded as Overloaded,
+        ProtocolError as ProtocolError,
+        RemoteError as RemoteError,
+        SpawnFailed as SpawnFailed,
+        TextTooLong as TextTooLong,
+        Unauthorized as Unauthorized,
+        UnknownAgentType as UnknownAgentType,
+    )
+    from loopal_cluster.messages import (
+        AgentDetails as AgentDetails,
+        AgentNode as AgentNode,
+        AgentSource as AgentSource,
+        Answers as Answers,
+        ChannelSource as ChannelSource,
+        ClusterEvent as ClusterEvent,
+        Decided as Decided,
+        Decision as Decision,
+        Envelope as Envelope,
+        HubInfo as HubInfo,
+        HubTopology as HubTopology,
+        HumanSource as HumanSource,
+        Image as Image,
+        Opaque as Opaque,
+        Permission as Permission,
+        Protocol as Protocol,
+        Question as Question,
+        Role as Role,
+        ScheduledSource as ScheduledSource,
+        Source as Source,
+        StatusInfo as StatusInfo,
+        SystemSource as SystemSource,
+        TopologyOf as TopologyOf,
+        UplinkInfo as UplinkInfo,
+        UserContent as UserContent,
+        Waited as Waited,
+        Welcome as Welcome,
+    )
+    from loopal_cluster.outcomes import (
+        Cancelled as Cancelled,
+        Done as Done,
+        Failed as Failed,
+        Lost as Lost,
+        Outcome as Outcome,
+        TimedOut as TimedOut,
+    )
+    from loopal_cluster.payloads import Payload as Payload
+    from loopal_cluster.runtime.channels import FrameChannel as FrameChannel
+    from loopal_cluster.runtime.client import (
+        Client as Client,
+        ClientOptions as ClientOptions,
+        EventStream as EventStream,
+        PermissionHandler as PermissionHandler,
+        QuestionHandler as QuestionHandler,
+        connect as connect,
+        open_client as open_client,
+    )
+    from loopal_cluster.runtime.cluster_client import (
+        AgentHandle as AgentHandle,
+        ClusterClient as ClusterClient,
+    )
+    from loopal_cluster.runtime.hub import (
+        AgentTypes as AgentTypes,
+        Dial as Dial,
+        Hub as Hub,
+        open_hub as open_hub,
+    )
+    from loopal_cluster.runtime.meta_hub import (
+        MetaHub as MetaHub,
+        open_meta_hub as open_meta_hub,
+        serve_meta_hub as serve_meta_hub,
+    )
+    from loopal_cluster.runtime.nursery import AgentNursery as AgentNursery, SpawnOptions as SpawnOptions
+    from loopal_cluster.runtime.tokens import Tokens as Tokens
+    from loopal_cluster.tools.toolbox import Toolbox as Toolbox
 
 if not TYPE_CHECKING:  # with this, a checker would take any name for one of ours
 
@@ -168,8 +155,25 @@ if not TYPE_CHECKING:  # with this, a checker would take any name for one of our
         meanwhile is its own; and an agent's process does not import what only a hub needs, nor a hub
         what only a MetaHub does.
         """
-        if name not in __all__:
+        if name == "__all__":
+            value = sorted(["__version__", *_homes()])
+        elif name.startswith("_") or name not in _homes():
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = next((home for home, names in _HOMES.items() if name in names), "errors")
-        globals()[name] = value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        else:
+            import importlib
+
+            value = getattr(importlib.import_module(_homes()[name]), name)
+        globals()[name] = value
         return value
+
+    def __dir__() -> list[str]:
+        return [*globals(), *_homes()]
+
+    @cache
+    def _homes() -> dict[str, str]:
+        """The module of each public name."""
+        import ast  # not at the top: a program that gives our names by their homes does without
+
+        tree = ast.parse(__spec__.loader.get_source(__name__))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {alias.asname: node.module for node in imports for alias in node.names if alias.asname}

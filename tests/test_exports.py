@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -157,3 +160,102 @@ def test_the_package_gives_each_name_from_where_it_says():
         assert getattr(loopal_cluster, name) is getattr(importlib.import_module(module), name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = loopal_cluster.nothing
+
+
+# The public face: these modules, and what they name.
+
+FACE = ("loopal_cluster", "loopal_cluster.events", "loopal_cluster.testing", "loopal_cluster.tools")
+TOP = Path(__file__).parents[1]
+WRITTEN = [TOP / "README.md", *(TOP / "docs").glob("*.md"), *(TOP / "examples").rglob("*.md")]
+PROGRAMS = [*(TOP / "examples").rglob("*.py")]
+TYPING = {"Any", "ClassVar", "Literal", "NoReturn", "Self", "Unpack"}
+ABSTRACT = {
+    *("AbstractAsyncContextManager", "AsyncIterator", "Awaitable", "Callable"),
+    *("Iterator", "Mapping", "Sequence"),
+}
+ELSEWHERE = {"trio"}
+"""Modules whose names may be used with a dot."""
+INSIDE = {
+    **dict.fromkeys(["HubCore", "MetaHubCore"], ("Hub", "MetaHub")),
+    **dict.fromkeys(["Direction", "Patience"], ("ClusterEvent", "Decided", "Permission", "Question")),
+    **dict.fromkeys(["Inbound", "Rejected"], ("FrameChannel",)),
+    "Frame": ("CoreDriver", "FrameChannel", "sent"),
+    **dict.fromkeys(["Guard", "McpDoor", "Spilled"], ("Place",)),
+    **dict.fromkeys(
+        ["Core", "Effect", "Event", "Link", "Message", "Peer", "Request"], ("CoreDriver", "sent")
+    ),
+    "Ambient": ("Place", "open_client", "open_hub", "open_meta_hub"),
+}
+"""Names of our own that these few speak of, for our own use: a window on a core for those who count what it keeps, a
+channel's frames, what an agent type hands on to our processes, the clock and the dice of a test."""
+
+
+def imports_in(text: str) -> set[str]:
+    """Modules of ours that a text imports from, as Python or in code blocks of a document."""
+    return set(re.findall(r"^\s*(?:>>> )?(?:from|import) (loopal_cluster[\w.]*)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", [*WRITTEN, *PROGRAMS], ids=lambda path: str(path.relative_to(TOP)))
+def test_what_we_show_to_others_imports_only_what_is_public(path):
+    assert imports_in(path.read_text()) <= set(FACE)
+
+
+def test_what_we_show_to_others_imports_something():
+    assert {module for path in [*WRITTEN, *PROGRAMS] for module in imports_in(path.read_text())} != set()
+
+
+def public_values() -> dict[str, object]:
+    """What the face names, by name."""
+    return {
+        name: getattr(module, name)
+        for module in map(importlib.import_module, FACE)
+        for name in exported(module)
+        if name != "__version__"
+    }
+
+
+def named_in(annotation: object) -> set[str]:
+    """The names in an annotation as it was written."""
+    if not isinstance(annotation, str):
+        return set()
+    tree = ast.parse(annotation, mode="eval")
+    quoted = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names if "Literal" in names else names.union(*map(named_in, quoted))
+
+
+def annotations_of(name: str, value: object) -> dict[str, object]:
+    """What a public function, class or method takes, has and returns, by where that is said."""
+    if inspect.isfunction(value):
+        return {f"{name}({argument})": said for argument, said in inspect.get_annotations(value).items()}
+    if not inspect.isclass(value) or not value.__module__.startswith("loopal_cluster"):
+        return {}
+    said = {
+        f"{name}.{field}": text
+        for cls in value.__mro__
+        if cls.__module__.startswith("loopal_cluster")
+        for field, text in inspect.get_annotations(cls).items()
+        if not field.startswith("_")
+    }
+    for method, member in vars(value).items():
+        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        if inspect.isfunction(function) and not method.startswith("_"):
+            said |= annotations_of(f"{name}.{method}", inspect.unwrap(function))
+    return said
+
+
+@pytest.mark.parametrize("name", sorted(public_values()))
+def test_a_public_name_speaks_only_of_public_ones(name):
+    known = set(public_values()) | set(dir(builtins)) | TYPING | ABSTRACT | ELSEWHERE
+    known |= {inside for inside, users in INSIDE.items() if name in users}
+    hidden = {
+        where: named_in(text) - known
+        for where, text in annotations_of(name, public_values()[name]).items()
+        if named_in(text) - known
+    }
+
+    assert hidden == {}
+
+
+def test_the_face_is_of_a_size_that_one_can_know():
+    assert 80 <= len(exported(loopal_cluster)) <= 110

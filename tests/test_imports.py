@@ -70,7 +70,7 @@ def test_help_shows_all_commands_with_their_whole_first_sentence() -> None:
     )
     commands = done.stdout.partition("Commands:\n")[2].splitlines()
 
-    assert len(commands) == 19
+    assert len(commands) == 18
     assert [line for line in commands if not line.endswith(".") or line.endswith("..")] == []
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 import trio
 
-from loopal_cluster import AcpAgent, ClusterError, Decision, connect, open_hub
-from loopal_cluster.messages import Permission
-from loopal_cluster.payloads import Stream, ToolCall
-from loopal_cluster.runtime.client import EventStream
-from loopal_cluster.wire.contents import loads
+from loopal_cluster import AcpAgent, ClusterError, Decision, EventStream, Permission, connect, open_hub
+from loopal_cluster.events import Stream, ToolCall
 
 META_HUB = os.environ.get("META_HUB", "127.0.0.1:9900")
 TASK = (
@@ -39,7 +37,7 @@ async def main(task: str) -> None:
 
 async def ask(permission: Permission) -> Decision:
     """Ask the human in front of this terminal."""
-    wanted = loads(permission.tool_input)
+    wanted = json.loads(permission.tool_input.json)
     if isinstance(wanted, dict):
         wanted = wanted.get("command", wanted)  # what a human wants to see of it
     print(f"{permission.agent_name} wants to use {permission.tool_name}: {wanted}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NoReturn
-
-import trio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, cast
 
 from loopal_cluster.agents.inbox import Answerer, Inbox, Received
 from loopal_cluster.config import is_supervised
@@ -20,6 +18,7 @@ from loopal_cluster.messages import (
 from loopal_cluster.outcomes import Cancelled, Failed, reason_of
 from loopal_cluster.payloads import Payload, Stream
 from loopal_cluster.runtime.ambient import Ambient
+from loopal_cluster.runtime.background import open_background
 from loopal_cluster.runtime.caller import Caller
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
@@ -78,11 +77,13 @@ class AgentContext(ClusterClient):
         """Report something to whoever watches. It may be dropped under load."""
         # Written here: what cannot be is our error, and not the hub's, which passes it on as it is.
         self._caller.offer(AgentEvent(None, check_json("an event", dumps(payload))))
+        return _NOTHING_TO_AWAIT
 
     def stream(self, text: str) -> None:
         """Report a piece of text as it is made."""
         check_text("text", text)
         self._caller.offer(AgentEvent(None, Stream(text)))
+        return _NOTHING_TO_AWAIT
 
     def _for_ask(self) -> int | None:
         return self._inbox.for_ask(self._caller)
@@ -108,7 +109,7 @@ class AgentContext(ClusterClient):
         """
         self._inbox.servers += 1
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_background() as nursery:
 
                 def take(received: Received) -> None:
                     if received.wants_reply:
@@ -157,6 +158,17 @@ class AgentContext(ClusterClient):
             "allow_multiple": allow_multiple,
         }
         return (await self._caller.call(Question(questions=check_json("question", dumps([asked]))))).answers
+
+
+class _NothingToAwait:
+    """What ``stream`` and ``emit`` return: most of the other methods are awaited, and so may these be, by mistake."""
+
+    def __await__(self) -> Iterator[NoReturn]:
+        raise TypeError("stream() and emit() are done when they return: call them without await")
+
+
+_NOTHING_TO_AWAIT = cast(None, _NothingToAwait())
+"""None to a type checker, which finds the mistake before."""
 
 
 class Streamed(str):

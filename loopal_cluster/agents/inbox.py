@@ -131,7 +131,7 @@ class Received:
         """Whether others work on it."""
         return self._pending is None or self._pending.was_handed_over
 
-    def id_at(self, caller: Caller) -> int:
+    def _id_at(self, caller: Caller) -> int:
         """The id of an ask that a hub has given it, which wants to know what its agent works on; 0 if it is none."""
         return 0 if self._pending is None else self._pending.id_at(caller)
 
@@ -182,7 +182,7 @@ class Inbox:
         if not self.servers and not self._takers:
             return None
         received = _answered.get()
-        return 0 if received is None else received.id_at(caller)
+        return 0 if received is None else received._id_at(caller)
 
     def put(self, envelope: Envelope) -> None:
         """Add a message.

@@ -1,4 +1,4 @@
-"""Commands that act: ``send``, ``ask``, ``spawn``, ``wait``, ``interrupt``, ``shutdown``, ``cancel``."""
+"""Commands that act: ``send``, ``ask``, ``spawn``, ``wait``, ``interrupt``, ``cancel``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.errors import (
     AgentError,
-    AgentNotFound,
     ConfigError,
 )
 from loopal_cluster.messages import Role
@@ -169,24 +168,6 @@ def register(app: typer.Typer) -> None:
             await client.interrupt(agent)
         _report(as_json, {"interrupted": True, "agent": agent}, f"interrupted {agent}")
 
-    @async_command(app, "shutdown")
-    async def shutdown(
-        agent: Agent,
-        timeout: Timeout = LOOK_TIMEOUT,
-        connect: Connect = None,
-        token_file: TokenFile = None,
-        as_json: AsJson = False,
-    ) -> None:
-        """Stop an agent: ask it, then end its processes. Return when it is gone."""
-        async with open_session(connect, token_file, timeout=timeout) as client:
-            try:
-                await client.shutdown(agent)
-            except AgentNotFound:
-                await client.wait(
-                    agent
-                )  # one that has ended is stopped; one that never was is not found again
-        _report(as_json, {"stopped": True, "agent": agent}, f"stopped {agent}")
-
     @async_command(app, "cancel")
     async def cancel(
         agent: Agent,
@@ -206,6 +187,8 @@ def register(app: typer.Typer) -> None:
             outcome = TimedOut("it was told to stop, and was not gone when its hub gave up waiting")
         _show_outcome(as_json, address.agent, address.hub, None, outcome)
         return exit_status(outcome) if isinstance(outcome, TimedOut) else 0
+
+    app.command("shutdown", hidden=True)(cancel)  # another name of it, in scripts that there are
 
 
 async def _reply_of(client: Client, target: str, text: str) -> Outcome:

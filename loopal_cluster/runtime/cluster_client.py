@@ -39,7 +39,6 @@ from loopal_cluster.messages import (
     ListHubs,
     MetaTopology,
     Route,
-    ShutdownAgent,
     Source,
     SpawnAgent,
     SpawnSpec,
@@ -297,10 +296,6 @@ class ClusterClient:
     async def interrupt(self, agent: str) -> None:
         """End an agent's current turn."""
         await self._caller.call(InterruptAgent(Address.parse(agent)))
-
-    async def shutdown(self, agent: str) -> None:
-        """Stop an agent; return when it is gone."""
-        await self._caller.call(ShutdownAgent(Address.parse(agent)))
 
     async def control(self, agent: str, command: Any) -> None:
         """Hand an agent a control command, such as ``{"ModeSwitch": "Plan"}``."""

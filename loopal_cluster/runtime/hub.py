@@ -105,7 +105,10 @@ class Hub:
 
     def attach(self, channel: FrameChannel) -> None:
         """Serve one more connection, however it was made."""
-        self._nursery.start_soon(self._runtime.serve, channel, Link.ACCEPTED)
+        self._attach(channel, Link.ACCEPTED)
+
+    def _attach(self, channel: FrameChannel, link: Link) -> None:
+        self._nursery.start_soon(self._runtime.serve, channel, link)
 
     @asynccontextmanager
     async def open_client(
@@ -116,7 +119,7 @@ class Hub:
         With ``on_permission`` or ``on_question`` it is an operator, who is asked; see ``ClientOptions``.
         """
         ours, theirs = record_pair()
-        self._nursery.start_soon(self._runtime.serve, theirs, Link.TRUSTED)
+        self._attach(theirs, Link.TRUSTED)
         async with open_client(ours, name=name, ambient=self._ambient, **options) as client:
             yield client
 
@@ -131,6 +134,7 @@ FAREWELL_TIMEOUT = 2.0
 """Seconds for the outcomes of the agents of a hub that closes to be known elsewhere, after these have ended."""
 
 AgentTypes = Mapping[str, AgentType | AgentFunction]
+"""What a hub runs, by the name of the type."""
 
 
 @asynccontextmanager

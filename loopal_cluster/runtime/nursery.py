@@ -19,7 +19,7 @@ from loopal_cluster.outcomes import unwrap
 if TYPE_CHECKING:
     from loopal_cluster.runtime.cluster_client import AgentHandle, ClusterClient
 
-__all__ = ["AgentNursery", "open_agent_nursery"]
+__all__ = ["AgentNursery", "SpawnOptions", "open_agent_nursery"]
 
 DEADLINE_MARGIN = 1.0
 """Seconds that a child has longer than the block, which is to end it itself and to say why."""

@@ -9,7 +9,7 @@ schema; ``cluster.py``, ``agent.py`` and ``talk.py`` have the tools themselves, 
 from loopal_cluster.tools.agent import Agent, CancelAgent, WaitAgent
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.cluster import ListAgents, ListHubs
-from loopal_cluster.tools.mailbox import Mailbox
+from loopal_cluster.tools.mailbox import Mail, Mailbox
 from loopal_cluster.tools.talk import Inbox, SendMessage
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult
 from loopal_cluster.tools.toolbox import TOOLS, Toolbox
@@ -21,6 +21,7 @@ __all__ = [
     "Inbox",
     "ListAgents",
     "ListHubs",
+    "Mail",
     "Mailbox",
     "PermissionLevel",
     "SendMessage",

@@ -73,7 +73,7 @@ async def test_nobody_controls_it(autojump_clock):
 
 async def test_when_it_is_stopped_its_connection_ends(autojump_clock):
     async with open_hub("solo") as hub, join(hub) as ann, hub.open_client() as client:
-        await client.shutdown("ann")
+        await client.cancel("ann")
         await ann.closed.wait()
 
         assert await client.local_agents() == ()

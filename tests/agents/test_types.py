@@ -164,7 +164,7 @@ async def test_a_persistent_agent_streams_its_turns_and_survives_an_interrupt_wh
         await agent.send("two")
         await on.until(Stream("echo two"), "worker")
 
-        await on.client.shutdown("worker")
+        await on.client.cancel("worker")
 
         assert await agent.outcome() == Cancelled("shutdown")
 
@@ -280,7 +280,7 @@ async def test_an_agent_of_the_base_dialect_stays_and_listens():
         await on.client.interrupt("worker")
         await on.client.control("worker", "Clear")
 
-        await on.client.shutdown("worker")
+        await on.client.cancel("worker")
 
         assert await agent.outcome() == Cancelled("shutdown")
 
@@ -353,7 +353,7 @@ async def test_an_agent_that_ignores_everything_is_killed():
         await on.until(AwaitingInput(), "worker")
 
         with trio.fail_after(5):
-            await on.client.shutdown("worker")
+            await on.client.cancel("worker")
 
         assert await agent.outcome() == Cancelled("shutdown")
         assert children_of_ours() == set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,14 +15,19 @@ from loopal_cluster import (
     AgentContext,
     AgentFailed,
     Client,
+    Hub,
+    MetaHub,
+    Protocol,
+    Received,
+    Role,
     connect,
     open_hub,
     open_meta_hub,
 )
-from loopal_cluster.messages import ClusterEvent
-from loopal_cluster.payloads import Ended, Stream
-from loopal_cluster.runtime.client import EventStream
-from loopal_cluster.testing import open_test_cluster
+from loopal_cluster.events import ClusterEvent, Ended, EventStream, Stream
+from loopal_cluster.messages import Register, SpawnAgent, SpawnSpec
+from loopal_cluster.runtime.caller import Caller, open_caller
+from loopal_cluster.testing import open_test_cluster, record_pair
 
 
 async def say(ctx: AgentContext, prompt: str) -> None:
@@ -198,3 +205,76 @@ def test_a_program_that_does_not_run_trio_is_told_how_to(block):
 
     with pytest.raises(RuntimeError, match=r"start the program with trio\.run\(main\)"):
         asyncio.run(main())
+
+
+# Agents.
+
+
+async def test_a_stream_that_is_awaited_fails_with_words(autojump_clock):
+    async def awaits(ctx: AgentContext, prompt: str) -> None:
+        await ctx.stream("text")  # type: ignore[func-returns-value]
+
+    async with open_test_cluster(1, agents={"awaits": awaits}) as cluster:
+        async with cluster["hub-a"].open_client() as client:
+            agent = await client.spawn("awaits")
+            with pytest.raises(AgentFailed, match="call them without await"):
+                await agent.result()
+
+
+async def test_an_agent_that_serves_fails_with_what_was_raised_in_no_group(autojump_clock):
+    problem = ValueError("mine")
+    caught: list[BaseException] = []
+
+    async def serve(ctx: AgentContext, prompt: str) -> None:
+        async def answerer(received: Received) -> None:
+            raise problem
+
+        try:
+            await ctx.serve(answerer)
+        except ValueError as error:
+            caught.append(error)
+
+    async with open_test_cluster(1, agents={"serve": serve}) as cluster:
+        async with cluster["hub-a"].open_client() as client:
+            agent = await client.spawn("serve", name="server")
+            await client.send("server", "hello")
+            assert await agent.result() == ""
+
+    assert caught == [problem]
+
+
+@pytest.mark.parametrize("where", ["hub", "MetaHub"])
+@pytest.mark.parametrize("on", ["hub-a", "hub-b"])
+async def test_a_client_named_like_an_agent_is_the_parent_of_nothing(where, on, autojump_clock):
+    """Whatever it says of itself; so what it starts does not end with that agent, and nobody is told of it."""
+
+    async def sleep(ctx: AgentContext, prompt: str) -> None:
+        await trio.sleep_forever()
+
+    async with open_test_cluster(2, agents={"sleep": sleep}) as cluster:
+        place = cluster["hub-a"] if where == "hub" else cluster.meta_hub
+        async with cluster["hub-a"].open_client() as client, boss_at(place) as forger:
+            await client.spawn("sleep", name="boss")
+            for name, parent in (("quiet", None), ("bare", "boss"), ("qualified", "hub-a/boss")):
+                await forger.call(
+                    SpawnAgent(SpawnSpec(name, "", agent_type="sleep", target_hub=on, parent=parent))
+                )
+            names = [f"{on}/{name}" for name in ("quiet", "bare", "qualified")]
+            before = [await client.agent_info(name) for name in names]
+            boss = await client.agent_info("hub-a/boss")
+            await client.cancel("hub-a/boss")
+            after = [await client.agent_info(name) for name in names]
+
+    assert boss.children == ()
+    assert [details.parent for details in before] == [None] * 3
+    assert [details.outcome for details in after] == [None] * 3
+
+
+@asynccontextmanager
+async def boss_at(place: Hub | MetaHub) -> AsyncIterator[Caller]:
+    """A client by the name ``boss``, which may say whatever it likes."""
+    ours, theirs = record_pair()
+    place.attach(theirs)
+    async with open_caller(ours, lambda message, request: None, lambda message: None) as caller:
+        await caller.call(Register(name="boss", token=place.token, role=Role.CLIENT, protocol=Protocol(1)))
+        yield caller

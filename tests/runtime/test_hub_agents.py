@@ -461,7 +461,7 @@ async def test_whatever_ends_a_parent_ends_its_children_here_and_there_but_not_t
             if how == "cancel":
                 await client.cancel("chief", "enough")
             elif how == "shutdown":
-                await client.shutdown("chief")
+                await client.cancel("chief")
             else:
                 await client.send("chief", how)
             await trio.testing.wait_all_tasks_blocked()
