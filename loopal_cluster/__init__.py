@@ -9,18 +9,24 @@ owner, every ask has an outcome, every approval reaches a human, and stop means 
                 agent = await client.spawn("count", "some text")
                 print(await agent.result())
 
-Follow one message from an agent on hub A to an agent on hub B, in five files:
+Follow one message, ``await ctx.send("hub-b/two", "hi")``, from an agent on hub A to an agent on hub B:
 
-1. ``runtime/channels.py``: bytes become a frame (``wire/framing.py``, ``wire/codec.py``);
-2. ``runtime/runtime.py``, ``_on_frames``: the frame becomes an event, ``handle(FrameReceived(peer, frame))``;
-3. ``core/meta_hub.py``, ``handle``, and ``core/meta_routing.py``, ``_on_route``: the decision,
-   ``[Send(peer_b, Request(41, DeliverEnvelope(...)))]``;
-4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else
-   that is queued for that peer;
-5. the answer walks the same way back, through ``core/calls.py``, ``CallTable.settle``.
+1. ``runtime/cluster_client.py``, ``send``: the agent sends its hub a request, ``Route(envelope)``, and waits for the
+   answer (``runtime/caller.py``, ``call``);
+2. ``runtime/runtime.py``, ``_on_frames``: hub A has read a frame, which becomes an event for its core,
+   ``handle(FrameReceived(peer, frame))``;
+3. ``core/hub_routing.py``, ``_route``: the decision. The agent is not here, so the request goes up: ``handle`` returns
+   ``[Send(meta_hub, Request(41, ...))]``;
+4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else that is queued
+   for that peer (``wire/codec.py``, ``encode``);
+5. ``runtime/channels.py``, ``feed``: at the MetaHub bytes become frames (``wire/framing.py``, ``feed``,
+   ``wire/codec.py``, ``decode``), and these events, as in hub A;
+6. ``core/meta_routing.py``, ``_on_route``: the MetaHub says who has sent it, and passes it on to hub B;
+7. ``core/deliveries.py``, ``deliver_once``: hub B hands it to its agent, once, however often it comes;
+8. ``agents/inbox.py``, ``put``: the agent has it. The answer goes back the same way, each hub finding in
+   ``core/calls.py``, ``settle``, whom it is for.
 
-``messages.py`` is the vocabulary, ``core/__init__.py`` the contract of a core, ``docs/protocol.md`` the
-protocol.
+``messages.py`` is the vocabulary, ``core/__init__.py`` the contract of a core, ``docs/protocol.md`` the protocol.
 """
 
 from __future__ import annotations
