@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "editor": ({"leaves", "wire", "runtime", "acp", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
-    "package": ({"leaves", "runtime", "agents", "acp", "tools"}, set()),
+    "package": ({"leaves", "core", "runtime", "agents", "acp", "tools"}, set()),
     "__main__": ({"cli"}, set()),
 }
 """What each layer may import of this package besides itself, and of others besides the standard library."""
@@ -70,7 +70,7 @@ IMPURE = {
 def layer_of(path: Path) -> str:
     """The layer a file belongs to."""
     first = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if first == "__init__":
+    if first in ("__init__", "events"):
         return "package"
     return "leaves" if first in LEAVES else first
 
@@ -78,7 +78,11 @@ def layer_of(path: Path) -> str:
 def layer_named(module: str) -> str:
     """The layer of a dotted module of ours."""
     parts = module.split(".")[1:]
-    if not parts or not ((ROOT / parts[0]).is_dir() or (ROOT / f"{parts[0]}.py").exists()):
+    if (
+        not parts
+        or parts[0] == "events"
+        or not ((ROOT / parts[0]).is_dir() or (ROOT / f"{parts[0]}.py").exists())
+    ):
         return "package"
     return "leaves" if parts[0] in LEAVES else parts[0]
 
