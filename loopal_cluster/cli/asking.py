@@ -1,32 +1,33 @@
-"""Asks the human in front of a hub: may this tool be used, which of these options.
+"""Approvals at a terminal: may this tool be used, which of these options.
 
-One ask is shown at a time, the others wait for the turn of their asker. What is typed comes in by ``offer``; whoever
-reads the lines decides what else they may be. No answer is made up: when there are no more lines, or
-somebody else has answered, this human has simply not decided.
+One is shown at a time, the others wait for the turn of their agent. What is typed comes in by ``offer``, the lines of a
+script by ``give``; whoever reads the lines decides what else they may be. No answer is made up: when there are no more
+lines, or somebody else has answered, this human has simply not decided.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import trio
+from attrs import field
 
 from loopal_cluster.cli.show import note, one_line, shortened
 from loopal_cluster.errors import NoOperator, ProtocolError
 from loopal_cluster.messages import Answers, Decided, Decision, Opaque, Permission, Question
-from loopal_cluster.records import record
+from loopal_cluster.records import define, evolve, record
 from loopal_cluster.wire.contents import loads
 
 __all__ = [
+    "ApprovalQueue",
     "Asked",
-    "Asker",
+    "TerminalView",
     "Turns",
+    "View",
     "as_text",
     "how_decided",
     "read_answer",
@@ -35,7 +36,6 @@ __all__ = [
     "readable",
 ]
 
-A = TypeVar("A")
 INPUT_SHOWN = 20_000
 """Characters of a tool's input."""
 
@@ -90,42 +90,86 @@ class Turns:
             del self._waiting[asker]
 
 
-class Asker:
-    """Turns asks into lines to show, and typed lines into answers."""
+class View(Protocol):
+    """How approvals look, on a terminal or in lines of JSON. Each is shown with a number of its own."""
 
-    def __init__(self) -> None:
-        self.turns = Turns()
-        """Nothing is asked before they are opened."""
-        self._put: trio.MemorySendChannel[str] | None = None
-        """Where lines go while an ask is shown."""
-        self._closed = False
-        self._shown = set[str | None]()
-        """The ids of asks that were shown and not answered here."""
+    def show_permission(self, number: int, message: Permission) -> None:
+        """Show what is to be used, and for what."""
+
+    def show_questions(self, number: int, message: Question) -> None:
+        """Show who asks."""
+
+    def show_question(self, asked: Asked) -> None:
+        """Show one question, and what may be chosen."""
+
+    def ask_again(self, asked: Asked | None) -> None:
+        """Say that a line was no answer to the question; None: to a permission."""
+
+    def show_answered(self, number: int, message: Permission | Question, allow: bool | None) -> None:
+        """Say that the answer is on its way."""
+
+    def show_decided(self, number: int, decided: Decided) -> None:
+        """Say what has become of one that was shown, and was not answered here."""
+
+
+@define(eq=False)
+class ApprovalQueue:
+    """One human's approvals: shown in turn, each answered by the lines that come while it is shown."""
+
+    _view: View
+    _by: str | None = None
+    """Who answers; None: the hub says that."""
+    turns: Turns = field(factory=Turns, init=False)
+    """Nothing is shown before they are opened."""
+    _count: int = field(default=0, init=False)
+    _numbers: dict[str, int] = field(factory=dict, init=False)
+    """The numbers of what was shown and not answered here, by id."""
+    _lines: deque[str] | None = field(default=None, init=False)
+    """What came while an approval is shown, and is not used yet; None: none is shown."""
+    _is_awaited: bool = field(default=False, init=False)
+    """Whether the next line is used at once."""
+    _closed: bool = field(default=False, init=False)
+    _unanswered: int = field(default=0, init=False)
+    _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Whoever waits for any of this to change."""
 
     def offer(self, line: str) -> bool:
-        """Hand in a line; False if nothing is asked. A line typed before an ask never answers it."""
-        if self._put is None:
+        """Hand in a line that somebody typed; False if nothing is asked, for then it was meant for something else."""
+        if self._lines is None:
             return False
-        self._put.send_nowait(line)
+        self._lines.append(line)
+        self._changed.unpark_all()
         return True
 
+    async def give(self, line: str) -> None:
+        """Hand in a line of a script, when one is waited for."""
+        while not self._is_awaited:
+            await self._changed.park()
+        self._is_awaited = False
+        self.offer(line)
+
     def close(self) -> None:
-        """There are no more lines: what is asked is not answered here, now or later."""
+        """End the lines: what is asked is not answered here, now or later."""
         self._closed = True
-        if self._put is not None:
-            self._put.close()
+        self._changed.unpark_all()
+
+    async def until_done(self) -> None:
+        """Wait until nothing is asked any more."""
+        while self._unanswered:
+            await self._changed.park()
 
     async def on_permission(self, permission: Permission) -> Decision:
-        """Ask whether a tool may be used.
+        """Ask whether a tool may be used; cancelled if somebody else answers first.
 
         Raises:
             NoOperator: there are no more lines.
         """
-        who = permission.agent_name or "an agent"
-        tool_input = shortened(permission.tool_input.json.decode(errors="replace"), INPUT_SHOWN)
-        async with self._asking(permission) as lines:
-            note(one_line(f"{who} wants to use {permission.tool_name}: {tool_input}"))
-            return await _answer(lines, "allow? [y/n]", read_decision)
+        async with self._turn(permission) as number:
+            self._view.show_permission(number, permission)
+            while (decision := read_decision(await self._next_line())) is None:
+                self._view.ask_again(None)
+            self._has_answered(number, permission, decision.allow)
+            return evolve(decision, by=self._by)
 
     async def on_question(self, question: Question) -> Answers:
         """Ask everything that an agent asks at once; an option may be named by its number.
@@ -133,29 +177,85 @@ class Asker:
         Raises:
             NoOperator: there are no more lines.
         """
-        async with self._asking(question) as lines:
-            note(f"{one_line(question.agent_name or 'an agent')} asks:")
-            questions = read_questions(question.questions)
-            return Answers(tuple([await _ask(lines, asked) for asked in questions]))
+        async with self._turn(question) as number:
+            self._view.show_questions(number, question)
+            answers = tuple([await self._answer(asked) for asked in read_questions(question.questions)])
+            self._has_answered(number, question, None)
+            return Answers(answers, by=self._by)
 
     def on_decided(self, decided: Decided) -> None:
-        """Somebody else was first, or it is no longer asked."""
-        if decided.ask_id in self._shown:
-            self._shown.remove(decided.ask_id)
-            note(f"(it {how_decided(decided)})")
+        """Say that somebody else was first, or that it is no longer asked; if it was ever shown."""
+        if (number := self._numbers.pop(decided.ask_id, None)) is not None:
+            self._view.show_decided(number, decided)
+
+    async def _answer(self, asked: Asked) -> str:
+        self._view.show_question(asked)
+        while (answer := read_answer(asked, await self._next_line())) is None:
+            self._view.ask_again(asked)
+        return answer
+
+    async def _next_line(self) -> str:
+        assert self._lines is not None
+        while not self._lines:
+            if self._closed:
+                raise NoOperator("the operator has no more to say")
+            self._is_awaited = True
+            self._changed.unpark_all()
+            await self._changed.park()
+        return self._lines.popleft()
+
+    def _has_answered(self, number: int, message: Permission | Question, allow: bool | None) -> None:
+        self._numbers.pop(message.ask_id or "", None)
+        self._view.show_answered(number, message, allow)
 
     @asynccontextmanager
-    async def _asking(self, ask: Permission | Question) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
-        async with self.turns.take(ask):
-            self._put, lines = trio.open_memory_channel[str](math.inf)
-            if self._closed:
-                self._put.close()
-            self._shown.add(ask.ask_id)
-            try:
-                yield lines
-                self._shown.discard(ask.ask_id)
-            finally:
-                self._put = None
+    async def _turn(self, message: Permission | Question) -> AsyncIterator[int]:
+        self._unanswered += 1
+        try:
+            async with self.turns.take(message):
+                self._count += 1
+                self._numbers[message.ask_id or ""] = self._count
+                self._lines = deque()
+                try:
+                    yield self._count
+                finally:
+                    self._lines, self._is_awaited = None, False
+        finally:
+            self._unanswered -= 1
+            self._changed.unpark_all()
+
+
+class TerminalView(View):
+    """Approvals between what the root agent says, for a human who talks to it."""
+
+    def show_permission(self, number: int, message: Permission) -> None:
+        """Show it in one line."""
+        who = message.agent_name or "an agent"
+        tool_input = shortened(message.tool_input.json.decode(errors="replace"), INPUT_SHOWN)
+        note(one_line(f"{who} wants to use {message.tool_name}: {tool_input}"))
+        self.ask_again(None)
+
+    def show_questions(self, number: int, message: Question) -> None:
+        """Show who asks."""
+        note(f"{one_line(message.agent_name or 'an agent')} asks:")
+
+    def show_question(self, asked: Asked) -> None:
+        """Show the question and its options."""
+        note(f"  {one_line(asked.text)}")
+        for number, (label, description) in enumerate(zip(asked.labels, asked.descriptions, strict=True), 1):
+            note(f"    {number}. {one_line(f'{label} ({description})' if description else label)}")
+        self.ask_again(asked)
+
+    def ask_again(self, asked: Asked | None) -> None:
+        """Say what may be typed."""
+        note("allow? [y/n]" if asked is None else "[a number, or words]")
+
+    def show_answered(self, number: int, message: Permission | Question, allow: bool | None) -> None:
+        """Say nothing: who has typed it knows."""
+
+    def show_decided(self, number: int, decided: Decided) -> None:
+        """Say it in one line."""
+        note(f"(it {how_decided(decided)})")
 
 
 # What is asked, and how it is read.
@@ -238,22 +338,3 @@ def how_decided(decided: Decided) -> str:
     if decided.by == "policy":
         return f"was {what}: nobody answered in time"
     return f"was {what} by {one_line(decided.by)} first"
-
-
-async def _ask(lines: trio.MemoryReceiveChannel[str], asked: Asked) -> str:
-    note(f"  {one_line(asked.text)}")
-    for number, (label, description) in enumerate(zip(asked.labels, asked.descriptions, strict=True), 1):
-        note(f"    {number}. {one_line(f'{label} ({description})' if description else label)}")
-    return await _answer(lines, "[a number, or words]", partial(read_answer, asked))
-
-
-async def _answer(lines: trio.MemoryReceiveChannel[str], prompt: str, read: Callable[[str], A | None]) -> A:
-    """Ask until the answer is one."""
-    while True:
-        note(prompt)
-        try:
-            answer = read(await lines.receive())
-        except trio.EndOfChannel:
-            raise NoOperator("the operator has no more to say") from None
-        if answer is not None:
-            return answer

@@ -12,7 +12,7 @@ import sys
 import trio
 from attrs import field
 
-from loopal_cluster.cli.asking import Asker
+from loopal_cluster.cli.asking import ApprovalQueue, TerminalView
 from loopal_cluster.cli.lines import LineReader
 from loopal_cluster.cli.show import as_plain, event_line, note, one_line, result
 from loopal_cluster.errors import ClusterError, ConfigError
@@ -79,16 +79,16 @@ async def converse(hub: Hub, root: Root) -> Outcome | None:
     Raises:
         ConfigError: an ephemeral agent has no prompt, and none was typed.
     """
-    asker = Asker()
+    approvals = ApprovalQueue(TerminalView())
     async with hub.open_client(
         name="terminal",
-        on_permission=asker.on_permission,
-        on_question=asker.on_question,
-        on_decided=asker.on_decided,
+        on_permission=approvals.on_permission,
+        on_question=approvals.on_question,
+        on_decided=approvals.on_decided,
         acknowledge=False,
     ) as client:
-        asker.turns.open(client.acknowledge)
-        return await _Conversation(client, asker, root).run()
+        approvals.turns.open(client.acknowledge)
+        return await _Conversation(client, approvals, root).run()
 
 
 def show_outcome(outcome: Outcome) -> None:
@@ -105,7 +105,7 @@ _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "time
 @define(eq=False)
 class _Conversation:
     _client: Client
-    _asker: Asker
+    _approvals: ApprovalQueue
     _root: Root
     _agent: AgentHandle | None = None
     _begun: trio.Event = field(factory=trio.Event)
@@ -157,9 +157,9 @@ class _Conversation:
     async def _read_lines(self) -> None:
         lines = LineReader()
         while (line := await lines.readline()) is not None:
-            if not self._asker.offer(line) and line.strip():
+            if not self._approvals.offer(line) and line.strip():
                 await self._say(line)
-        self._asker.close()
+        self._approvals.close()
         self._begun.set()
 
     async def _say(self, line: str) -> None:

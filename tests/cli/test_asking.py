@@ -7,14 +7,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from loopal_cluster.cli.asking import (
+    ApprovalQueue,
     Asked,
-    Asker,
+    TerminalView,
     Turns,
     how_decided,
     read_answer,
     read_decision,
     read_questions,
 )
+from loopal_cluster.errors import NoOperator
 from loopal_cluster.messages import Decided, Decision, Permission
 from loopal_cluster.wire.contents import dumps
 
@@ -99,7 +101,7 @@ async def test_askers_have_their_turns_and_only_what_has_one_is_acknowledged(nur
 
 
 async def test_only_of_an_ask_that_was_shown_and_not_answered_here(nursery, capsys, autojump_clock):
-    asker = Asker()
+    asker = ApprovalQueue(TerminalView())
     asker.turns.open(lambda ask: None)
     for number in ("1", "2"):
         nursery.start_soon(asker.on_permission, Permission("Bash", dumps({}), "call", ask_id=number))
@@ -111,3 +113,53 @@ async def test_only_of_an_ask_that_was_shown_and_not_answered_here(nursery, caps
     asker.offer("y")
 
     assert capsys.readouterr().err.count("(it was allowed by bob first)") == 1
+
+
+async def test_each_line_of_a_script_answers_one_approval(nursery, autojump_clock):
+    queue, answers = ApprovalQueue(TerminalView(), "ann"), dict[str, Decision]()
+    queue.turns.open(lambda ask: None)
+
+    async def ask(ask_id: str) -> None:
+        permission = Permission("Bash", dumps({}), "call", agent_name="one", ask_id=ask_id)
+        answers[ask_id] = await queue.on_permission(permission)
+
+    async def script() -> None:
+        for line in ("y", "what", "n because", "y"):
+            await queue.give(line)
+
+    nursery.start_soon(script)
+    for ask_id in ("1", "2", "3"):
+        nursery.start_soon(ask, ask_id)
+        await wait_all_tasks_blocked()
+    await queue.until_done()
+
+    assert answers == {
+        "1": Decision(allow=True, by="ann"),
+        "2": Decision(allow=False, reason="because", by="ann"),
+        "3": Decision(allow=True, by="ann"),
+    }
+
+
+async def test_a_line_typed_before_an_approval_is_shown_does_not_answer_it(nursery, autojump_clock):
+    queue = ApprovalQueue(TerminalView())
+
+    assert not queue.offer("y")
+
+    queue.turns.open(lambda ask: None)
+    nursery.start_soon(queue.on_permission, Permission("Bash", dumps({}), "call", ask_id="1"))
+    await wait_all_tasks_blocked()
+
+    assert queue.offer("what?")
+    assert queue.offer("y")
+    await queue.until_done()
+    assert not queue.offer("y")
+
+
+async def test_without_more_lines_nothing_is_decided_here(autojump_clock):
+    queue = ApprovalQueue(TerminalView())
+    queue.turns.open(lambda ask: None)
+    queue.close()
+
+    with pytest.raises(NoOperator):
+        await queue.on_permission(Permission("Bash", dumps({}), "call", ask_id="1"))
+    await queue.until_done()
