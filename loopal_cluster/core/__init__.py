@@ -57,7 +57,8 @@ Both cores:
 
 A hub:
 
-* ``hub``: the switchboard: connections, frames, answers, timers.
+* ``hub``: the switchboard: frames, answers, timers.
+* ``hub_connections``: connections that come and end, and what ends with each.
 * ``hub_routing``: messages and asks, to an agent here or up to the MetaHub.
 * ``hub_lookup``: requests about one agent, about all, about the hub.
 * ``hub_spawns``: spawns, and news of agents that two hubs share.

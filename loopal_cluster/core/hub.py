@@ -1,9 +1,10 @@
 """Decides what a hub does.
 
-A hub hosts agents. This file is its switchboard: connections come and go, frames and timers arrive,
-and each is handed to the part that knows what to do: requests to the ``hub_...`` files, an agent's start to ``Spawner``, its life
-to ``Supervisor``, messages for it to ``Deliveries``, its outcome to ``Waits`` and ``Reports``, the MetaHub to
-``Uplink`` and ``Reconciler``, humans to ``Approvals``, watchers to ``Timeline``.
+A hub hosts agents. This file is its switchboard: frames and timers arrive, and each is handed to the part that knows
+what to do. Requests and notifications go to the ``hub_...`` files (``_handlers``, ``_listeners``), connections to
+``HubConnections``, an agent's start to ``Spawner``, its life to ``Supervisor``, messages for it to ``Deliveries``, its
+outcome to ``Waits`` and ``Reports``, the MetaHub to ``Uplink`` and ``Reconciler``, humans to ``HubApprovals``, watchers
+to ``Timeline``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from typing import Any, assert_never
 
 from attrs import field
 
-from loopal_cluster.address import check_name
 from loopal_cluster.config import HubSettings
 from loopal_cluster.core.agents import AgentTree
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.context import Context
 from loopal_cluster.core.deadlines import DeadlineQueue
 from loopal_cluster.core.deliveries import Deliveries
-from loopal_cluster.core.effects import Effect, StopAgent, Watch
+from loopal_cluster.core.effects import Effect
 from loopal_cluster.core.events import (
     AgentEnded,
     AgentNotStarted,
@@ -30,7 +30,6 @@ from loopal_cluster.core.events import (
     DeadlineReached,
     Event,
     FrameReceived,
-    Link,
     NotReached,
     Peer,
     PeerConnected,
@@ -38,23 +37,21 @@ from loopal_cluster.core.events import (
     TokensGiven,
 )
 from loopal_cluster.core.exchange import Exchange, Refused
-from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve, unknown
+from loopal_cluster.core.handlers import Handlers, Listeners, unknown
 from loopal_cluster.core.hub_approvals import HubApprovals
+from loopal_cluster.core.hub_connections import HubConnections
 from loopal_cluster.core.hub_lookup import HubLookup
 from loopal_cluster.core.hub_routing import HubRouting
 from loopal_cluster.core.hub_spawns import HubSpawns
 from loopal_cluster.core.kept import KeptTexts
-from loopal_cluster.core.owners import LocalClient, RemoteClient
+from loopal_cluster.core.owners import RemoteClient
 from loopal_cluster.core.parties import (
     AgentParty,
     ClientParty,
     MetaHubParty,
     Standing,
     Stranger,
-    agree,
     check_may,
-    is_token,
-    pings,
     standing_of,
 )
 from loopal_cluster.core.reconciler import Reconciler
@@ -104,16 +101,9 @@ from loopal_cluster.core.waits import Waits
 from loopal_cluster.errors import ErrorCode, InvalidAddress
 from loopal_cluster.frames import Failure, Frame, Notification, Request, Response
 from loopal_cluster.messages import (
-    CancelRequest,
-    Completed,
     DeliverAsk,
     Message,
-    Register,
-    Reply,
-    Role,
-    Welcome,
 )
-from loopal_cluster.outcomes import Cancelled, TimedOut
 from loopal_cluster.payloads import MetaHubAway, MetaHubBack
 from loopal_cluster.records import define
 
@@ -142,6 +132,7 @@ class HubCore:
     _waits: Waits = field(init=False)
     _reports: Reports = field(init=False)
     _supervisor: Supervisor = field(init=False)
+    _connections: HubConnections = field(init=False)
     _spawner: Spawner = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _routing: HubRouting = field(init=False)
@@ -149,7 +140,9 @@ class HubCore:
     _spawns: HubSpawns = field(init=False)
     _approvals: HubApprovals = field(init=False)
     _handlers: Handlers = field(init=False, repr=False)
+    """What decides each request, by who asks and what: what is not in it, nobody may ask."""
     _listeners: Listeners = field(init=False, repr=False)
+    """What hears each notification, in the same way; what is not in it, nobody hears."""
     _farewell_at: float = field(default=math.inf, init=False)
     """When we close: from then on, a MetaHub that is away is not waited for."""
     _refusals: Refusals = field(init=False)
@@ -189,6 +182,19 @@ class HubCore:
             self._reports,
             self._supervisor,
         )
+        self._connections = HubConnections(
+            context,
+            self._timeline,
+            self.uplink,
+            self.agents,
+            self._deliveries,
+            self._waits,
+            self._spawner,
+            self._supervisor,
+            self._approvals,
+            self._parties,
+            self._on_answer,
+        )
         self._reconciler = Reconciler(
             context, self.uplink, self.agents, self._results, self._reports, self._supervisor
         )
@@ -216,15 +222,14 @@ class HubCore:
             self._kept,
         )
         self._handlers = (
-            serve(Register, self._register, Stranger)
+            self._connections.requests()
             | self._routing.requests()
             | self._lookup.requests()
             | self._spawns.requests()
             | self._approvals.requests()
         )
         self._listeners = (
-            hear(Completed, self._on_completed, AgentParty)
-            | hear(CancelRequest, self._on_cancelled, AgentParty, ClientParty, MetaHubParty, Stranger)
+            self._connections.notifications()
             | self._routing.notifications()
             | self._spawns.notifications()
             | self._approvals.notifications()
@@ -237,19 +242,19 @@ class HubCore:
                 if self.exchange.knows(event.peer):
                     self._on_frame(event.peer, event.frame, now)
             case PeerConnected(peer, link, source):
-                self._on_connected(peer, link, source, now)
+                self._connections.on_connected(peer, link, source, now)
             case PeerLost(peer, reason):
-                self._on_lost(peer, reason, now)
+                self._connections.on_lost(peer, reason, now)
             case TokensGiven(tokens):
                 self.uplink.token = tokens[0]
             case NotReached(reason):
                 self.uplink.on_not_reached(reason, now)
             case AgentStarted(agent_id, peer):
-                self._on_agent_started(agent_id, peer, now)
+                self._connections.on_agent_started(agent_id, peer, now)
             case AgentNotStarted(agent_id, reason):
                 self._spawner.on_not_started(agent_id, reason, now)
             case AgentEnded(agent_id, reason):
-                self._on_agent_ended(agent_id, reason, now)
+                self._connections.on_agent_ended(agent_id, reason, now)
             case DeadlineReached():
                 self._on_deadline(now)
             case Closing():
@@ -289,83 +294,8 @@ class HubCore:
         """Whether, after ``Closing``, nothing is left to do: the hub is quiet, and the MetaHub has been told."""
         return self.uplink.left
 
-    # Connections and agents, coming and going.
-
-    def _on_connected(self, peer: Peer, link: Link, source: str, now: float) -> None:
-        self.exchange.admit(peer)
-        if link is Link.UPLINK:
-            self._parties[peer] = MetaHubParty()
-            self.exchange.make_link(peer)
-            self.uplink.connect(peer, now)
-            return
-        self._parties[peer] = Stranger(link is Link.TRUSTED, source)
-        self._timers.set(HandshakeDue(peer), now + self.settings.timeouts.handshake_timeout)
-
-    def _on_lost(self, peer: Peer, reason: str, now: float) -> None:
-        party = self._parties.get(peer)
-        self._timers.discard(HandshakeDue(peer))
-        self._retire(peer, f"connection lost: {reason}", now)
-        if isinstance(party, AgentParty):
-            self._supervisor.on_external_lost(party.record, f"connection lost: {reason}", now)
-        elif isinstance(party, ClientParty):
-            self._supervisor.on_owner_lost(LocalClient(peer), f"client '{party.name}' has gone", now)
-        self._approvals.on_attendance(now)
-
-    def _on_agent_started(self, agent_id: str, peer: Peer, now: float) -> None:
-        self.exchange.admit(peer)
-        record = self._spawner.on_started(agent_id, peer, now)
-        if record is None or record.ending is not None:
-            self.exchange.forget(peer)
-            self.exchange.perform(StopAgent(agent_id))
-        else:
-            self._parties[peer] = AgentParty(record)
-
-    def _on_agent_ended(self, agent_id: str, reason: str, now: float) -> None:
-        record = self.agents.get(agent_id)
-        if record is None or record.peer is None:
-            self._supervisor.on_ended(agent_id, reason, now)
-            return
-        asked, calls = self.exchange.calls_for(record.peer), self.exchange.forget(record.peer)
-        # Settled before its calls, so that a start that was going on is told why, and not that its call was lost.
-        self._supervisor.on_ended(agent_id, reason, now)
-        self._retire(record.peer, reason, now)
-        self._disown(record.peer, asked, now)
-        self._fail(calls, f"agent '{record.name}' ended: {reason}", now, record.ending)
-
     def _retire(self, peer: Peer, reason: str, now: float) -> None:
-        """Stop talking with a peer that is gone or has said its last word."""
-        asked = self.exchange.calls_for(peer)
-        party = self._parties.pop(peer, None)
-        self._waits.forget(peer)
-        self._approvals.pending.withdraw(peer, now)
-        self._timeline.forget(peer)
-        calls = self.exchange.forget(peer, self.uplink.keeps)
-        if self.uplink.peer == peer:
-            self.uplink.lost(reason, now)  # what it has asked it may ask again
-        else:
-            self._disown(peer, asked, now)
-        self._fail(calls, reason, now, party.record.ending if isinstance(party, AgentParty) else None)
-
-    def _disown(self, peer: Peer, asked: list[Call[HubThen]], now: float) -> None:
-        """Nobody waits any more for what a peer has asked that is gone."""
-        self._deliveries.withdraw(peer, None, now)
-        for call in asked:
-            if call.message.answer_only:
-                self._deliveries.give_up(call, now)
-
-    def _fail(
-        self,
-        calls: list[Call[HubThen]],
-        reason: str,
-        now: float,
-        ending: Cancelled | TimedOut | None = None,
-    ) -> None:
-        """Nobody is there to answer any more. An agent that was stopped leaves its asks no doubt."""
-        for call in calls:
-            answer: Response | Failure = Failure(call.id, ErrorCode.CONNECTION_LOST, reason)
-            if ending is not None and isinstance(call.message, DeliverAsk):
-                answer = Response(call.id, Reply(ending))
-            self._on_answer(call, answer, now)
+        self._connections.retire(peer, reason, now)
 
     def _on_deadline(self, now: float) -> None:
         for call, failure in self.exchange.take_due(now):
@@ -442,55 +372,11 @@ class HubCore:
         if isinstance(party, Stranger):
             self._refusals.say(party.source, detail, now)
 
-    def _register(self, origin: Origin, party: Stranger, message: Register, now: float) -> None:
-        if not party.trusted and not is_token(message.token, self.settings.token):
-            self.exchange.refuse(origin, ErrorCode.UNAUTHORIZED, "invalid token")
-            self.exchange.hang_up(origin.peer, "invalid token", wrong_token=True)
-            return
-        protocol = agree(message.protocol)
-        name = check_name(message.name)
-        if message.role is Role.AGENT:
-            self._parties[origin.peer] = AgentParty(self._spawner.register_external(name, origin.peer, now))
-        else:
-            self._parties[origin.peer] = ClientParty(name, message.role)
-        self._timers.discard(HandshakeDue(origin.peer))
-        welcome = Welcome()
-        if protocol is not None:
-            welcome = Welcome(name=name, kind="hub", hub=self.settings.name, protocol=protocol)
-        self.exchange.answer(origin, welcome)
-        self.exchange.perform(Watch(origin.peer, pings(protocol)))
-        if message.role is Role.OPERATOR:
-            self._approvals.pending.show_all(origin.peer, now)
-            self._approvals.on_attendance(now)
-
     def _on_notification(self, peer: Peer, message: Message[Any], now: float) -> None:
         party = self._parties[peer]
         # Without one: a base peer may notify us of things we have no use for.
         if (listener := self._listeners.get((type(party), type(message)))) is not None:
             listener(peer, party, message, now)
-
-    def _on_completed(self, peer: Peer, party: AgentParty, message: Completed, now: float) -> None:
-        self._supervisor.on_completed(party.record, message, now)
-        self._retire(peer, f"agent '{party.record.name}' ended", now)
-
-    def _on_cancelled(self, peer: Peer, party: object, message: CancelRequest, now: float) -> None:
-        origin = Origin(peer, message.id)
-        self._waits.forget(origin.peer, origin.id)
-        self._approvals.pending.withdraw(origin.peer, now, origin.id)
-        self._supervisor.on_spawn_cancelled(origin, now)
-        self._deliveries.withdraw(origin.peer, origin.id, now)
-        call = self.exchange.call_for(origin)
-        if call is not None and isinstance(call.message, DeliverAsk):
-            self._deliveries.give_up(call, now)
-        self.exchange.withdraw(origin)
-
-    def _give_up_asks_of_clients(self, now: float) -> None:
-        """The MetaHub was started anew: its clients are gone, and will not ask again as hubs do."""
-        for call in [*self.exchange.calls]:
-            match call:
-                case Call(then=Delivering(receipt=receipt), message=DeliverAsk(envelope)):
-                    if receipt is not None and envelope.origin_hub is None:
-                        self._deliveries.give_up(call, now)
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
         if isinstance(answer, Failure):
@@ -511,7 +397,7 @@ class HubCore:
                 if before is not None and before != self.uplink.cluster:
                     reason = "the MetaHub of its client was started anew"
                     self._supervisor.on_owner_lost(RemoteClient(before), reason, now)
-                    self._give_up_asks_of_clients(now)
+                    self._connections.give_up_asks_of_clients(now)
             case Probing():
                 self._on_joined(self.uplink.on_probed(answer, now), now)
             case Announcing():

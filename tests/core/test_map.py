@@ -7,9 +7,19 @@ from pathlib import Path
 
 from loopal_cluster import core
 
+FILES = [*Path(core.__file__).parent.glob("*.py")]
+
 
 def test_each_file_of_the_core_has_one_line_in_the_map():
-    files = {path.stem for path in Path(core.__file__).parent.glob("*.py")} - {"__init__"}
+    files = {path.stem for path in FILES} - {"__init__"}
     lines = re.findall(r"^\* ``(\w+)``: .+\.$", core.__doc__, flags=re.MULTILINE)
 
     assert sorted(lines) == sorted(files)
+
+
+def test_no_file_of_the_core_is_too_long_to_be_read_at_once():
+    assert {path.name: lines for path in FILES if (lines := len(path.read_text().splitlines())) > 450} == {}
+
+
+def test_what_is_matched_is_listed_nearly_everywhere_so_that_a_checker_sees_what_was_forgotten():
+    assert sum(path.read_text().count("case _") for path in FILES) <= 8
