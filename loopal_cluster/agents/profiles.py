@@ -15,11 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import msgspec
 from attrs import Factory, evolve, field, validators
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn
 from msgspec import Raw
 
 from loopal_cluster.address import check_name
@@ -29,15 +26,7 @@ from loopal_cluster.agents.types import AgentType, CommandAgent, FunctionAgent, 
 from loopal_cluster.config import Policy
 from loopal_cluster.errors import ClusterError, ConfigError
 from loopal_cluster.records import record
-from loopal_cluster.wire.strict import (
-    Hook,
-    fault,
-    read_enum,
-    read_object,
-    read_str,
-    register_strict,
-    within,
-)
+from loopal_cluster.wire.strict import closed_converter, fault, read_object, read_str, within
 
 __all__ = ["HubTable", "Profile", "load_profile"]
 
@@ -267,20 +256,6 @@ def _finite(text: str) -> float:
     raise ValueError(f"{text} is not a number to count with")
 
 
-def _table(cls: type, converter: Converter) -> Hook:
-    structure: Hook = make_dict_structure_fn(cls, converter)
-    known = [attribute.name for attribute in attrs.fields(cls)]
-
-    def hook(text: Raw, type_: Any) -> Any:
-        values = read_object(text)
-        for key in values:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r} (known: {', '.join(known)})")
-        return structure(values, type_)
-
-    return hook
-
-
 def _agent(text: Raw, _: Any) -> Any:
     values = read_object(text)
     if "protocol" not in values:
@@ -291,14 +266,5 @@ def _agent(text: Raw, _: Any) -> Any:
     return _CONVERTER.structure(Raw(msgspec.json.encode(values)), cls)
 
 
-def _make_converter() -> Converter:
-    converter = Converter()
-    converter.register_structure_hook_factory(attrs.has, _table)
-    register_strict(converter)
-    converter.register_structure_hook(Policy, read_enum)
-    converter.register_structure_hook(_Isolation, read_enum)
-    converter.register_structure_hook_func(lambda type_: type_ == _Agent, _agent)
-    return converter
-
-
-_CONVERTER = _make_converter()
+_CONVERTER = closed_converter("key")
+_CONVERTER.register_structure_hook_func(lambda type_: type_ == _Agent, _agent)

@@ -13,14 +13,13 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import attrs
 import msgspec
-from cattrs import AttributeValidationNote, BaseValidationError, Converter
-from cattrs.gen import make_dict_structure_fn
+from cattrs import AttributeValidationNote, BaseValidationError
 from msgspec import Raw
 
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.tools.tool import Tool
 from loopal_cluster.wire.contents import dump
-from loopal_cluster.wire.strict import Hook, fault, read_object, read_str, register_strict
+from loopal_cluster.wire.strict import closed_converter, fault
 
 __all__ = ["InvalidArguments", "argument", "blame", "json_schema", "read_arguments"]
 
@@ -122,36 +121,4 @@ def _as_json(arguments: Mapping[str, Any] | str) -> Raw:
     return Raw(text.encode())
 
 
-# One level of JSON, without coercion and without unknown keys.
-
-
-def _read_record(cls: Any, converter: Converter) -> Hook:
-    attrs.resolve_types(cls)
-    structure: Hook = make_dict_structure_fn(cls, converter)
-    known = [field.name for field in attrs.fields(cls)]
-
-    def read(text: Raw, type_: Any) -> Any:
-        values = read_object(text)
-        if unknown := next((key for key in values if key not in known), None):
-            raise ValueError(f"unknown argument {unknown[:80]!r}, expected {', '.join(known) or 'none'}")
-        return structure(values, type_)
-
-    return read
-
-
-def _read_choice(text: Raw, type_: Any) -> str:
-    choices, value = get_args(type_), read_str(text)
-    if value in choices:
-        return value
-    raise ValueError(f"expected one of {', '.join(choices)}, got {value[:80]!r}")
-
-
-def _make_converter() -> Converter:
-    converter = Converter()
-    register_strict(converter)
-    converter.register_structure_hook_func(_is_choice, _read_choice)
-    converter.register_structure_hook_factory(attrs.has, _read_record)
-    return converter
-
-
-_CONVERTER: Final = _make_converter()
+_CONVERTER: Final = closed_converter("argument")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from types import GenericAlias, NoneType
-from typing import Annotated, Any, Final, Union, get_args
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 import msgspec
@@ -24,6 +24,7 @@ from cattrs import (
     IterableValidationError,
     IterableValidationNote,
 )
+from cattrs.gen import make_dict_structure_fn
 from msgspec import Meta, Raw
 
 from loopal_cluster.address import Address
@@ -32,6 +33,7 @@ from loopal_cluster.messages import Opaque, Role
 __all__ = [
     "Hook",
     "Int64",
+    "closed_converter",
     "fault",
     "is_null",
     "json_key",
@@ -223,3 +225,48 @@ def register_strict(converter: Converter) -> None:
 
 def _is_mapping(type_: Any) -> bool:
     return getattr(type_, "__origin__", None) is Mapping
+
+
+# What people and models write: config files, and the arguments of tools.
+
+
+def closed_converter(key: str) -> Converter:
+    """A converter that reads records strictly and refuses what they do not know, in which a misspelt key may hide.
+
+    ``key`` is what a key is called to whoever wrote it.
+    """
+    converter = Converter()
+    register_strict(converter)
+    converter.register_structure_hook_func(_is_choice, _read_choice)
+    converter.register_structure_hook_func(_is_enum, read_enum)
+
+    def read_record(cls: Any, converter: Converter) -> Hook:
+        attrs.resolve_types(cls)
+        structure: Hook = make_dict_structure_fn(cls, converter)
+        known = [field.name for field in attrs.fields(cls)]
+
+        def read(text: Raw, type_: Any) -> Any:
+            values = read_object(text)
+            if unknown := next((name for name in values if name not in known), None):
+                raise ValueError(f"unknown {key} {unknown[:80]!r} (known: {', '.join(known) or 'none'})")
+            return structure(values, type_)
+
+        return read
+
+    converter.register_structure_hook_factory(attrs.has, read_record)
+    return converter
+
+
+def _is_choice(type_: Any) -> bool:
+    return get_origin(type_) is Literal
+
+
+def _is_enum(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, enum.Enum)
+
+
+def _read_choice(text: Raw, type_: Any) -> str:
+    choices, value = get_args(type_), read_str(text)
+    if value in choices:
+        return value
+    raise ValueError(f"expected one of {', '.join(choices)}, got {value[:80]!r}")

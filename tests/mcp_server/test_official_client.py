@@ -87,7 +87,7 @@ async def use_everything(client: mcp.Client) -> None:
 
     wrong = await client.call_tool("SendMessage", {"to": "ear", "text": "x"})
     assert wrong.is_error
-    assert "unknown argument 'text', expected to, message, summary, reply_to @ $" in text_of(wrong)
+    assert "unknown argument 'text' (known: to, message, summary, reply_to) @ $" in text_of(wrong)
 
     with pytest.raises(mcp.MCPError, match="unknown tool 'Bash'; the tools are"):
         await client.call_tool("Bash", {})

@@ -115,7 +115,7 @@ def test_a_tool_without_arguments_takes_nothing_at_all(arguments):
         ({"what": "n", "dry": "yes"}, "expected bool, got str @ $.dry"),
         (
             {"what": "n", "color": "red"},
-            "unknown argument 'color', expected what, colour, coats, width, dry @ $",
+            "unknown argument 'color' (known: what, colour, coats, width, dry) @ $",
         ),
         ("[]", "expected object, got array @ $"),
         ("null", "expected object, got null @ $"),
