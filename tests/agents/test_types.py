@@ -166,7 +166,7 @@ async def test_a_persistent_agent_streams_its_turns_and_survives_an_interrupt_wh
 
         await on.client.cancel("worker")
 
-        assert await agent.outcome() == Cancelled("shutdown")
+        assert await agent.outcome() == Cancelled("cancelled")
 
 
 async def test_an_interrupt_ends_the_turn_of_a_busy_agent(agents):
@@ -282,7 +282,7 @@ async def test_an_agent_of_the_base_dialect_stays_and_listens():
 
         await on.client.cancel("worker")
 
-        assert await agent.outcome() == Cancelled("shutdown")
+        assert await agent.outcome() == Cancelled("cancelled")
 
 
 async def test_an_agent_of_the_base_dialect_uses_its_hub():
@@ -355,7 +355,7 @@ async def test_an_agent_that_ignores_everything_is_killed():
         with trio.fail_after(5):
             await on.client.cancel("worker")
 
-        assert await agent.outcome() == Cancelled("shutdown")
+        assert await agent.outcome() == Cancelled("cancelled")
         assert children_of_ours() == set()
 
 
