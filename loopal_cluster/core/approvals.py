@@ -21,7 +21,7 @@ from attrs import field
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.context import AnyPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.core.pending import Pending
 from loopal_cluster.core.steps import ApprovalDue, Approving, ShownDue
 from loopal_cluster.errors import ErrorCode
@@ -157,7 +157,7 @@ class Approvals(AnyPart):
         message = evolve(message, ask_id=ask_id)
         approval = Approval(ask_id, origin, message, hub, timeout, now + timeout, asked_as, relayed)
         # How long it may take is for those who count its time; we are a little later, to say so ourselves.
-        self._open.add(ask_id, approval, approval.deadline + LEG if relayed else None)
+        self._open.add(ask_id, approval, approval.deadline + HOP_MARGIN if relayed else None)
         askers.count += 1
         askers.waiting.setdefault(approval.agent, deque()).append(approval)
         self._show_next(hub, now)

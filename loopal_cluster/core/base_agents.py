@@ -19,7 +19,7 @@ from loopal_cluster.completions import AGENT_COMPLETED, outcome_text, unwrap_res
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.core.membership import HubRecord
 from loopal_cluster.core.owners import LocalClient, OnHub
 from loopal_cluster.core.pending import Pending
@@ -128,7 +128,7 @@ class BaseAgents(MetaHubPart):
         agent = BaseAgent(spec.spawn_id, spec.name, parent, owner, message, origin)
         if hub.name not in self._agents:
             self._agents[hub.name] = Pending(self._timers, partial(BaseSpawnDue, hub.name))
-        self._agents[hub.name].add(agent.id, agent, now + timeouts.spawn_timeout - LEG)
+        self._agents[hub.name].add(agent.id, agent, now + timeouts.spawn_timeout - HOP_MARGIN)
 
     def _spawn_again(self, agent: BaseAgent, origin: Origin, name: str, parent: str) -> None:
         """Answer a spawn that its owner repeats, because the answer was lost, as the first was."""
@@ -307,7 +307,7 @@ class BaseAgents(MetaHubPart):
         ending: Cancelled | TimedOut,
         now: float,
     ) -> None:
-        deadline = now + self._settings.timeouts.spawn_timeout - LEG
+        deadline = now + self._settings.timeouts.spawn_timeout - HOP_MARGIN
         then = StoppingBase(origin, hub.name, None if agent is None else agent.id)
         if self._try(hub, origin, ShutdownAgent(Address(name)), then, deadline) and agent is not None:
             agent.ending = agent.ending or ending

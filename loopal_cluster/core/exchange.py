@@ -31,9 +31,9 @@ from loopal_cluster.messages import (
 from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define, evolve
 
-__all__ = ["LEG", "Exchange", "Refused", "with_time_left"]
+__all__ = ["HOP_MARGIN", "Exchange", "Refused", "with_time_left"]
 
-LEG = 1.0
+HOP_MARGIN = 1.0
 """Seconds that each hub on the way adds to a deadline, so that the one nearest to a fault reports it."""
 
 N = TypeVar("N")
@@ -354,7 +354,7 @@ def with_time_left(message: M, seconds: float) -> M:
                 return evolve(message, envelope=evolve(envelope, timeout_ms=left))
         case WaitAgent(timeout_ms=timeout):
             # The hub that is asked is to say itself that the time is over, and we wait a little longer for it.
-            left = max(1, left - int(2 * LEG * 1000))
+            left = max(1, left - int(2 * HOP_MARGIN * 1000))
             if timeout is None or timeout > left:
                 return evolve(message, timeout_ms=left)
     return message

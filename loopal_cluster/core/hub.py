@@ -380,9 +380,9 @@ class HubCore:
 
     def _on_answer(self, call: Call[HubThen], answer: Response | Failure, now: float) -> None:
         if isinstance(answer, Failure):
-            if self.uplink.doubts(call, answer, now):
+            if self.uplink.retries_refusal(call, answer, now):
                 return
-            answer = self.uplink.judged(call, answer, now)
+            answer = self.uplink.as_doubtful(call, answer, now)
         match call.then:
             case Origin() as origin:
                 self.exchange.pass_on(origin, answer)

@@ -18,7 +18,7 @@ from loopal_cluster.core.circles import LINKS, check_circle, waits_of
 from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.deliveries import Deliveries
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.kept import check_envelope
 from loopal_cluster.core.parties import AgentParty, ClientParty, MetaHubParty
@@ -139,7 +139,7 @@ class HubRouting(HubPart):
         """Have the MetaHub answer a request, within ``timeout`` seconds (default: ``call_timeout``) for its own part."""
         timeout = self._settings.timeouts.call_timeout if timeout is None else timeout
         # Two hops further, MetaHub and hub, each of which is to say itself that the time is over.
-        self._uplink.call(message, origin, now + timeout + 2 * LEG, now=now)
+        self._uplink.call(message, origin, now + timeout + 2 * HOP_MARGIN, now=now)
 
     def _locate(self, address: Address) -> tuple[AgentRecord | None, Address]:
         """The agent if it is here; None if the MetaHub is to be asked, and the name to ask for.
@@ -225,7 +225,7 @@ class HubRouting(HubPart):
             case Call(then=Delivering() as then, message=DeliverAsk() as ask):
                 self._deliveries.on_progress(call, then, ask, now)
             case Call(then=Origin() as origin, message=MetaAsk(envelope)) if envelope.extend:
-                self._exchange.calls.extend(call, now + (envelope.timeout_ms or 0) / 1000 + 2 * LEG)
+                self._exchange.calls.extend(call, now + (envelope.timeout_ms or 0) / 1000 + 2 * HOP_MARGIN)
                 self._exchange.notify(origin.peer, Progress(origin.id))
 
     # Circles.

@@ -17,7 +17,7 @@ from loopal_cluster.core.base_agents import BaseAgents
 from loopal_cluster.core.calls import Call, Origin
 from loopal_cluster.core.context import MetaHubPart
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, serve
 from loopal_cluster.core.hub_routing import source_of_client
 from loopal_cluster.core.kept import check_envelope
@@ -225,9 +225,9 @@ class MetaRouting(MetaHubPart):
                 return
         if kind in ENVELOPES:
             message = shifted(message, record.joined_at - now)
-        seconds = seconds_for(message, self._settings.timeouts) + LEG
+        seconds = seconds_for(message, self._settings.timeouts) + HOP_MARGIN
         if message.patience is SPAWN:
-            seconds -= 2 * LEG  # the asker's hub waits so long in all, and is to hear of it from us
+            seconds -= 2 * HOP_MARGIN  # the asker's hub waits so long in all, and is to hear of it from us
         self._exchange.call(record.peer, message, origin, now + seconds)
 
     def again(self, record: HubRecord, call: Call[MetaHubThen], now: float) -> Message[Any]:
@@ -240,7 +240,8 @@ class MetaRouting(MetaHubPart):
                 return first_sent(message, now - record.since)  # or later: its deadline does not tell
             case DeliverEnvelope() | DeliverAsk():
                 return first_sent(
-                    message, now - (call.deadline - seconds_for(message, self._settings.timeouts) - LEG)
+                    message,
+                    now - (call.deadline - seconds_for(message, self._settings.timeouts) - HOP_MARGIN),
                 )
             case _:
                 return message
@@ -327,7 +328,9 @@ class MetaRouting(MetaHubPart):
         call = self._exchange.calls.find(peer, message.id)
         match call:
             case Call(then=Origin() as origin, message=DeliverAsk(Envelope(extend=True)) as ask):
-                self._exchange.calls.extend(call, now + seconds_for(ask, self._settings.timeouts) + LEG)
+                self._exchange.calls.extend(
+                    call, now + seconds_for(ask, self._settings.timeouts) + HOP_MARGIN
+                )
                 self._exchange.notify(origin.peer, Progress(origin.id))
 
     def give_up_asks(self, hub: str) -> None:

@@ -17,7 +17,7 @@ from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.context import HubPart
 from loopal_cluster.core.effects import StartAgent, StopAgent
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.core.kept import check_prompt
 from loopal_cluster.core.owners import Owner, parent_of
 from loopal_cluster.core.receipts import UNCERTAIN
@@ -159,7 +159,7 @@ class Spawner(HubPart):
         )
         deadline = now + self._settings.timeouts.spawn_timeout
         # Its own hub ends it in time. We see to it only if we cannot hear of that.
-        self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * LEG)
+        self._limit_time(record, now, patience=self._settings.timeouts.stop_grace + 2 * HOP_MARGIN)
         try:
             self._uplink.call(MetaSpawn(outgoing), SpawningRemotely(record.id), deadline, now=now)
         except Refused as refused:

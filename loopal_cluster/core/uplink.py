@@ -333,7 +333,7 @@ class Uplink(HubPart):
         """Whether a call that a lost connection left unanswered is asked again on the next."""
         return self.protocol is not None and call.peer == self._leg and call.message.repeatable
 
-    def doubts(self, call: Call[HubThen], answer: Failure, now: float) -> bool:
+    def retries_refusal(self, call: Call[HubThen], answer: Failure, now: float) -> bool:
         """Whether a restarted MetaHub's answer is not believed; then it is asked again."""
         if (
             answer.code not in (ErrorCode.HUB_NOT_CONNECTED, ErrorCode.AGENT_NOT_FOUND)
@@ -356,7 +356,7 @@ class Uplink(HubPart):
             assert self._leg is not None
             self._exchange.ask_again(self._leg, self._repeated(call, now), now)
 
-    def judged(self, call: Call[HubThen], answer: Failure, now: float) -> Failure:
+    def as_doubtful(self, call: Call[HubThen], answer: Failure, now: float) -> Failure:
         """A refusal, for what it is worth: "nobody there" to a repetition does not say what became of the first."""
         if is_look(call) and answer.code is ErrorCode.DEADLINE_EXCEEDED and not self.joined:
             return Failure(answer.id, ErrorCode.NOT_IN_CLUSTER, self._where_it_is(now))

@@ -8,7 +8,7 @@ import pytest
 from loopal_cluster.address import Address
 from loopal_cluster.core.circles import LINKS, check_circle, waits_of
 from loopal_cluster.core.effects import Send
-from loopal_cluster.core.exchange import LEG, Refused
+from loopal_cluster.core.exchange import HOP_MARGIN, Refused
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Response
 from loopal_cluster.messages import (
@@ -167,7 +167,7 @@ def test_one_that_waits_for_somebody_else_by_now_may_be_asked():
     hub, x, up = in_cluster()
     name = hub.core.settings.name
     hub.request(x, ask("there/y"))
-    hub.advance(5.0 + 2 * LEG)
+    hub.advance(5.0 + 2 * HOP_MARGIN)
     hub.request(x, ask("there/z", id="e-3"))
 
     assert delivered(hub.request(up, back_from(name, "there/y")), x).id == "e-2"

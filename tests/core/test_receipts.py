@@ -8,7 +8,7 @@ from attrs import evolve
 from loopal_cluster.config import Limits, Timeouts
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.core.events import AgentEnded, AgentNotStarted, Link, Peer
-from loopal_cluster.core.exchange import LEG
+from loopal_cluster.core.exchange import HOP_MARGIN
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.core.receipts import Receipts
 from loopal_cluster.errors import ErrorCode
@@ -123,7 +123,7 @@ def test_each_is_remembered_for_longer_than_it_may_be_repeated(seconds, timeouts
     receipts = Receipts(10, 2**20, timeouts.memory)
     # The sender's hub gives up then, at the latest: it counts from when it has sent, or heard of progress. What it has
     # sent by then may be on its way until its two connections are found to be dead.
-    last = 1.04 * (seconds + 2 * LEG) + 2 * timeouts.lost_timeout
+    last = 1.04 * (seconds + 2 * HOP_MARGIN) + 2 * timeouts.lost_timeout
     receipts.begin("m", seconds, 0.0)
     receipts.settle("m", YES, 0.1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from loopal_cluster.config import Timeouts
-from loopal_cluster.core.exchange import LEG
+from loopal_cluster.core.exchange import HOP_MARGIN
 from loopal_cluster.messages import (
     Ask,
     CancelAgent,
@@ -78,16 +78,16 @@ def patience(message: Message[Any]) -> float:
     match message:
         case Route():
             # It may have to wait until the agent is up.
-            return times.start_timeout + times.call_timeout + 2 * LEG
+            return times.start_timeout + times.call_timeout + 2 * HOP_MARGIN
         case Ask(envelope):
-            return (envelope.timeout_ms or 0) / 1000 + 2 * LEG
+            return (envelope.timeout_ms or 0) / 1000 + 2 * HOP_MARGIN
         case SpawnAgent():
             return max(times.start_timeout + GONE, times.spawn_timeout)
         case WaitAgent(timeout_ms=timeout):
-            return (times.wait_timeout if timeout is None else timeout / 1000) + 2 * LEG
+            return (times.wait_timeout if timeout is None else timeout / 1000) + 2 * HOP_MARGIN
         case CancelAgent() | ShutdownAgent():
-            return times.spawn_timeout + 2 * LEG
+            return times.spawn_timeout + 2 * HOP_MARGIN
         case Permission() | Question():
             return times.permission_timeout
         case _:
-            return times.call_timeout + 2 * LEG
+            return times.call_timeout + 2 * HOP_MARGIN
