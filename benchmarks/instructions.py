@@ -31,6 +31,10 @@ from benchmarks.work import MARK, ROUTES, WORK
 __all__ = ["compare", "main"]
 
 TOLERANCE = 0.05
+ALIKE = {"turned": "runtime"}
+"""What is the same work but for how a peer writes its JSON."""
+SHARE = 0.9
+"""So much of the speed it must have."""
 COMMITTED = Path(__file__).with_name("instructions.json")
 TOTALS = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
@@ -73,6 +77,10 @@ def compare(
             verdict = "ok; --update, to keep it so"
         lines.append(f"{name}: {count_now:,} instructions each, {before:,} before, {change:+.1%}: {verdict}")
         passed = passed and change <= TOLERANCE
+    for name, other in ALIKE.items():
+        if name in counted and counted[name] * SHARE > counted[other]:
+            lines.append(f"{name}: has less than {SHARE:.0%} of the speed of {other}")
+            passed = False
     changed = [name for name in PACKAGES if committed[name] != surroundings[name]]
     if changed and not passed:
         lines.append(f"of another version than before: {', '.join(changed)}")

@@ -43,7 +43,14 @@ ROUTE = (
     b'"id":"0b8f6f0e-5c1e-4d55-9a5e-%012d","source":{"Agent":"chief"},"target":"hub-b/worker",'
     b'"timestamp":"2026-04-02T09:42:12.123456+00:00"}}\n'
 )
+TURNED_ROUTE = (
+    b'{"jsonrpc": "2.0", "id": %d, "method": "meta/route", "params": {"id": "0b8f6f0e-5c1e-4d55-9a5e-%012d",'
+    b' "source": {"Agent": "chief"}, "target": "hub-b/worker", "timestamp": "2026-04-02T09:42:12.123456+00:00",'
+    b' "content": {"text": "' + b"x" * 200 + b'"}}}\n'
+)
+"""The same, as Python's ``json`` would write it of dicts in the order of the protocol's document."""
 YES = b'{"id":%d,"jsonrpc":"2.0","result":{"ok":true}}\n'
+TURNED_YES = b'{"jsonrpc": "2.0", "id": %d, "result": {"ok": true}}\n'
 ASK = ROUTE.replace(b"meta/route", b"meta/ask").replace(b',"timestamp"', b',"timeout_ms":60000,"timestamp"')
 REPLY = b'{"id":%d,"jsonrpc":"2.0","result":{"outcome":{"outcome":"done","result":"' + b"y" * 200 + b'"}}}\n'
 EVENT = (
@@ -89,6 +96,11 @@ def core(routes: int) -> None:
 def runtime(routes: int) -> None:
     """Send lines through a whole MetaHub, over memory."""
     _run(_requests, routes, ROUTE, YES)
+
+
+def turned(routes: int) -> None:
+    """The same, for hubs that write their lines in another way."""
+    _run(_requests, routes, TURNED_ROUTE, TURNED_YES)
 
 
 def asks(routes: int) -> None:
@@ -169,6 +181,7 @@ WORK: dict[str, Callable[[int], None]] = {
     "codec": codec,
     "core": core,
     "runtime": runtime,
+    "turned": turned,
     "asks": asks,
     "events": events,
 }

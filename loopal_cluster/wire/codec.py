@@ -40,7 +40,7 @@ from loopal_cluster.messages import (
 from loopal_cluster.wire.contents import dump, open_error
 from loopal_cluster.wire.faults import MAX_DEPTH, check_depth, unreadable, words
 from loopal_cluster.wire.hooks import CONVERTER
-from loopal_cluster.wire.one_pass import ABSENT, OK_JSON, WRITERS, read, read_reply, write_reply
+from loopal_cluster.wire.one_pass import ABSENT, OK_JSON, WRITERS, read, read_reply, read_yes, write_reply
 from loopal_cluster.wire.strict import Int64, fault, within
 
 __all__ = ["decode", "decode_result", "encode"]
@@ -266,8 +266,8 @@ def decode_result(response: Response, expected: type | None) -> Response | Failu
         response = Response(response.id, Opaque(OK_JSON))  # ``decode`` could not know what was asked
     if not isinstance(response.result, Opaque):
         return response
-    if expected is Ok and response.result.json == OK_JSON:
-        return Response(response.id, OK)
+    if expected is Ok and (yes := read_yes(response.result.json)) is not None:
+        return Response(response.id, OK if yes.ok else yes)
     if (failure := _disguised(response.id, response.result)) is not None:
         return failure
     if expected is None or expected is Opaque:

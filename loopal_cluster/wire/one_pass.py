@@ -34,6 +34,7 @@ from loopal_cluster.messages import (
     Message,
     MetaAsk,
     MetaRoute,
+    Ok,
     Opaque,
     Reply,
     Route,
@@ -51,6 +52,7 @@ __all__ = [
     "OK_JSON",
     "read",
     "read_reply",
+    "read_yes",
     "WRITERS",
     "write_reply",
 ]
@@ -292,6 +294,24 @@ WRITERS: Final[dict[type, Callable[[Any], bytes | None]]] = {
     **dict.fromkeys(EVENTS, _write_event),
 }
 """What makes the params of a message; what it returns None for is written the long way."""
+
+
+# Answers that only say yes, or no.
+
+
+class _Yes(Struct, frozen=True, forbid_unknown_fields=True):
+    ok: bool
+
+
+_read_yes = msgspec.json.Decoder(_Yes).decode
+
+
+def read_yes(result: bytes) -> Ok | None:
+    """The result of a request that is answered so, however it is written."""
+    try:
+        return Ok(_read_yes(result).ok)
+    except ValueError:
+        return None
 
 
 # Replies: the outcome of an ask, which is nearly always a text.

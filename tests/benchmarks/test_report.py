@@ -120,3 +120,10 @@ def test_a_missing_compiler_is_one_line(
     assert capsys.readouterr().err == (
         "error: the load generator is a C program, and no compiler (cc, gcc, clang) was found\n"
     )
+
+
+@pytest.mark.parametrize(("turned", "passed"), [(1100, True), (1120, False)])
+def test_a_peer_that_writes_its_lines_in_another_way_must_have_nearly_the_same_speed(turned, passed):
+    committed = {**SURROUNDINGS, "per_route": {"runtime": 1000, "turned": 1100}}
+
+    assert compare({"runtime": 1000, "turned": turned}, committed, SURROUNDINGS)[1] is passed
