@@ -229,11 +229,11 @@ class Exchange(Generic[N]):
     def join(self, origin: Origin, call: Call[N]) -> None:
         """A request is answered by this call of ours."""
         requests = self._requests.get(origin.peer)
-        if requests is not None and origin.id in requests:
-            known = requests[origin.id]
-            requests[origin.id] = call
-            if call.size or (known is not None and known.size):
-                self._account(origin.peer, call.size - (0 if known is None else known.size))
+        if requests is None or origin.id not in requests:
+            return
+        known, requests[origin.id] = requests[origin.id], call
+        if change := call.size - (0 if known is None else known.size):
+            self._account(origin.peer, change)
 
     def waits(self, origin: Origin) -> bool:
         """Whether a request is still open."""

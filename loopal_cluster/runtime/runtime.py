@@ -342,21 +342,21 @@ class Runtime:
 
         Return those for which it is to wait until the peer has read.
         """
-        peer, now, core = connection.peer, trio.current_time(), self._core
+        peer, now, handle = connection.peer, trio.current_time(), self._core.handle
+        call_of = self._core.exchange.calls.find
         self._transcript = self._logger.isEnabledFor(logging.DEBUG)
         left: Sequence[Inbound] = ()
         for number, frame in enumerate(frames, 1):
             if isinstance(frame, Response):
                 # The call table knows what was asked, hence what the answer should look like.
-                call = core.exchange.calls.find(peer, frame.id)
-                if call is not None:  # else it has come too late, and the core counts it
+                if (call := call_of(peer, frame.id)) is not None:  # else it has come too late; the core counts it
                     frame = decode_result(frame, expected_by_hub(call.message))
             elif isinstance(frame, Rejected):
                 self._on_rejected(connection, frame)
                 continue
             if self._transcript:
                 self._logger.debug("%d> %s", peer, brief(frame))
-            for effect in core.handle(FrameReceived(peer, frame), now):
+            for effect in handle(FrameReceived(peer, frame), now):
                 self._perform(effect)
             if connection.answer_bytes > ENCODED_BYTES and not connection.is_link:
                 left = frames[number:]
