@@ -349,7 +349,9 @@ class Runtime:
         for number, frame in enumerate(frames, 1):
             if isinstance(frame, Response):
                 # The call table knows what was asked, hence what the answer should look like.
-                if (call := call_of(peer, frame.id)) is not None:  # else it has come too late; the core counts it
+                if (
+                    call := call_of(peer, frame.id)
+                ) is not None:  # else it has come too late; the core counts it
                     frame = decode_result(frame, expected_by_hub(call.message))
             elif isinstance(frame, Rejected):
                 self._on_rejected(connection, frame)

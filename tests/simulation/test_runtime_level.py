@@ -17,10 +17,10 @@ from loopal_cluster.core.events import AgentEnded, PeerLost
 from loopal_cluster.runtime import hub
 from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.runtime import Runtime
+from loopal_cluster.testing.halting import Halter, Switch
 from tests.simulation import Level, Peers, Simulation, Weather
 from tests.simulation.__main__ import main
 from tests.simulation.live import streams
-from tests.simulation.live.halting import Halter, Switch
 from tests.simulation.live.scheduler import SimClock, seeded_scheduler
 from tests.simulation.live.streams import Reader, SimStream
 from tests.simulation.network import RESET, Connection, Line, Pipe, connect

@@ -17,11 +17,11 @@ from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.hub import Hub, open_hub
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.runtime.runtime import Core
+from loopal_cluster.testing.halting import Halter, Switch
 from tests.simulation.actors import TOKEN, ScriptedAgent
 from tests.simulation.bounds import TIMEOUTS
 from tests.simulation.live.agents import SimulatedAgent
 from tests.simulation.live.channels import WatchedChannel
-from tests.simulation.live.halting import Halter, Switch
 from tests.simulation.live.streams import Reader, SimStream, stream_channel
 from tests.simulation.network import RESET, Connection, End, Line
 from tests.simulation.process import AGENT_TYPES, CONNECT_TIMEOUT
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tests.simulation.live.world import RuntimeWorld
 
 __all__ = ["LiveHub", "LiveMetaHub", "LiveProcess"]
+
+STEPS_LIMIT = 200_000
+"""Of the tasks of one process, between two starts: far more than any script needs."""
 
 
 class LiveProcess(Reader, abc.ABC):
@@ -63,7 +66,7 @@ class LiveProcess(Reader, abc.ABC):
         """Begin with an empty memory."""
         self.run += 1
         self.alive = True
-        self._switches.append(Switch(self.name))
+        self._switches.append(Switch(self.name, steps_limit=STEPS_LIMIT))
         self._context = contextvars.copy_context()
         self._context.run(Halter.enter, self._switches[-1])
         self.world.trace(self.name, "starts")

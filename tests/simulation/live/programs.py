@@ -32,9 +32,9 @@ from loopal_cluster.records import evolve
 from loopal_cluster.runtime.client import Client, open_client
 from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.hub import Hub
+from loopal_cluster.testing.halting import Switch, this_process
 from tests.simulation import actors
 from tests.simulation.actors import TOKEN, Caller
-from tests.simulation.live.halting import Switch, this_process
 from tests.simulation.live.streams import Reader
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from loopal_cluster.agents.inbox import failed
 from loopal_cluster.messages import Role
 from loopal_cluster.runtime.ambient import Ambient
 from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.testing.halting import Halter, this_process
 from tests.simulation.actors import Caller
 from tests.simulation.history import AgentLife, History
-from tests.simulation.live.halting import Halter, this_process
 from tests.simulation.live.processes import LiveHub, LiveMetaHub, LiveProcess
 from tests.simulation.live.programs import Connected, LiveClient, LiveObserver, LiveOperator
 from tests.simulation.live.scheduler import SimClock, seeded_scheduler

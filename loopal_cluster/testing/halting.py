@@ -1,4 +1,4 @@
-"""SIGSTOP and SIGKILL for tasks: those of one simulated process stop where they stand.
+"""Stop the tasks of one simulated process where they stand, as SIGSTOP and SIGKILL do.
 
 Cancelling would run their ``finally`` blocks, and a process that is killed runs none. So between trio and
 each task of a process stands a ``_Haltable``. While the process is halted, whatever should wake one of its
@@ -7,6 +7,7 @@ tasks is kept, and the task goes on waiting; when it is resumed, all of them wak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -16,9 +17,6 @@ from attrs import define, field
 
 __all__ = ["Halter", "Switch", "this_process"]
 
-STEPS_LIMIT = 200_000
-"""Of the tasks of one process, between two starts: far more than any script needs."""
-
 
 @define(eq=False)
 class Switch:
@@ -26,6 +24,8 @@ class Switch:
 
     name: str
     halted: bool = False
+    steps_limit: float = math.inf
+    """So many steps its tasks may take: a loop without an end becomes an error."""
     steps: int = 0
     _kept: list[tuple[trio.lowlevel.Task, Any]] = field(factory=list)
 
@@ -63,7 +63,11 @@ def this_process() -> Switch | None:
 
 
 class Halter(trio.abc.Instrument):
-    """Puts a ``_Haltable`` before each task that belongs to a process."""
+    """Puts a ``_Haltable`` before each task that belongs to a process.
+
+    A task belongs to the process of the task in whose nursery it runs, whoever starts it there; else to the one of the
+    context in which it is started.
+    """
 
     @staticmethod
     def enter(switch: Switch) -> None:
@@ -71,8 +75,10 @@ class Halter(trio.abc.Instrument):
         _switch.set(switch)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        switch = task.context.get(_switch)
+        parent = None if task.parent_nursery is None else task.parent_nursery.parent_task
+        switch = (parent and parent.context.get(_switch)) or task.context.get(_switch)
         if switch is not None:
+            task.context.run(_switch.set, switch)
             task.coro = _Haltable(task, switch)  # type: ignore[assignment]  # trio only sends and throws
 
 
@@ -89,8 +95,8 @@ class _Haltable:
         if switch.halted:
             return switch.keep(self._task, value)
         switch.steps += 1
-        if switch.steps > STEPS_LIMIT:
-            raise RuntimeError(f"{switch.name} has taken more than {STEPS_LIMIT} steps")
+        if switch.steps > switch.steps_limit:
+            raise RuntimeError(f"{switch.name} has taken more than {switch.steps_limit} steps")
         return self._coro.send(value)
 
     def throw(self, error: BaseException) -> Any:
