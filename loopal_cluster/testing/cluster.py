@@ -47,7 +47,7 @@ class _Process:
     def alive(self) -> bool:
         return not self._gone.is_set()
 
-    async def run(self, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _run(self, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Run it to its end, whichever that is."""
         Halter.enter(self._switch)
         try:
@@ -187,7 +187,7 @@ class TestCluster:
 
     async def _start(self, name: str, opened: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._processes[name] = process = _Process(opened)
-        tenant = await self._nursery.start(process.run)
+        tenant = await self._nursery.start(process._run)
         if name == META_HUB:
             self.meta_hub = tenant
         else:

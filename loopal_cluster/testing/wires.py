@@ -62,12 +62,15 @@ class WiredChannel(FrameChannel):
         return self._channel.sent
 
     async def receive(self) -> Sequence[Inbound]:
+        ended: Exception | None = None
+        frames: Sequence[Inbound] = ()
         try:
             frames = await self._channel.receive()
-        except (trio.EndOfChannel, trio.BrokenResourceError):
-            await self._wire.until_heard()  # the end is not heard of sooner than what was sent before it
-            raise
-        await self._wire.until_heard()
+        except (trio.EndOfChannel, trio.BrokenResourceError) as error:
+            ended = error
+        await self._wire.until_heard()  # the end, too, is not heard of sooner
+        if ended is not None:
+            raise ended
         return frames
 
     def send_nowait(self, frames: Sequence[Frame | Rejected]) -> bool:
