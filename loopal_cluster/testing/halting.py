@@ -101,3 +101,7 @@ class _Haltable:
 
     def throw(self, error: BaseException) -> Any:
         return self._coro.throw(error)
+
+    def __getattr__(self, name: str) -> Any:
+        # trio and tracebacks look at the frame of a task, and whether it is running.
+        return getattr(self._coro, name)

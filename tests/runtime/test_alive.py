@@ -176,7 +176,7 @@ async def test_an_operator_whose_flow_was_dropped_is_not_attached_any_more_withi
             flow.dropped = True
             await trio.sleep(MINUTE)
 
-            assert hub.core._operators() == []
+            assert hub.core._approvals._operators() == []
 
 
 async def test_a_member_learns_within_a_minute_that_its_hub_is_out_of_reach(autojump_clock):
