@@ -246,13 +246,3 @@ async def test_an_error_of_the_test_comes_out_as_it_was_raised(autojump_clock):
 
     with pytest.raises(LookupError, match="mine"):
         await fail()
-
-
-async def threaded(ctx: AgentContext, prompt: str) -> str:
-    return await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(lambda: prompt))
-
-
-async def test_what_runs_in_a_cluster_may_use_threads(autojump_clock):
-    async with open_test_cluster(1, agents={"threaded": threaded}) as cluster:
-        async with cluster["hub-a"].open_client() as client:
-            assert await (await client.spawn("threaded", "hello")).result() == "hello"
