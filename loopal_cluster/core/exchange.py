@@ -95,34 +95,29 @@ class Exchange(Generic[N]):
             return self.calls.settle_peer(peer)
         return self.calls.settle_peer(peer, keep)
 
-    def resume(self, old: Peer, new: Peer, now: float) -> None:
-        """A peer is back on another connection: ask it again what it has not answered."""
-        withdrawn = self.take_withdrawn(old, now)
-        for call in self.calls.settle_peer(old):
-            self.ask_again(new, call, now)
-        for call in withdrawn:
-            self.withdraw_again(new, call, now)
+    def resume(
+        self, old: Peer, new: Peer, now: float, again: Callable[[Call[N]], Call[N]] = lambda call: call
+    ) -> None:
+        """A session has another connection: send again what was not answered, as ``again`` has it.
+
+        Then what was cancelled while there was none: sent once more and cancelled at once, for by its id of the
+        old connection the other side could not tell which of the requests that it works on is meant.
+        """
+        cancelled = [call for call in self._withdrawn.pop(old, ()) if call.deadline > now]
+        for call in self.forget(old):
+            self.ask_again(new, again(call), now)
+        for call in cancelled:
+            self.give_up(self.ask_again(new, again(call), now))
 
     def reword(self, peer: Peer, word: Callable[[Call[N]], Message[Any]]) -> None:
         """Change what a peer that is back will be asked again."""
         for call in [*self.calls.of(peer), *self._withdrawn.get(peer, ())]:
             call.message = word(call)
 
-    def take_withdrawn(self, peer: Peer, now: float) -> list[Call[N]]:
-        """What was given up while its peer was away, and may still be working on."""
-        return [call for call in self._withdrawn.pop(peer, ()) if call.deadline > now]
-
     def ask_again(self, peer: Peer, call: Call[N], now: float) -> Call[N]:
         """Send a request that has been sent before, with the time that is left for it."""
         message = with_time_left(call.message, call.deadline - now)
         return self._ask(peer, message, call.then, call.deadline, call.asked_at)
-
-    def withdraw_again(self, peer: Peer, call: Call[N], now: float) -> None:
-        """Ask for something once more and give it up at once.
-
-        That is how a peer that is back can tell which of the requests that it is working on is meant.
-        """
-        self.give_up(self.ask_again(peer, call, now))
 
     def hang_up(self, peer: Peer, reason: str, *, wrong_token: bool = False) -> None:
         """End a connection, after what is already queued for it; ``PeerLost`` will follow."""

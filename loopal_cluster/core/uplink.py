@@ -224,11 +224,7 @@ class Uplink(HubPart):
         self._joined_at = now
         self.beat(now)
         if old is not None:
-            withdrawn = self._exchange.take_withdrawn(old, now)
-            for call in self._exchange.forget(old):
-                self._exchange.ask_again(self.peer, self._repeated(call, now), now)
-            for call in withdrawn:
-                self._exchange.withdraw_again(self.peer, self._repeated(call, now), now)
+            self._exchange.resume(old, self.peer, now, lambda call: self._repeated(call, now))
 
     def beat(self, now: float) -> None:
         """Send a heartbeat and set the time of the next."""
