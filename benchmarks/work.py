@@ -19,8 +19,8 @@ from loopal_cluster.core.effects import Effect, Send
 from loopal_cluster.core.events import FrameReceived, Link, Peer, PeerConnected
 from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.frames import Frame, Request, Response
+from loopal_cluster.links.channels import StreamChannel
 from loopal_cluster.messages import OK, Announce, Announced, RegisterHub
-from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.wire.codec import decode, encode
 from tests.simulation.live.scheduler import seeded_scheduler

@@ -11,15 +11,15 @@ owner, every ask has an outcome, every approval reaches a human, and stop means 
 
 Follow one message, ``await ctx.send("hub-b/two", "hi")``, from an agent on hub A to an agent on hub B:
 
-1. ``runtime/cluster_client.py``, ``send``: the agent sends its hub a request, ``Route(envelope)``, and waits for the
-   answer (``runtime/caller.py``, ``call``);
+1. ``links/cluster_client.py``, ``send``: the agent sends its hub a request, ``Route(envelope)``, and waits for the
+   answer (``links/caller.py``, ``call``);
 2. ``runtime/runtime.py``, ``_on_frames``: hub A has read a frame, which becomes an event for its core,
    ``handle(FrameReceived(peer, frame))``;
 3. ``core/hub_routing.py``, ``_route``: the decision. The agent is not here, so the request goes up: ``handle`` returns
    ``[Send(meta_hub, Request(41, ...))]``;
 4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else that is queued
    for that peer (``wire/codec.py``, ``encode``);
-5. ``runtime/channels.py``, ``feed``: at the MetaHub bytes become frames (``wire/framing.py``, ``feed``,
+5. ``links/channels.py``, ``feed``: at the MetaHub bytes become frames (``wire/framing.py``, ``feed``,
    ``wire/codec.py``, ``decode``), and these events, as in hub A;
 6. ``core/meta_routing.py``, ``_on_route``: the MetaHub says who has sent it, and passes it on to hub B;
 7. ``core/deliveries.py``, ``deliver_once``: hub B hands it to its agent, once, however often it comes;
@@ -123,8 +123,8 @@ if TYPE_CHECKING:  # isort: off
         TimedOut as TimedOut,
     )
     from loopal_cluster.payloads import Payload as Payload
-    from loopal_cluster.runtime.channels import FrameChannel as FrameChannel
-    from loopal_cluster.runtime.client import (
+    from loopal_cluster.links.channels import FrameChannel as FrameChannel
+    from loopal_cluster.links.client import (
         Client as Client,
         ClientOptions as ClientOptions,
         EventStream as EventStream,
@@ -133,7 +133,7 @@ if TYPE_CHECKING:  # isort: off
         connect as connect,
         open_client as open_client,
     )
-    from loopal_cluster.runtime.cluster_client import (
+    from loopal_cluster.links.cluster_client import (
         AgentHandle as AgentHandle,
         ClusterClient as ClusterClient,
     )
@@ -148,7 +148,7 @@ if TYPE_CHECKING:  # isort: off
         open_meta_hub as open_meta_hub,
         serve_meta_hub as serve_meta_hub,
     )
-    from loopal_cluster.runtime.nursery import AgentNursery as AgentNursery, SpawnOptions as SpawnOptions
+    from loopal_cluster.links.nursery import AgentNursery as AgentNursery, SpawnOptions as SpawnOptions
     from loopal_cluster.runtime.tokens import Tokens as Tokens
     from loopal_cluster.tools.toolbox import Toolbox as Toolbox
 

@@ -10,6 +10,7 @@
 A payload that is none of these comes as ``Opaque``, the JSON it was sent as.
 """
 
+from loopal_cluster.links.client import EventStream
 from loopal_cluster.messages import ClusterEvent
 from loopal_cluster.payloads import (
     AutoContinuation,
@@ -48,7 +49,6 @@ from loopal_cluster.payloads import (
     TurnDiffSummary,
     UserQuestionRequest,
 )
-from loopal_cluster.runtime.client import EventStream
 
 __all__ = [
     "AutoContinuation",

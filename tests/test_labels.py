@@ -11,9 +11,9 @@ from loopal_cluster.address import Address
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Rejected, Request
 from loopal_cluster.labels import MAX_DESCRIPTION, MAX_LABEL, MAX_REASON, check_description, printable
+from loopal_cluster.links.logs import OneLine, get_logger
 from loopal_cluster.messages import AgentSource, CancelAgent, Decision, Permission, SpawnSpec
 from loopal_cluster.outcomes import Cancelled
-from loopal_cluster.runtime.logs import OneLine, get_logger
 from loopal_cluster.wire.codec import decode, encode
 
 FORGED = "x\n2026-01-01 INFO all is well\x1b[2J\u202e"

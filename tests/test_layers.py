@@ -2,10 +2,10 @@
 
 ::
 
-    cli, demo ─► acp, agents, runtime, tools, editor, mcp_server ─► wire ─► leaves
-                    │                                               ▲
-                    └─────────► core ───────────────────────────────┘
-    testing ─► runtime, agents, core, wire          nothing imports testing, cli or demo
+    cli, demo, editor ─► runtime (the hosts) ─► mcp_server ─► agents, acp, tools ─► links ─► wire ─► leaves
+                            │                                                                   ▲
+                            └─────────► core ───────────────────────────────────────────────────┘
+    testing ─► runtime, links, agents, core, wire       nothing imports testing, cli or demo
 """
 
 from __future__ import annotations
@@ -39,23 +39,36 @@ LEAVES = {
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "core": ({"leaves"}, {"attrs"}),
     "wire": ({"leaves"}, {"attrs", "cattrs", "msgspec"}),
-    "runtime": ({"leaves", "core", "wire", "agents", "mcp_server"}, {"attrs", "trio"}),
-    "agents": ({"leaves", "wire", "runtime", "tools", "acp"}, {"attrs", "cattrs", "msgspec", "trio"}),
-    "acp": ({"leaves", "wire", "runtime", "agents", "tools"}, {"attrs", "msgspec", "trio"}),
-    "tools": ({"leaves", "wire", "runtime", "agents"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "links": ({"leaves", "wire"}, {"attrs", "trio"}),
+    "runtime": ({"leaves", "core", "wire", "links", "agents", "mcp_server"}, {"attrs", "trio"}),
+    "agents": ({"leaves", "wire", "links", "tools", "acp"}, {"attrs", "cattrs", "msgspec", "trio"}),
+    "acp": ({"leaves", "wire", "links", "agents", "tools"}, {"attrs", "msgspec", "trio"}),
+    "tools": ({"leaves", "wire", "links", "agents"}, {"attrs", "cattrs", "msgspec", "trio"}),
     "mcp_server": (
-        {"leaves", "wire", "runtime", "agents", "tools", "package"},
+        {"leaves", "wire", "links", "agents", "tools", "package"},
         {"attrs", "h11", "msgspec", "trio"},
     ),
-    "testing": ({"leaves", "core", "wire", "runtime", "agents", "tools"}, {"attrs", "trio"}),
+    "testing": ({"leaves", "core", "wire", "links", "runtime", "agents", "tools"}, {"attrs", "trio"}),
     "cli": (
-        {"leaves", "wire", "runtime", "agents", "acp", "tools", "mcp_server", "editor", "demo", "package"},
+        {
+            "leaves",
+            "wire",
+            "links",
+            "runtime",
+            "agents",
+            "acp",
+            "tools",
+            "mcp_server",
+            "editor",
+            "demo",
+            "package",
+        },
         {"attrs", "trio", "typer"},
     ),
-    "editor": ({"leaves", "wire", "runtime", "acp", "package"}, {"attrs", "trio"}),
+    "editor": ({"leaves", "wire", "links", "runtime", "acp", "package"}, {"attrs", "trio"}),
     "demo": ({"leaves", "agents", "tools", "package"}, {"attrs", "trio"}),
     "leaves": (set(), {"attrs"}),
-    "package": ({"leaves", "core", "runtime", "agents", "acp", "tools"}, set()),
+    "package": ({"leaves", "core", "links", "runtime", "agents", "acp", "tools"}, set()),
     "__main__": ({"cli"}, set()),
 }
 """What each layer may import of this package besides itself, and of others besides the standard library."""
@@ -134,6 +147,17 @@ def test_a_core_and_what_it_stands_on_know_no_clock_no_chance_and_no_world(name)
 
     # A class is shared by all threads of a program, ours or not.
     assert known & IMPURE == ({"threading"} if name == "records.py" else set())
+
+
+FLOORS = ["wire", "links", "agents", "mcp_server", "runtime"]
+"""From below. ``acp`` and ``tools`` stand beside ``agents``."""
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_stands_on_one_above_it(floor):
+    above = {*FLOORS[FLOORS.index(floor) + 1 :]}
+
+    assert not LAYERS[floor][0] & above
 
 
 @pytest.mark.parametrize("layer", ["testing", "cli", "demo"])

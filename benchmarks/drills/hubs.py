@@ -16,9 +16,9 @@ from benchmarks.drills.findings import Drill, DrillFailed, Findings, Time
 from benchmarks.drills.ledger import NO_ANSWER, Ledger
 from benchmarks.drills.processes import Site
 from loopal_cluster import Client
+from loopal_cluster.links.client import EventStream
 from loopal_cluster.outcomes import unwrap
 from loopal_cluster.payloads import HubGone, HubJoined
-from loopal_cluster.runtime.client import EventStream
 
 __all__ = ["DRILLS", "FAST", "FAST_SETTINGS", "LOST_TIMEOUT", "seen"]
 

@@ -22,8 +22,8 @@ from loopal_cluster.config import Limits
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.errors import ConnectionLost, ErrorCode
 from loopal_cluster.frames import Failure, Request, Response
+from loopal_cluster.links.listeners import dial
 from loopal_cluster.messages import RegisterHub
-from loopal_cluster.runtime.listeners import dial
 
 __all__ = ["DRILLS"]
 

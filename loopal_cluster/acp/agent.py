@@ -29,12 +29,12 @@ from loopal_cluster.agents.context import AgentContext, Streamed, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.agents.types import Place, RunningAgent
 from loopal_cluster.errors import ClusterError, TextTooLong
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import record_pair
 from loopal_cluster.messages import Decision
 from loopal_cluster.outcomes import Cancelled, Failed
 from loopal_cluster.payloads import AutoModeDecision, Error, Payload
 from loopal_cluster.records import record
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import record_pair
 from loopal_cluster.tools.quoting import as_prompt
 
 __all__ = ["AcpAgent"]

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from loopal_cluster.errors import ClusterError, ProtocolError
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.links.background import open_background
 from loopal_cluster.wire.contents import DEPTH, TooDeep, dump, parse
 from loopal_cluster.wire.framing import PREFIX_BYTES, LineBuffer, Oversized
 from loopal_cluster.wire.jsonrpc import CANCELLED, INVALID_REQUEST

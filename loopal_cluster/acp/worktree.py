@@ -20,8 +20,8 @@ import trio
 
 from loopal_cluster.agents.command import CommandFailed, run_command
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.links.logs import get_logger
 from loopal_cluster.records import record
-from loopal_cluster.runtime.logs import get_logger
 
 __all__ = ["Worktree", "open_worktree"]
 

@@ -19,8 +19,8 @@ from loopal_cluster.agents.context import AgentFunction
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import ConfigError
-from loopal_cluster.runtime.channels import StreamChannel
-from loopal_cluster.runtime.pipes import ReadPipe
+from loopal_cluster.links.channels import StreamChannel
+from loopal_cluster.links.pipes import ReadPipe
 
 __all__ = ["claim_stdio", "load_function", "main", "serve_agent"]
 

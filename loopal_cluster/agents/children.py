@@ -22,10 +22,10 @@ import trio
 
 from loopal_cluster.agents.guard import Guard, living_groups, signal_group
 from loopal_cluster.errors import ClusterError
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.descriptors import with_first_limit
-from loopal_cluster.runtime.logs import get_logger
-from loopal_cluster.runtime.pipes import ReadPipe
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.descriptors import with_first_limit
+from loopal_cluster.links.logs import get_logger
+from loopal_cluster.links.pipes import ReadPipe
 
 __all__ = ["Child", "ChildNotStarted", "open_child"]
 

@@ -15,7 +15,7 @@ import trio
 from loopal_cluster.agents.children import open_child
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.errors import ClusterError
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.links.background import open_background
 from loopal_cluster.texts import TEXT_BYTES
 
 __all__ = ["MAX_OUTPUT", "PROMPT", "CommandFailed", "check_prompt_place", "run_command"]

@@ -7,6 +7,10 @@ from typing import Any, NoReturn, cast
 
 from loopal_cluster.agents.inbox import Answerer, Inbox, Received
 from loopal_cluster.config import is_supervised
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.caller import Caller
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import (
     AgentEvent,
     AgentSource,
@@ -17,10 +21,6 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Cancelled, Failed, reason_of
 from loopal_cluster.payloads import Payload, Stream
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.caller import Caller
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 from loopal_cluster.wire.contents import check_json, check_text, check_texts, dumps

@@ -13,10 +13,10 @@ import trio
 from attrs import field
 
 from loopal_cluster.errors import InvalidRequest, Overloaded, ProtocolError
+from loopal_cluster.links.caller import Caller, OpenRequest
 from loopal_cluster.messages import AgentSource, Envelope, Reply, Source
 from loopal_cluster.outcomes import Done, Failed, Outcome
 from loopal_cluster.records import define, record
-from loopal_cluster.runtime.caller import Caller, OpenRequest
 from loopal_cluster.wire.contents import dumps, user_content
 
 __all__ = ["Answerer", "Inbox", "Received", "failed", "text_of"]

@@ -12,6 +12,11 @@ from typing import Any
 
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.errors import ErrorCode, MethodNotFound, RemoteError
+from loopal_cluster.links.alive import features_on, keep_alive, register
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.links.channels import FrameChannel
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import (
     OK,
     AgentSource,
@@ -25,11 +30,6 @@ from loopal_cluster.messages import (
     Shutdown,
     Welcome,
 )
-from loopal_cluster.runtime.alive import features_on, keep_alive, register
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
-from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.toolbox import Toolbox
 

@@ -24,6 +24,9 @@ from loopal_cluster.errors import (
     ProtocolError,
     RemoteError,
 )
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
@@ -43,9 +46,6 @@ from loopal_cluster.messages import (
 from loopal_cluster.outcomes import Failed, reason_of
 from loopal_cluster.payloads import AwaitingInput, Error, Finished, Interrupted, ModeChanged, Payload, Stream
 from loopal_cluster.payloads import Started as StartedEvent
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
-from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.texts import TEXT_BYTES, excess
 from loopal_cluster.wire.contents import loads
 

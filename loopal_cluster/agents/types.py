@@ -21,11 +21,11 @@ from loopal_cluster.agents.context import AgentContext, AgentFunction, Streamed
 from loopal_cluster.agents.guard import Guard
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import FrameChannel, StreamChannel, record_pair
+from loopal_cluster.links.kept import keep_line, kept_directory
 from loopal_cluster.records import record
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel, StreamChannel, record_pair
-from loopal_cluster.runtime.kept import keep_line, kept_directory
 from loopal_cluster.wire.framing import Spilled
 
 __all__ = [

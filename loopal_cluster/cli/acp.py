@@ -21,7 +21,7 @@ from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.editor.service import Editor
 from loopal_cluster.errors import ConfigError
-from loopal_cluster.runtime.client import Client
+from loopal_cluster.links.client import Client
 
 __all__ = ["register"]
 

@@ -26,10 +26,10 @@ from loopal_cluster.errors import (
     AgentError,
     ConfigError,
 )
+from loopal_cluster.links.client import Client
+from loopal_cluster.links.cluster_client import AgentHandle
 from loopal_cluster.messages import Role
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome, TimedOut, outcome_of, reason_of
-from loopal_cluster.runtime.client import Client
-from loopal_cluster.runtime.cluster_client import AgentHandle
 
 __all__ = ["register"]
 

@@ -17,7 +17,7 @@ from loopal_cluster.address import sanitize_name
 from loopal_cluster.cli.discovery import find_hub, known_token
 from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, read_token
 from loopal_cluster.errors import ConfigError, Unauthorized
-from loopal_cluster.runtime.client import Client, ClientOptions, connect
+from loopal_cluster.links.client import Client, ClientOptions, connect
 
 __all__ = [
     "LOOK_TIMEOUT",

@@ -22,11 +22,11 @@ from loopal_cluster.cli.look import tree_lines
 from loopal_cluster.cli.run import async_command, exit_status
 from loopal_cluster.cli.show import as_plain, out
 from loopal_cluster.errors import ClusterError, ConfigError
+from loopal_cluster.links.client import Client, EventStream, connect
 from loopal_cluster.messages import ClusterEvent, Decision, Permission
 from loopal_cluster.outcomes import Outcome, reason_of
 from loopal_cluster.payloads import Ended, HubJoined, MessageRouted, Stream, SubAgentSpawned
 from loopal_cluster.records import define
-from loopal_cluster.runtime.client import Client, EventStream, connect
 from loopal_cluster.wire.contents import loads
 
 __all__ = ["register"]

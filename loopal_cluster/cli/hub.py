@@ -29,9 +29,9 @@ from loopal_cluster.cli.terminal import Root, converse, show_outcome
 from loopal_cluster.cli.tokens import NO_TOKEN, TOKEN_VARIABLE, given_token
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError, ErrorCode, NameTaken, RemoteError
+from loopal_cluster.links.descriptors import raise_descriptor_limit
 from loopal_cluster.outcomes import Outcome
 from loopal_cluster.records import record
-from loopal_cluster.runtime.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.hub import Hub, open_hub
 from loopal_cluster.runtime.tokens import Tokens
 

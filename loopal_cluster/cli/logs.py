@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from loopal_cluster.cli.unread import shield_output
-from loopal_cluster.runtime.logs import OneLine
+from loopal_cluster.links.logs import OneLine
 
 __all__ = ["Verbose", "show_logs"]
 

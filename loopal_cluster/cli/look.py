@@ -26,6 +26,7 @@ from loopal_cluster.cli.connect import (
 )
 from loopal_cluster.cli.run import DONE, UNREACHABLE, async_command
 from loopal_cluster.errors import ConnectionLost, NotInCluster
+from loopal_cluster.links.client import Client, EventStream
 from loopal_cluster.messages import (
     AgentNode,
     ClusterEvent,
@@ -37,7 +38,6 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.records import define, evolve
-from loopal_cluster.runtime.client import Client, EventStream
 from loopal_cluster.tools.placement import META_HUB, away, lone_hub
 
 __all__ = ["EventPrinter", "register"]

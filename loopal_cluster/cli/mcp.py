@@ -17,11 +17,11 @@ from loopal_cluster.cli.run import async_command
 from loopal_cluster.cli.show import note
 from loopal_cluster.cli.signals import open_stopper
 from loopal_cluster.config import Limits
+from loopal_cluster.links.channels import FrameChannel
+from loopal_cluster.links.listeners import check_address, dial
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE, bridge
 from loopal_cluster.mcp_server.joining import Joining
 from loopal_cluster.mcp_server.lines import serve_lines
-from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.runtime.listeners import check_address, dial
 
 __all__ = ["register"]
 

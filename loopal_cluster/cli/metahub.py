@@ -16,7 +16,7 @@ from loopal_cluster.cli.signals import open_stopper, settle_down
 from loopal_cluster.cli.tokens import TOKEN_VARIABLE, given_token, kept_token, state_directory
 from loopal_cluster.config import Timeouts
 from loopal_cluster.errors import ConfigError
-from loopal_cluster.runtime.descriptors import raise_descriptor_limit
+from loopal_cluster.links.descriptors import raise_descriptor_limit
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.runtime.tokens import Tokens
 

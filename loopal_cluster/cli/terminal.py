@@ -16,6 +16,8 @@ from loopal_cluster.cli.asking import ApprovalQueue, TerminalView
 from loopal_cluster.cli.lines import LineReader
 from loopal_cluster.cli.show import as_plain, event_line, note, one_line, result
 from loopal_cluster.errors import ClusterError, ConfigError
+from loopal_cluster.links.client import Client, EventStream
+from loopal_cluster.links.cluster_client import AgentHandle
 from loopal_cluster.messages import ClusterEvent
 from loopal_cluster.outcomes import Done, Outcome, reason_of
 from loopal_cluster.payloads import (
@@ -32,8 +34,6 @@ from loopal_cluster.payloads import (
     ToolProgress,
 )
 from loopal_cluster.records import define, record
-from loopal_cluster.runtime.client import Client, EventStream
-from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.runtime.hub import Hub
 
 __all__ = ["ROOT", "Root", "converse", "show_outcome"]

@@ -20,10 +20,10 @@ from loopal_cluster.address import Address
 from loopal_cluster.editor.session import Session
 from loopal_cluster.editor.updates import prompt_text
 from loopal_cluster.errors import ClusterError, ConnectionLost, NoOperator, RemoteError
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.client import Client, EventStream
+from loopal_cluster.links.logs import get_logger
 from loopal_cluster.messages import ClusterEvent, Decision, Permission
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.client import Client, EventStream
-from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 
 __all__ = ["Editor"]

@@ -23,9 +23,9 @@ from loopal_cluster.editor.updates import (
     update_of,
 )
 from loopal_cluster.errors import AgentCancelled, ClusterError, NoOperator, RemoteError
+from loopal_cluster.links.cluster_client import AgentHandle
 from loopal_cluster.messages import Decision, Permission
 from loopal_cluster.payloads import Stream
-from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.wire.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST
 
 __all__ = ["Session"]

@@ -24,15 +24,15 @@ import trio
 
 from loopal_cluster.agents.context import AgentContext
 from loopal_cluster.errors import ConfigError
+from loopal_cluster.links.admission import Admission
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.descriptors import share_of_descriptors
+from loopal_cluster.links.listeners import accept_streams
+from loopal_cluster.links.logs import get_logger
 from loopal_cluster.mcp_server.bridge import SOCKET_VARIABLE, TOKEN_VARIABLE
 from loopal_cluster.mcp_server.entrance import Entrance, open_entrance
 from loopal_cluster.mcp_server.guests import VISITS, Guest
 from loopal_cluster.mcp_server.lines import serve_lines
-from loopal_cluster.runtime.admission import Admission
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.descriptors import share_of_descriptors
-from loopal_cluster.runtime.listeners import accept_streams
-from loopal_cluster.runtime.logs import get_logger
 from loopal_cluster.tools.toolbox import MCP_SERVER
 
 __all__ = ["Door", "open_door"]

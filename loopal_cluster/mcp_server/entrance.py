@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import trio
 
+from loopal_cluster.links.admission import Admission, Place
 from loopal_cluster.mcp_server.guests import Guest
-from loopal_cluster.runtime.admission import Admission, Place
 
 __all__ = ["Entrance", "open_entrance"]
 

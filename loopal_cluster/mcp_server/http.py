@@ -20,11 +20,11 @@ from typing import Final
 import h11
 import trio
 
+from loopal_cluster.links.background import open_background
 from loopal_cluster.mcp_server.entrance import Entrance
 from loopal_cluster.mcp_server.guests import Guest, Room
 from loopal_cluster.mcp_server.session import VERSIONS, Answer, Call, Session, failure
 from loopal_cluster.records import record
-from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import dump
 
 __all__ = ["FindGuest", "serve_http"]

@@ -18,7 +18,7 @@ from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.agents.member import Member, open_member
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import ClusterError, NameTaken
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.tools.mailbox import Mailbox
 from loopal_cluster.tools.tool import Tool, ToolResult
 from loopal_cluster.tools.toolbox import TOOLS

@@ -12,8 +12,8 @@ from contextlib import suppress
 import trio
 
 from loopal_cluster.config import Limits
+from loopal_cluster.links.background import open_background
 from loopal_cluster.mcp_server.session import Answer, Call, Session, ToolServer, failure
-from loopal_cluster.runtime.background import open_background
 from loopal_cluster.wire.contents import dump
 from loopal_cluster.wire.framing import LineBuffer, Oversized
 from loopal_cluster.wire.jsonrpc import INVALID_REQUEST

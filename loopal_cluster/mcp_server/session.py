@@ -15,8 +15,8 @@ from attrs import field
 
 from loopal_cluster import __version__
 from loopal_cluster.errors import ProtocolError
+from loopal_cluster.links.background import open_background
 from loopal_cluster.records import define
-from loopal_cluster.runtime.background import open_background
 from loopal_cluster.texts import excess
 from loopal_cluster.tools.arguments import json_schema
 from loopal_cluster.tools.tool import Tool, ToolResult

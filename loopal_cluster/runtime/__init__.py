@@ -1,1 +1,1 @@
-"""The trio side: tasks, channels, sockets. It carries out what the cores decide."""
+"""The hosts, on trio: each drives a core, carries out what it decides, and runs what is connected to it."""

@@ -36,21 +36,21 @@ from loopal_cluster.core.hub import HubCore
 from loopal_cluster.core.redial import redial_pauses
 from loopal_cluster.core.uplink import Absence
 from loopal_cluster.errors import ClusterError, ConfigError, ConnectionLost, ErrorCode, remote_error
-from loopal_cluster.mcp_server.door import open_door
-from loopal_cluster.records import define, evolve
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background, require_trio
-from loopal_cluster.runtime.channels import FrameChannel, record_pair
-from loopal_cluster.runtime.client import Client, ClientOptions, open_client
-from loopal_cluster.runtime.kept import keep_text, kept_directory
-from loopal_cluster.runtime.listeners import (
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.background import open_background, require_trio
+from loopal_cluster.links.channels import FrameChannel, record_pair
+from loopal_cluster.links.client import Client, ClientOptions, open_client
+from loopal_cluster.links.kept import keep_text, kept_directory
+from loopal_cluster.links.listeners import (
     accept_connections,
     address_of,
     check_address,
     dial,
     open_listeners,
 )
-from loopal_cluster.runtime.logs import get_logger
+from loopal_cluster.links.logs import get_logger
+from loopal_cluster.mcp_server.door import open_door
+from loopal_cluster.records import define, evolve
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 from loopal_cluster.runtime.tokens import Tokens, tokens_of
 

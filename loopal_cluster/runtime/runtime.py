@@ -32,15 +32,15 @@ from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.parties import Standing
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
+from loopal_cluster.links.admission import Admission, Place
+from loopal_cluster.links.alive import SILENT, Pulse, look_again
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import PATIENCE, FrameChannel, Inbound
+from loopal_cluster.links.descriptors import share_of_descriptors
+from loopal_cluster.links.greeting import what_answered
 from loopal_cluster.messages import OK, Message, Opaque, Reply
 from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define
-from loopal_cluster.runtime.admission import Admission, Place
-from loopal_cluster.runtime.alive import SILENT, Pulse, look_again
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import PATIENCE, FrameChannel, Inbound
-from loopal_cluster.runtime.descriptors import share_of_descriptors
-from loopal_cluster.runtime.greeting import what_answered
 from loopal_cluster.runtime.sizes import long_lines
 from loopal_cluster.wire.codec import decode_result
 from loopal_cluster.wire.one_pass import EVENTS

@@ -8,7 +8,7 @@
 * ``CoreDriver``: events into one core, effects out, and a transcript.
 """
 
-from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.links.channels import record_pair
 from loopal_cluster.testing.channels import byte_pair
 from loopal_cluster.testing.cluster import META_HUB, TestCluster, open_test_cluster
 from loopal_cluster.testing.driver import CoreDriver, sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio.testing
 
 from loopal_cluster.config import Limits
-from loopal_cluster.runtime.channels import FrameChannel, StreamChannel
+from loopal_cluster.links.channels import FrameChannel, StreamChannel
 
 __all__ = ["byte_pair"]
 

@@ -14,8 +14,8 @@ from loopal_cluster.agents.context import AgentFunction
 from loopal_cluster.agents.types import AgentType
 from loopal_cluster.config import Limits, Policy, Timeouts
 from loopal_cluster.errors import ConnectionLost
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel, record_pair
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import FrameChannel, record_pair
 from loopal_cluster.runtime.hub import Hub, open_hub
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.testing.halting import Halter, Switch

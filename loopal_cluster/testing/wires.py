@@ -8,7 +8,7 @@ import trio
 from attrs import define, field
 
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.links.channels import FrameChannel, Inbound
 
 __all__ = ["Wire", "WiredChannel"]
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import trio
 
 from loopal_cluster.errors import ClusterError
+from loopal_cluster.links.cluster_client import AgentHandle
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Done, Failed, Outcome, reason_of
 from loopal_cluster.records import record
-from loopal_cluster.runtime.cluster_client import AgentHandle
 from loopal_cluster.tools.arguments import argument, blame
 from loopal_cluster.tools.placement import choose_hub
 from loopal_cluster.tools.tool import LONGEST_WAIT, PermissionLevel, Tool, ToolContext, ToolResult

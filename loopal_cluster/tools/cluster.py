@@ -8,9 +8,9 @@ from attrs import evolve
 
 from loopal_cluster.errors import HubNotConnected, NotInCluster
 from loopal_cluster.labels import printable
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import AgentNode, HubInfo, HubTopology, TopologyOf
 from loopal_cluster.records import record
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.arguments import argument
 from loopal_cluster.tools.placement import META_HUB, away, lone_hub
 from loopal_cluster.tools.tool import PermissionLevel, Tool, ToolContext, ToolResult

@@ -8,8 +8,8 @@ says of each hub what it lacks: that is what a model, or its human, needs to go 
 from __future__ import annotations
 
 from loopal_cluster.errors import ClusterError, NotInCluster
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import HubInfo
-from loopal_cluster.runtime.cluster_client import ClusterClient
 
 __all__ = ["META_HUB", "NoHubFits", "all_hubs", "away", "choose_hub", "lone_hub"]
 

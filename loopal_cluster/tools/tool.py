@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final
 import trio
 from attrs import Factory
 
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.records import record
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.mailbox import Mailbox
 
 __all__ = ["LONGEST_WAIT", "PermissionLevel", "Tool", "ToolContext", "ToolResult"]

@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from loopal_cluster.errors import ClusterError, ErrorCode, RemoteError
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import Decision
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.tools.agent import Agent, CancelAgent, WaitAgent
 from loopal_cluster.tools.arguments import InvalidArguments, json_schema, read_arguments
 from loopal_cluster.tools.cluster import ListAgents, ListHubs

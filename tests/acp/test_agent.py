@@ -34,6 +34,7 @@ from loopal_cluster import (
     Timeouts,
     open_hub,
 )
+from loopal_cluster.links.client import EventStream
 from loopal_cluster.payloads import (
     AutoModeDecision,
     AwaitingInput,
@@ -43,7 +44,6 @@ from loopal_cluster.payloads import (
     ThinkingStream,
     TokenUsage,
 )
-from loopal_cluster.runtime.client import EventStream
 
 from ..processes import children_of_ours, is_alive, until
 from .test_worktree import ENV as GIT_ENV

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from loopal_cluster import AcpAgent, Decision, Done, Role
+from loopal_cluster.links.client import open_client
 from loopal_cluster.payloads import Interrupted, Stream, ThinkingStream, ToolCall, ToolProgress, ToolResult
-from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import byte_pair, open_test_cluster
 
 from .test_agent import scene

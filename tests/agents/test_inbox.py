@@ -13,6 +13,7 @@ from attrs import define, field
 
 from loopal_cluster import Address, InvalidRequest, Overloaded
 from loopal_cluster.agents.inbox import Inbox, Received, failed, text_of
+from loopal_cluster.links.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.messages import (
     AgentSource,
     DeliverAsk,
@@ -25,7 +26,6 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Cancelled, Done, Failed, Outcome
 from loopal_cluster.records import evolve
-from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
 from loopal_cluster.testing import record_pair
 
 

@@ -12,7 +12,7 @@ import trio.testing
 from loopal_cluster import Hub, NameTaken, RemoteError, Unauthorized, open_hub
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.agents.member import Member, open_member
-from loopal_cluster.runtime.channels import record_pair
+from loopal_cluster.links.channels import record_pair
 from loopal_cluster.testing import open_test_cluster
 from loopal_cluster.tools import Mailbox
 

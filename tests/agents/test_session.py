@@ -29,6 +29,8 @@ from loopal_cluster.agents.context import AgentFunction, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.config import Limits
 from loopal_cluster.frames import Notification, Request, Response
+from loopal_cluster.links.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
@@ -58,8 +60,6 @@ from loopal_cluster.payloads import (
     Started,
     Stream,
 )
-from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
-from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.testing import byte_pair, record_pair
 from loopal_cluster.wire.contents import payload
 

@@ -37,9 +37,9 @@ from loopal_cluster import (
     open_hub,
     python_agent,
 )
+from loopal_cluster.links.client import EventStream
 from loopal_cluster.messages import Permission
 from loopal_cluster.payloads import AwaitingInput, Ended, Stream
-from loopal_cluster.runtime.client import EventStream
 
 from ..processes import children_of_ours
 from . import functions

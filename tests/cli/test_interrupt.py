@@ -28,7 +28,7 @@ def run_until(said: str, *args: str, env: dict[str, str], options: tuple[str, ..
 
 
 @pytest.mark.parametrize(
-    "imported", ["attr._make", "trio", "loopal_cluster.messages", "typer", "loopal_cluster.runtime.client"]
+    "imported", ["attr._make", "trio", "loopal_cluster.messages", "typer", "loopal_cluster.links.client"]
 )
 def test_an_interrupt_while_it_is_imported_is_no_error(imported, tmp_path):
     environ = environment(tmp_path)

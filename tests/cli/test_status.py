@@ -12,8 +12,8 @@ import trio
 from loopal_cluster import Hub, MetaHub, Timeouts, open_hub, open_meta_hub, serve_meta_hub
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Request
+from loopal_cluster.links.channels import record_pair
 from loopal_cluster.messages import RegisterHub
-from loopal_cluster.runtime.channels import record_pair
 
 from .program import AGENTS, HUB_TOKEN, META_TOKEN, Ran, environment, open_site, run
 

@@ -13,9 +13,9 @@ from trio.testing import memory_stream_pair
 from loopal_cluster import AgentContext, Hub, MetaHub, Role
 from loopal_cluster.acp.rpc import RpcPeer, open_peer
 from loopal_cluster.editor.service import Editor
+from loopal_cluster.links.channels import FrameChannel, record_pair
+from loopal_cluster.links.client import open_client
 from loopal_cluster.payloads import ThinkingStream, ToolCall, ToolResult
-from loopal_cluster.runtime.channels import FrameChannel, record_pair
-from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import TestCluster
 from loopal_cluster.wire.contents import dumps
 

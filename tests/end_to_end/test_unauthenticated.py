@@ -16,7 +16,7 @@ import trio
 from attrs import define
 
 from loopal_cluster import Client, connect
-from loopal_cluster.runtime.background import open_background
+from loopal_cluster.links.background import open_background
 
 from ..processes import resident_bytes, until
 

@@ -16,13 +16,13 @@ from attrs import define, field
 
 from loopal_cluster import Client, Hub, open_hub
 from loopal_cluster.agents.inbox import Inbox
+from loopal_cluster.links.admission import Admission
+from loopal_cluster.links.background import open_background
 from loopal_cluster.mcp_server.door import open_door
 from loopal_cluster.mcp_server.entrance import open_entrance
 from loopal_cluster.mcp_server.guests import VISITS
 from loopal_cluster.mcp_server.http import BODY_BYTES, STRANGER_TIMEOUT, serve_http
 from loopal_cluster.mcp_server.session import CALLS
-from loopal_cluster.runtime.admission import Admission
-from loopal_cluster.runtime.background import open_background
 from loopal_cluster.tools import Mailbox, Toolbox
 
 from ..processes import resident_bytes, until

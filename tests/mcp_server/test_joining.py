@@ -12,8 +12,8 @@ import trio.testing
 from attrs import define, field
 
 from loopal_cluster import Client, ConnectionLost, Hub, Overloaded, open_hub
+from loopal_cluster.links.channels import FrameChannel, record_pair
 from loopal_cluster.mcp_server.joining import Joining
-from loopal_cluster.runtime.channels import FrameChannel, record_pair
 from loopal_cluster.tools import ToolResult
 
 from .clients import AGENTS

@@ -11,8 +11,8 @@ import trio
 from attrs import define, field
 
 from loopal_cluster import Decision, Hub, MetaHub, Role, connect, open_hub, open_meta_hub
+from loopal_cluster.links.client import Client
 from loopal_cluster.messages import Permission
-from loopal_cluster.runtime.client import Client
 from tests.stand_in.server import StandIn, open_stand_in
 
 from .makes import MAKES, Make

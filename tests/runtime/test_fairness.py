@@ -18,6 +18,7 @@ from attrs import define, field
 from loopal_cluster import Limits, MetaHub, Role, open_meta_hub
 from loopal_cluster.address import Address
 from loopal_cluster.frames import Frame, Notification, Request, Response
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.messages import (
     OK,
     AgentEvent,
@@ -33,7 +34,6 @@ from loopal_cluster.messages import (
     Subscribe,
 )
 from loopal_cluster.payloads import Stream
-from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing import record_pair
 

@@ -39,12 +39,12 @@ from loopal_cluster import (
     open_hub,
 )
 from loopal_cluster.completions import AGENT_COMPLETED
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.channels import record_pair
+from loopal_cluster.links.client import open_client
 from loopal_cluster.messages import Permission
 from loopal_cluster.outcomes import reason_of
 from loopal_cluster.payloads import AwaitingInput, Stream
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.channels import record_pair
-from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import open_test_cluster
 
 from ..processes import children_of_ours, open_fds, until

@@ -23,9 +23,9 @@ from loopal_cluster import (
 )
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Request, Response
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.messages import RegisterHub, Welcome
 from loopal_cluster.payloads import HubAway, HubJoined
-from loopal_cluster.runtime.channels import FrameChannel
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
 TOKEN = "the-token"

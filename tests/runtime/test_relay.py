@@ -18,9 +18,9 @@ from loopal_cluster import (
     Role,
     Timeouts,
 )
+from loopal_cluster.links.caller import open_caller
+from loopal_cluster.links.client import open_client
 from loopal_cluster.messages import Register
-from loopal_cluster.runtime.caller import open_caller
-from loopal_cluster.runtime.client import open_client
 from loopal_cluster.testing import byte_pair, open_test_cluster, record_pair
 
 

@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 
 from loopal_cluster import AgentContext, Client, Done, Hub, MetaHub, Timeouts, open_hub, open_meta_hub
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.testing import byte_pair, record_pair
 
 TOKEN = "the-token"

@@ -7,8 +7,8 @@ from typing import Any
 import trio
 
 from loopal_cluster.address import Address
+from loopal_cluster.links.caller import OpenRequest, open_caller
 from loopal_cluster.messages import OK, DeliverEnvelope, Envelope, HumanSource, Message, UserContent
-from loopal_cluster.runtime.caller import OpenRequest, open_caller
 from loopal_cluster.testing import record_pair
 
 COUNT = 20

@@ -23,8 +23,8 @@ from loopal_cluster import (
     TextTooLong,
     python_agent,
 )
+from loopal_cluster.links.kept import FILES, keep_text, kept_directory
 from loopal_cluster.runtime.hub import open_hub
-from loopal_cluster.runtime.kept import FILES, keep_text, kept_directory
 from loopal_cluster.testing import byte_pair, open_test_cluster
 from loopal_cluster.texts import TEXT_BYTES, json_bytes
 

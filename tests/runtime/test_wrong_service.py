@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from loopal_cluster import ConnectionLost, connect, open_hub
-from loopal_cluster.runtime.greeting import what_answered
+from loopal_cluster.links.greeting import what_answered
 
 SERVICES = {
     "HTTP": (True, b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP server ('HTTP/1.1 400 Bad Request')"),

@@ -14,8 +14,8 @@ import trio
 from attrs import evolve
 
 from loopal_cluster.core.events import AgentEnded, PeerLost
+from loopal_cluster.links.channels import StreamChannel
 from loopal_cluster.runtime import hub
-from loopal_cluster.runtime.channels import StreamChannel
 from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing.halting import Halter, Switch
 from tests.simulation import Level, Peers, Simulation, Weather

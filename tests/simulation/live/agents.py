@@ -22,8 +22,8 @@ from loopal_cluster.agents.inbox import Received, failed
 from loopal_cluster.agents.types import FunctionAgent, Place, RunningAgent
 from loopal_cluster.errors import ClusterError
 from loopal_cluster.frames import Request
+from loopal_cluster.links.channels import FrameChannel, Inbound
 from loopal_cluster.messages import AgentStart, Completed, Shutdown
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from tests.simulation.actors import Agent, ScriptedAgent, begin_life
 from tests.simulation.history import INTERRUPTED, AgentLife, Receipt, reply_of
 from tests.simulation.live.channels import WatchedChannel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
+from loopal_cluster.links.channels import FrameChannel, Inbound
 
 __all__ = ["WatchedChannel"]
 

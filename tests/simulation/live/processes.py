@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from loopal_cluster.errors import ConnectionLost
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.channels import FrameChannel
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.runtime.hub import Hub, open_hub
 from loopal_cluster.runtime.meta_hub import MetaHub, open_meta_hub
 from loopal_cluster.runtime.runtime import Core

@@ -16,6 +16,8 @@ import trio
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError
 from loopal_cluster.frames import Failure, Response
+from loopal_cluster.links.client import Client, open_client
+from loopal_cluster.links.cluster_client import ClusterClient
 from loopal_cluster.messages import (
     Answers,
     Ask,
@@ -29,8 +31,6 @@ from loopal_cluster.messages import (
     Spawned,
 )
 from loopal_cluster.records import evolve
-from loopal_cluster.runtime.client import Client, open_client
-from loopal_cluster.runtime.cluster_client import ClusterClient
 from loopal_cluster.runtime.hub import Hub
 from loopal_cluster.testing.halting import Switch, this_process
 from tests.simulation import actors

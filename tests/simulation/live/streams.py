@@ -10,7 +10,7 @@ import trio
 
 from loopal_cluster.config import Limits
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.runtime.channels import FrameChannel, StreamChannel
+from loopal_cluster.links.channels import FrameChannel, StreamChannel
 from loopal_cluster.wire.codec import decode, encode
 from loopal_cluster.wire.framing import LineBuffer, Oversized
 from tests.simulation.network import RESET, End, Owner, Pipe

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import trio
 
 from loopal_cluster.agents.inbox import failed
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.channels import FrameChannel, Inbound
 from loopal_cluster.messages import Role
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
 from loopal_cluster.testing.halting import Halter, this_process
 from tests.simulation.actors import Caller
 from tests.simulation.history import AgentLife, History

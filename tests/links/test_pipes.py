@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from loopal_cluster.runtime.pipes import ReadPipe
+from loopal_cluster.links.pipes import ReadPipe
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import trio.testing
 from loopal_cluster import ConfigError
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Notification, Rejected, Request
+from loopal_cluster.links.channels import SocketChannel, StreamChannel
+from loopal_cluster.links.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.messages import AgentEvent, Opaque, Status
-from loopal_cluster.runtime.channels import SocketChannel, StreamChannel
-from loopal_cluster.runtime.listeners import accept_connections, address_of, dial, open_listeners
 from loopal_cluster.testing import byte_pair, record_pair
 
 LINE_BYTES = 1 << 20

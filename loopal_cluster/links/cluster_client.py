@@ -25,6 +25,9 @@ from loopal_cluster.errors import (
     ErrorCode,
     RemoteError,
 )
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.caller import Caller
+from loopal_cluster.links.nursery import AgentNursery, open_agent_nursery
 from loopal_cluster.messages import (
     AgentDetails,
     AgentInfo,
@@ -52,9 +55,6 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Outcome, reason_of, unwrap
 from loopal_cluster.records import define, evolve
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.caller import Caller
-from loopal_cluster.runtime.nursery import AgentNursery, open_agent_nursery
 from loopal_cluster.wire.contents import check_json, check_text, check_texts, dumps
 
 __all__ = ["AgentHandle", "ClusterClient"]

@@ -17,6 +17,13 @@ from attrs import field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.errors import MethodNotFound
+from loopal_cluster.links.alive import features_on, keep_alive, register
+from loopal_cluster.links.ambient import Ambient
+from loopal_cluster.links.background import open_background, require_trio
+from loopal_cluster.links.caller import Caller, OpenRequest, open_caller
+from loopal_cluster.links.channels import FrameChannel
+from loopal_cluster.links.cluster_client import ClusterClient
+from loopal_cluster.links.listeners import dial
 from loopal_cluster.messages import (
     Answers,
     ClusterEvent,
@@ -33,13 +40,6 @@ from loopal_cluster.messages import (
     Welcome,
 )
 from loopal_cluster.records import define, evolve
-from loopal_cluster.runtime.alive import features_on, keep_alive, register
-from loopal_cluster.runtime.ambient import Ambient
-from loopal_cluster.runtime.background import open_background, require_trio
-from loopal_cluster.runtime.caller import Caller, OpenRequest, open_caller
-from loopal_cluster.runtime.channels import FrameChannel
-from loopal_cluster.runtime.cluster_client import ClusterClient
-from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.wire.contents import payload
 
 __all__ = [

@@ -25,8 +25,8 @@ from loopal_cluster import (
     open_meta_hub,
 )
 from loopal_cluster.events import ClusterEvent, Ended, EventStream, Stream
+from loopal_cluster.links.caller import Caller, open_caller
 from loopal_cluster.messages import Register, SpawnAgent, SpawnSpec
-from loopal_cluster.runtime.caller import Caller, open_caller
 from loopal_cluster.testing import open_test_cluster, record_pair
 
 

@@ -27,7 +27,7 @@ from contextlib import suppress
 import trio
 
 from loopal_cluster.frames import Frame, Rejected
-from loopal_cluster.runtime.greeting import GREETING_BYTES
+from loopal_cluster.links.greeting import GREETING_BYTES
 from loopal_cluster.wire.codec import decode, encode
 from loopal_cluster.wire.faults import reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized, Spill

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from loopal_cluster.errors import ConfigError, ConnectionLost
-from loopal_cluster.runtime.channels import FrameChannel, SocketChannel
+from loopal_cluster.links.channels import FrameChannel, SocketChannel
 
 __all__ = [
     "accept_connections",

@@ -17,7 +17,7 @@ from loopal_cluster.errors import AgentLost, ClusterError
 from loopal_cluster.outcomes import unwrap
 
 if TYPE_CHECKING:
-    from loopal_cluster.runtime.cluster_client import AgentHandle, ClusterClient
+    from loopal_cluster.links.cluster_client import AgentHandle, ClusterClient
 
 __all__ = ["AgentNursery", "SpawnOptions", "open_agent_nursery"]
 

@@ -24,11 +24,11 @@ from loopal_cluster import (
 from loopal_cluster.agents.inbox import Inbox
 from loopal_cluster.agents.member import open_member
 from loopal_cluster.frames import Response
+from loopal_cluster.links import alive
+from loopal_cluster.links.channels import FrameChannel, SocketChannel, StreamChannel, record_pair
+from loopal_cluster.links.client import open_client
+from loopal_cluster.links.listeners import dial
 from loopal_cluster.messages import Protocol, Role, Welcome
-from loopal_cluster.runtime import alive
-from loopal_cluster.runtime.channels import FrameChannel, SocketChannel, StreamChannel, record_pair
-from loopal_cluster.runtime.client import open_client
-from loopal_cluster.runtime.listeners import dial
 from loopal_cluster.testing.channels import byte_pair
 from loopal_cluster.tools.mailbox import Mailbox
 

@@ -15,10 +15,10 @@ import trio
 from attrs import field
 
 from loopal_cluster.errors import ConnectionLost, RemoteError
+from loopal_cluster.links.caller import Caller
+from loopal_cluster.links.channels import FrameChannel
 from loopal_cluster.messages import Ping, Register, Welcome
 from loopal_cluster.records import define
-from loopal_cluster.runtime.caller import Caller
-from loopal_cluster.runtime.channels import FrameChannel
 
 __all__ = [
     "REGISTER_TIMEOUT",

@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from loopal_cluster.runtime.logs import get_logger
+from loopal_cluster.links.logs import get_logger
 from loopal_cluster.texts import KEPT_BYTES
 
 __all__ = ["FILES", "FILES_BYTES", "KeptLine", "keep_line", "keep_text", "kept_directory"]

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from loopal_cluster import Client, Limits, Unauthorized, connect, open_meta_hub
-from loopal_cluster.runtime import descriptors
-from loopal_cluster.runtime.admission import (
+from loopal_cluster.links import descriptors
+from loopal_cluster.links.admission import (
     DELAYED_AT_A_TIME,
     FIRST_DELAY,
     FORGET_AFTER,
@@ -21,9 +21,9 @@ from loopal_cluster.runtime.admission import (
     REPORTS,
     Admission,
 )
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import source_of
-from loopal_cluster.runtime.listeners import accept_streams
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import source_of
+from loopal_cluster.links.listeners import accept_streams
 
 logger = logging.getLogger("test.admission")
 TOKEN = "the-token"

@@ -16,11 +16,11 @@ import trio
 
 from loopal_cluster.errors import ConnectionLost, ErrorCode, RemoteError, remote_error
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
+from loopal_cluster.links.background import open_background
+from loopal_cluster.links.channels import FrameChannel, Inbound
+from loopal_cluster.links.greeting import what_answered
 from loopal_cluster.messages import CancelRequest, Message, Progress
 from loopal_cluster.records import define
-from loopal_cluster.runtime.background import open_background
-from loopal_cluster.runtime.channels import FrameChannel, Inbound
-from loopal_cluster.runtime.greeting import what_answered
 from loopal_cluster.wire.codec import decode_result
 
 __all__ = ["Caller", "OpenRequest", "open_caller"]
