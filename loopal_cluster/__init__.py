@@ -17,7 +17,7 @@ Follow one message, ``await ctx.send("hub-b/two", "hi")``, from an agent on hub 
    ``handle(FrameReceived(peer, frame))``;
 3. ``core/hub_routing.py``, ``_route``: the decision. The agent is not here, so the request goes up: ``handle`` returns
    ``[Send(meta_hub, Request(41, ...))]``;
-4. ``runtime/runtime.py``, ``_perform`` and ``_flush``: the effect is queued, and written with all else that is queued
+4. ``runtime/runtime.py``, ``_perform``, and ``runtime/outbox.py``, ``_flush``: the effect is queued, and written with all else that is queued
    for that peer (``wire/codec.py``, ``encode``);
 5. ``links/channels.py``, ``feed``: at the MetaHub bytes become frames (``wire/framing.py``, ``feed``,
    ``wire/codec.py``, ``decode``), and these events, as in hub A;

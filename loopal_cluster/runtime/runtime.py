@@ -15,7 +15,6 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import trio
-from attrs import field
 
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Disconnect, Effect, Log, Send, Watch
@@ -30,31 +29,22 @@ from loopal_cluster.core.events import (
 )
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.parties import Standing
-from loopal_cluster.errors import ErrorCode
-from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
-from loopal_cluster.links.admission import Admission, Place
+from loopal_cluster.frames import Rejected, Response
+from loopal_cluster.links.admission import Admission
 from loopal_cluster.links.alive import SILENT, Pulse, look_again
 from loopal_cluster.links.background import open_background
 from loopal_cluster.links.channels import PATIENCE, FrameChannel, Inbound
 from loopal_cluster.links.descriptors import share_of_descriptors
 from loopal_cluster.links.greeting import what_answered
-from loopal_cluster.messages import OK, Message, Opaque, Reply
-from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
-from loopal_cluster.records import define
+from loopal_cluster.messages import Message, Reply
+from loopal_cluster.runtime.outbox import ENCODED_BYTES, Connection, Outboxes, brief
 from loopal_cluster.runtime.sizes import long_lines
 from loopal_cluster.wire.codec import decode_result
-from loopal_cluster.wire.one_pass import EVENTS
 
 __all__ = ["Core", "Runtime", "open_runtime"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds a peer that is hung up on has to read what was sent to it."""
-
-FEW_CONNECTIONS = 4
-"""Among so few, hardly ever two have something for a third at the same time, and to gather it would only take time."""
-
-ENCODED_BYTES = 2**20
-"""What is encoded for one peer at a time. With more bytes of unsent answers, a program or an agent is not read from."""
 
 STRANGER_LINE_BYTES = 65536
 """The longest line of a peer that has not registered: without a token nobody makes us keep more than that."""
@@ -78,44 +68,6 @@ class Core(Protocol):
         """When ``DeadlineReached`` is due."""
 
 
-@define(eq=False)
-class Connection:
-    """A peer's channel, and its outbox: the frames that wait for the next flush."""
-
-    peer: Peer
-    channel: FrameChannel
-    outbox: list[Frame] = field(factory=list)
-    answers: int = 0
-    """So many of them are answers."""
-    answer_bytes: int = 0
-    """So many bytes, about, these have that are large."""
-    unsent_bytes: int = 0
-    """The same of all frames."""
-    is_link: bool = False
-    """The other side is a hub or a MetaHub, which stops reading, too, when we do not read."""
-    event_bytes: int = 0
-    """So many bytes of them are the payloads of events."""
-    dirty: bool = False
-    """It is in the list of those to be flushed."""
-    congested: bool = False
-    """The transport has enough for now; a task waits until it is drained."""
-    dropped: int = 0
-    """Notifications dropped because the peer reads too slowly."""
-    stranger: bool = False
-    """It has not been answered yes yet; a core does so first to its registration."""
-    place: Place | None = None
-    """Where it is until then, unless it comes from this process."""
-    hang_up_reason: str | None = None
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    """Its reader's."""
-    below_mark: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
-
-    @property
-    def is_delayed(self) -> bool:
-        """Whether it has to wait for what is to be its last answer."""
-        return self.place is not None and self.place.is_delayed
-
-
 class Runtime:
     """The tasks around one core. Made by ``open_runtime``."""
 
@@ -134,11 +86,7 @@ class Runtime:
         self._perform_other = perform
         self._connections: dict[Peer, Connection] = {}
         self._last_peer = 0
-        self._dirty: list[Connection] = []
-        self._flusher: trio.lowlevel.Task | None = None
-        """While it has nothing to do."""
-        self._transcript = False
-        """Every frame is logged. Asked for once a step."""
+        self.outboxes = Outboxes(self._connections, limits, nursery, logger)
         self._alarm = trio.CancelScope()
         self._alarm_at = math.inf
         self._dispatched = trio.lowlevel.ParkingLot()
@@ -147,13 +95,11 @@ class Runtime:
         self._pulse_taken = trio.lowlevel.ParkingLot()
         self._watched = 0
         """So many tasks look at the core after each step."""
-        self.dropped = 0
-        """Notifications dropped, of all peers there ever were."""
         self.admission = Admission(share_of_descriptors(limits.unauthenticated), logger)
 
     def dispatch(self, event: Event) -> None:
         """Tell the core what happened and carry out what it decides."""
-        self._transcript = self._logger.isEnabledFor(logging.DEBUG)
+        self.outboxes.transcript = self._logger.isEnabledFor(logging.DEBUG)
         for effect in self._core.handle(event, trio.current_time()):
             self._perform(effect)
         self._end_step()
@@ -165,8 +111,7 @@ class Runtime:
             self._alarm.deadline = self._alarm_at = deadline
         if self._watched:
             self._dispatched.unpark_all()
-        if self._dirty:
-            self._flush_soon()
+        self.outboxes.flush_soon()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the core decides has come true."""
@@ -326,7 +271,7 @@ class Runtime:
             await place.wait(delay)
             connection.outbox = answers
             self.hang_up(connection.peer, reason)
-            self._flush_soon()
+            self.outboxes.flush_soon()
 
         self._nursery.start_soon(refuse)
 
@@ -335,7 +280,7 @@ class Runtime:
         if (connection := self._connections.get(peer)) is not None:
             connection.hang_up_reason = reason
             connection.scope.deadline = trio.current_time() + CLOSE_TIMEOUT
-            self._mark_dirty(connection)
+            self.outboxes.mark(connection)
 
     def _on_frames(self, connection: Connection, frames: Sequence[Inbound]) -> Sequence[Inbound]:
         """Bring a peer's frames to the core, each when what follows from those before has been done.
@@ -344,7 +289,7 @@ class Runtime:
         """
         peer, now, handle = connection.peer, trio.current_time(), self._core.handle
         call_of = self._core.exchange.calls.find
-        self._transcript = self._logger.isEnabledFor(logging.DEBUG)
+        self.outboxes.transcript = self._logger.isEnabledFor(logging.DEBUG)
         left: Sequence[Inbound] = ()
         for number, frame in enumerate(frames, 1):
             if isinstance(frame, Response):
@@ -356,7 +301,7 @@ class Runtime:
             elif isinstance(frame, Rejected):
                 self._on_rejected(connection, frame)
                 continue
-            if self._transcript:
+            if self.outboxes.transcript:
                 self._logger.debug("%d> %s", peer, brief(frame))
             for effect in handle(FrameReceived(peer, frame), now):
                 self._perform(effect)
@@ -369,13 +314,13 @@ class Runtime:
     def _on_rejected(self, connection: Connection, line: Rejected) -> None:
         self._logger.info("peer %d: rejected a line: %s", connection.peer, line.detail)
         if line.answer:
-            self._queue(connection, line, 0)
+            self.outboxes.queue(connection, line, 0)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Send():
                 if (connection := self._connections.get(effect.peer)) is not None:
-                    self._queue(connection, effect.frame, effect.size)
+                    self.outboxes.queue(connection, effect.frame, effect.size)
             case Disconnect(peer, reason):
                 if effect.wrong_token and peer in self._connections:
                     self._refuse_token(self._connections[peer], reason)
@@ -388,149 +333,6 @@ class Runtime:
                 self._logger.log(logging.getLevelName(level), text)
             case _:
                 self._perform_other(effect)
-
-    def _queue(self, connection: Connection, frame: Frame | Rejected, size: int) -> None:
-        outbox = connection.outbox
-        if size > SMALL:
-            frame, size = self._bounded(connection, frame, size)
-        if len(outbox) >= self._limits.high_water and self._refused(connection, frame):
-            return
-        if isinstance(frame, Notification):
-            if connection.event_bytes >= self._limits.high_water_bytes:
-                self._drop(connection)
-                return
-            if isinstance(frame.message, EVENTS):
-                connection.event_bytes += size  # which is that of its payload
-        elif frame.id is not None and not isinstance(frame, Request):
-            connection.answers += 1
-            if connection.stranger and isinstance(frame, Response):
-                connection.stranger = False
-                if connection.place is not None:
-                    connection.place.leave()
-        if self._transcript and not isinstance(frame, Rejected):
-            self._logger.debug(">%d %s", connection.peer, brief(frame))
-        connection.unsent_bytes += size
-        outbox.append(frame)  # type: ignore[arg-type]  # the codec encodes Rejected as the answer to it
-        if not connection.dirty:
-            self._mark_dirty(connection)
-
-    def _bounded(
-        self, connection: Connection, frame: Frame | Rejected, size: int
-    ) -> tuple[Frame | Rejected, int]:
-        """A large frame for a peer, or what it is told instead, because it does not read what it has asked for."""
-        if not isinstance(frame, Response):
-            return frame, size
-        if connection.answer_bytes >= self._limits.answer_bytes:
-            detail = f"{connection.answer_bytes} bytes of answers wait for you to read them"
-            # A reply, which nobody here reads, was worked on; all else can be asked again.
-            unread = isinstance(frame.result, Opaque)
-            code = ErrorCode.CONNECTION_LOST if unread else ErrorCode.OVERLOADED
-            return Failure(frame.id, code, detail), 0
-        connection.answer_bytes += size
-        return frame, size
-
-    def _refused(self, connection: Connection, frame: Frame | Rejected) -> bool:
-        """Whether one more frame is too much for the outbox of a slow peer."""
-        # Nobody waits for either. Who prints much else than messages would otherwise not be read from any more,
-        # and write for ever.
-        if isinstance(frame, Notification) or frame.id is None:
-            self._drop(connection)
-            return True
-        if len(connection.outbox) < self._limits.outbox_frames:
-            return False
-        # Limits proves that answers and calls fit; only requests that we had to reject could get here.
-        connection.scope.cancel()
-        connection.hang_up_reason = "its outbox is full"
-        return True
-
-    def _drop(self, connection: Connection) -> None:
-        connection.dropped += 1
-        self.dropped += 1
-
-    def _mark_dirty(self, connection: Connection) -> None:
-        if not connection.dirty and not connection.congested:
-            connection.dirty = True
-            self._dirty.append(connection)
-
-    def _flush_soon(self) -> None:
-        """Write what is queued: among few connections at once, among many when all that are ready have been read."""
-        if len(self._connections) <= FEW_CONNECTIONS:
-            self._flush_all()
-        elif self._flusher is not None:
-            trio.lowlevel.reschedule(self._flusher)
-            self._flusher = None
-
-    async def _flush_forever(self) -> None:
-        """Once per scheduler tick, write what all the readers of that tick have queued."""
-        while True:
-            if not self._dirty:
-                self._flusher = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._abort_flusher)
-            self._flush_all()
-
-    def _flush_all(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.dirty = False
-            self._flush(connection)
-
-    def _abort_flusher(self, _: object) -> trio.lowlevel.Abort:
-        self._flusher = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _flush(self, connection: Connection) -> None:
-        if self._connections.get(connection.peer) is not connection:
-            return
-        frames = connection.outbox
-        if frames:
-            is_slow = connection.answers > self._limits.requests_per_peer or connection.stranger
-            if connection.unsent_bytes > ENCODED_BYTES:
-                frames = self._take_some(connection)
-                is_slow = True
-            else:
-                connection.outbox, connection.answers, connection.event_bytes = [], 0, 0
-                connection.answer_bytes = connection.unsent_bytes = 0
-            if is_slow:
-                connection.below_mark.unpark_all()
-            if not connection.channel.send_nowait(frames) or connection.outbox:
-                connection.congested = True
-                self._nursery.start_soon(self._drain, connection)
-                return
-        if connection.hang_up_reason is not None and not connection.is_delayed:
-            connection.scope.cancel()
-
-    def _take_some(self, connection: Connection) -> list[Frame]:
-        """Of much that is unsent, take so much as is to be encoded at a time; the rest stays as it is."""
-        outbox, taken = connection.outbox, 0
-        for count, frame in enumerate(outbox):
-            size = frame_bytes(frame)
-            if count and taken + size > ENCODED_BYTES:
-                break
-            taken += size
-            if isinstance(frame, Response | Failure):
-                connection.answers -= 1
-                if isinstance(frame, Response) and size > SMALL:
-                    connection.answer_bytes -= size
-            elif isinstance(frame, Notification) and isinstance(frame.message, EVENTS):
-                connection.event_bytes -= payload_bytes(frame.message.payload)
-        else:
-            count = len(outbox)
-        connection.unsent_bytes -= taken
-        connection.outbox = outbox[count:]
-        return outbox[:count]
-
-    async def _drain(self, connection: Connection) -> None:
-        await trio.lowlevel.checkpoint()  # what is encoded for one peer must not keep the others waiting
-        try:
-            await connection.channel.drained()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            connection.scope.cancel()
-            return
-        connection.congested = False
-        if connection.stranger:
-            connection.below_mark.unpark_all()
-        self._mark_dirty(connection)
-        self._flush_soon()
 
     def _watch(self, peer: Peer, pings: bool) -> None:
         if (connection := self._connections.get(peer)) is None:
@@ -571,33 +373,13 @@ async def open_runtime(
     """Run a core's flusher and alarm around the block. ``perform`` does what is not for a connection."""
     async with open_background() as nursery:
         runtime = Runtime(core, limits, nursery, logger, perform)
-        nursery.start_soon(runtime._flush_forever)
+        nursery.start_soon(runtime.outboxes.flush_forever)
         nursery.start_soon(runtime._ring_forever)
         nursery.start_soon(runtime.admission.report_forever)
         nursery.start_soon(runtime._watch_forever)
         yield runtime
 
 
-def frame_bytes(frame: Frame | Rejected) -> int:
-    """About how long a frame's line will be, if what it says makes it long."""
-    if isinstance(frame, Response):
-        return 0 if frame.result is OK else payload_bytes(frame.result)
-    return message_bytes(frame.message) if isinstance(frame, (Request, Notification)) else 0
-
-
 def expected_by_hub(message: Message[Any]) -> Any:
     """How to read the answer to a hub's or a MetaHub's request. A reply is for whoever asked: it is passed on unread."""
     return None if message.result is Reply else message.result
-
-
-def brief(frame: Frame) -> str:
-    """A frame for the transcript: what it is, never what it says."""
-    match frame:
-        case Request(id_, message):
-            return f"request {id_} {message.method}"
-        case Notification(message):
-            return f"notification {message.method}"
-        case Response(id_):
-            return f"response {id_}"
-        case Failure(id_, code, detail):
-            return f"failure {id_} {code.value}: {detail}"

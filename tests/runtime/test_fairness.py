@@ -34,6 +34,7 @@ from loopal_cluster.messages import (
     Subscribe,
 )
 from loopal_cluster.payloads import Stream
+from loopal_cluster.runtime.outbox import Outboxes
 from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing import record_pair
 
@@ -227,7 +228,7 @@ def a_writer_that_waits_for_each_reader(patch):
                 await connection.channel.drained()
             del self._dirty[: len(dirty)]
 
-    patch.setattr(Runtime, "_flush_forever", flush_forever)
+    patch.setattr(Outboxes, "flush_forever", flush_forever)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from attrs import evolve
 from loopal_cluster.core.events import AgentEnded, PeerLost
 from loopal_cluster.links.channels import StreamChannel
 from loopal_cluster.runtime import hub
+from loopal_cluster.runtime.outbox import Outboxes
 from loopal_cluster.runtime.runtime import Runtime
 from loopal_cluster.testing.halting import Halter, Switch
 from tests.simulation import Level, Peers, Simulation, Weather
@@ -300,10 +301,10 @@ def test_a_stream_that_we_have_closed_says_so():
 
 
 def frames_that_are_lost_when_the_transport_is_full(patch):
-    intact = Runtime._queue
+    intact = Outboxes.queue
     patch.setattr(
-        Runtime,
-        "_queue",
+        Outboxes,
+        "queue",
         lambda self, connection, *frame: None if connection.congested else intact(self, connection, *frame),
     )
     patch.setattr(streams, "WINDOWS", (64,))
