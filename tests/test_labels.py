@@ -48,7 +48,7 @@ def test_a_sender_can_be_answered_whatever_it_calls_itself():
         )
         assert isinstance(quick, Request)
         assert quick == slow
-        return str(quick.message.envelope.source.name)
+        return str(quick.message.envelope.source.name)  # type: ignore[attr-defined]
 
     assert read("hub-a/boss") == "hub-a/boss"
     assert read("Code Reviewer") == "Code-Reviewer"

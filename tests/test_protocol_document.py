@@ -187,7 +187,7 @@ def test_every_field_of_a_method_is_named() -> None:
     fields = {
         json_key(field)
         for cls in METHODS.values()
-        for field in attrs.fields(cls)
+        for field in attrs.fields(cls)  # type: ignore[arg-type]
         if not cls.inline and field.name != "extra"
     }
 

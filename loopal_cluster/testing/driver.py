@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
@@ -22,12 +22,14 @@ from loopal_cluster.runtime.runtime import Core
 
 __all__ = ["CoreDriver", "sent"]
 
+C = TypeVar("C", bound=Core)
+
 
 @define
-class CoreDriver:
+class CoreDriver(Generic[C]):
     """One core, its peers and its time. No task, no clock: everything happens when you say so."""
 
-    core: Core
+    core: C
     now: float = 0.0
     transcript: list[str] = field(factory=list)
     """One line an event or effect, for a test to compare or a human to read."""

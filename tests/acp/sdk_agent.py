@@ -37,21 +37,21 @@ class Echo(Agent):
     def on_connect(self, conn: Any) -> None:
         self.client = conn
 
-    async def initialize(self, protocol_version: int, **_: Any) -> InitializeResponse:
+    async def initialize(self, protocol_version: int, **_: Any) -> InitializeResponse:  # type: ignore[override]
         return InitializeResponse(
             protocol_version=protocol_version,
             agent_capabilities=AgentCapabilities(),
             agent_info=Implementation(name="sdk-echo", version="1"),
         )
 
-    async def new_session(self, cwd: str, **_: Any) -> NewSessionResponse:
+    async def new_session(self, cwd: str, **_: Any) -> NewSessionResponse:  # type: ignore[override]
         self.cwd = cwd
         return NewSessionResponse(session_id=f"sdk-{os.getpid()}")
 
     async def cancel(self, session_id: str, **_: Any) -> None:
         self.cancelled.set()
 
-    async def prompt(self, prompt: list[Any], session_id: str, **_: Any) -> PromptResponse:
+    async def prompt(self, prompt: list[Any], session_id: str, **_: Any) -> PromptResponse:  # type: ignore[override]
         self.cancelled.clear()
         word, _, text = prompt[0].text.partition(" ")
         await getattr(self, word)(session_id, text)
@@ -89,4 +89,4 @@ class Echo(Agent):
             await self.client.session_update(session, update_agent_message_text(f"no: {error.code}"))
 
 
-asyncio.run(run_agent(Echo()))
+asyncio.run(run_agent(Echo()))  # type: ignore[abstract]

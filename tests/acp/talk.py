@@ -20,7 +20,7 @@ HELLO = {"protocolVersion": 1, "agentCapabilities": {}, "agentInfo": {"name": "h
 class Hand:
     """The program's end."""
 
-    stream: trio.StapledStream
+    stream: trio.StapledStream[Any, Any]
     _waiting: list[bytes] = field(factory=list)
     _rest: bytes = b""
 

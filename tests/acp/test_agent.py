@@ -351,7 +351,7 @@ async def tell(ctx: Any, prompt: str) -> str:
 
 async def test_what_an_agent_says_to_it_is_shown_as_that_and_a_human_speaks_for_himself(tmp_path):
     log = tmp_path / "log"
-    agents = {"coder": scripted(env={"ACP_LOG": str(log)}), "tell": FunctionAgent(tell)}
+    agents: dict[str, Any] = {"coder": scripted(env={"ACP_LOG": str(log)}), "tell": FunctionAgent(tell)}
     async with open_hub("solo", agents=agents, timeouts=QUICK) as hub, hub.open_client() as client:
         agent = await client.spawn("coder", name="c", persistent=True)
         await agent.ask("say hello")

@@ -234,7 +234,7 @@ class SlowPipe(trio.abc.SendStream):
     def __init__(self) -> None:
         self.taken = b""
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes) -> None:  # type: ignore[override]
         await trio.sleep(rpc.FLUSH_TIMEOUT / 2)
         self.taken += data
 

@@ -193,13 +193,14 @@ async def test_usage_is_reported_within_what_the_wire_can_carry(heard, autojump_
 
 async def test_a_flood_of_every_kind_leaves_no_more_than_the_longest_answer(autojump_clock):
     transcript = Transcript(lambda event: None)
-    thought = read_update(chunk("x" * 1000, "agent_thought_chunk"))
-    said = read_update(chunk("y" * 1000))
+    thought: Any = read_update(chunk("x" * 1000, "agent_thought_chunk"))
+    said: Any = read_update(chunk("y" * 1000))
     tracemalloc.start()
     try:
         for number in range(20_000):
             transcript.take(thought)
-            transcript.take(read_update(tool(tool_id=f"tool-{number}", rawInput={"n": number})))
+            update: Any = read_update(tool(tool_id=f"tool-{number}", rawInput={"n": number}))
+            transcript.take(update)
         for _ in range(20_000):
             transcript.take(said)
         kept, _ = tracemalloc.get_traced_memory()

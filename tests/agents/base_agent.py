@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 MODE = sys.argv[1]
 HUB_CALLS = [
@@ -30,21 +31,21 @@ HUB_CALLS = [
 ]
 
 
-def say(message):
+def say(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({"jsonrpc": "2.0"} | message, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
-def event(payload):
+def event(payload: Any) -> None:
     say({"method": "agent/event", "params": {"agent_name": None, "payload": payload}})
 
 
-def complete(result):
+def complete(result: Any) -> None:
     event("Finished")
     say({"method": "agent/completed", "params": {"reason": "goal", "result": result}})
 
 
-def start(params):
+def start(params: dict[str, Any]) -> None:
     assert set(params) >= {
         "cwd",
         "lifecycle",
@@ -74,15 +75,15 @@ def start(params):
         event("AwaitingInput")
 
 
-answers = []
+answers: list[Any] = []
 
 
-def call(number):
+def call(number: int) -> None:
     method, params = HUB_CALLS[number]
     say({"id": number + 1, "method": method, "params": params})
 
 
-def on_answer(message):
+def on_answer(message: dict[str, Any]) -> None:
     answers.append(message.get("result", message.get("error")))
     if len(answers) < len(HUB_CALLS):
         call(len(answers))
@@ -90,7 +91,7 @@ def on_answer(message):
         complete(json.dumps(answers))
 
 
-def on_request(message):
+def on_request(message: dict[str, Any]) -> None:
     method, id_ = message["method"], message["id"]
     if method == "initialize":
         say(
@@ -113,7 +114,7 @@ def on_request(message):
         say({"id": id_, "error": {"code": -32601, "message": "unknown: " + method}})
 
 
-def main():
+def main() -> None:
     if MODE == "quits":
         sys.exit("no licence key")
     if MODE in ("rubbish", "only-rubbish"):

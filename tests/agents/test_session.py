@@ -481,7 +481,7 @@ async def test_a_full_inbox_refuses_and_loses_nothing_it_has_accepted(hosting, a
             await host.send("x")
         with pytest.raises(RemoteError, match=r"the inbox is full \(10 messages\)") as caught:
             await host.send("one too many")
-        host.caller.notify(DeliverEnvelope(envelope("and another")))  # type: ignore[arg-type]
+        host.caller.notify(DeliverEnvelope(envelope("and another")))
 
         assert caught.value.code is ErrorCode.OVERLOADED
         assert (await host.outcome()).result_text == str(INBOX)
@@ -497,7 +497,7 @@ async def test_a_message_of_another_shape_is_refused_and_the_agent_goes_on(
         strange = DeliverEnvelope(envelope("", Opaque(content)))
         with pytest.raises(RemoteError, match=r"\$\.content") as caught:
             await host.caller.call(strange)
-        host.caller.notify(strange)  # type: ignore[arg-type]
+        host.caller.notify(strange)
         await host.send("fine")
         await trio.sleep(11)
 

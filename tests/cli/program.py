@@ -156,14 +156,18 @@ async def open_site(
 ) -> AsyncIterator[Site]:
     """Run the cluster for the length of the block."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    hub_options = {"agents": AGENTS, "meta_token": META_TOKEN, "policy": Policy.SUPERVISED} | hub_options
+    shared: dict[str, Any] = {
+        "agents": AGENTS,
+        "meta_token": META_TOKEN,
+        "policy": Policy.SUPERVISED,
+    } | hub_options
     with claim_name("hub-a") as claim:
         async with open_meta_hub(token=META_TOKEN) as meta_hub:
             join = meta_hub.address
             listen_on = [claim.socket, "127.0.0.1:0"]
             async with (
-                open_hub("hub-a", join=join, listen=listen_on, token=HUB_TOKEN, **hub_options) as a,
-                open_hub("hub-b", join=join, capabilities=["gpu"], **hub_options) as b,
+                open_hub("hub-a", join=join, listen=listen_on, token=HUB_TOKEN, **shared) as a,
+                open_hub("hub-b", join=join, capabilities=["gpu"], **shared) as b,
             ):
                 claim.publish(a.addresses, a.token)
                 yield Site(meta_hub, a, b, environment(tmp_path))

@@ -91,7 +91,7 @@ async def test_askers_have_their_turns_and_only_what_has_one_is_acknowledged(nur
         await wait_all_tasks_blocked()
     assert shown == []
 
-    turns.open(lambda ask: shown.append(ask.ask_id))
+    turns.open(lambda ask: shown.append(ask.ask_id))  # type: ignore[arg-type]
     await trio.sleep(0.5)
     tasks["a2"].cancel()  # somebody else has answered it
     await trio.sleep(10.0)

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ async def test_a_token_that_was_given_is_used_and_never_shown(program, way):
 
 
 async def test_a_token_that_was_made_is_kept_for_its_user_alone_and_used_again(program):
-    said = []
+    said: list[Any] = []
     for _ in range(2):
         async with program.start("metahub", "--bind", "127.0.0.1:0") as meta_hub:
             said.append(READY.fullmatch(await meta_hub.says("--join-hub 127.0.0.1:")))

@@ -94,5 +94,7 @@ def test_a_file_that_is_named_comes_before_the_environment(tmp_path, monkeypatch
     monkeypatch.setenv(TOKEN_VARIABLE, "of the environment")
     (tmp_path / "token").write_text("of the file")
 
-    assert given_token(tmp_path / "token")() == ("of the file",)
+    token = given_token(tmp_path / "token")
+    assert callable(token)
+    assert token() == ("of the file",)
     assert given_token(None) == "of the environment"

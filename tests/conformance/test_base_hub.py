@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -203,7 +205,13 @@ async def test_a_base_hub_gets_the_topology_of_the_cluster(join_base, includes):
     async with open_meta_hub() as meta_hub, join_base(meta_hub, "base") as base:
         async with open_hub("ours", join=meta_hub.address, meta_token=meta_hub.token):
             await base.send('{"id":7,"jsonrpc":"2.0","method":"meta/topology","params":{}}')
-            node = {"children": [], "lifecycle": "Spawning", "model": None, "name": "main", "parent": None}
+            node: dict[str, Any] = {
+                "children": [],
+                "lifecycle": "Spawning",
+                "model": None,
+                "name": "main",
+                "parent": None,
+            }
             await base.answer(await base.expect("hub/topology", {}), {"agents": [node]})
 
             answer = await base.receive()
@@ -335,7 +343,7 @@ async def test_the_children_of_a_base_hub_that_is_gone_are_lost_and_their_remote
 
                     @nursery.start_soon
                     async def spawn() -> None:
-                        nonlocal shadow
+                        nonlocal shadow  # type: ignore[misc]
                         shadow = await client.spawn(None, "x", hub="base", name="far")
 
                     shadow = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from json import dumps
+from typing import Any
 
 import pytest
 import trio
@@ -131,7 +132,7 @@ async def quiet(ctx: AgentContext, prompt: str) -> str:
     return f"{received.sender} said {received.text}"
 
 
-async def next_request(meta_hub, method: str, params: dict[str, object]) -> int:
+async def next_request(meta_hub, method: str, params: dict[str, Any]) -> int:
     """The next request, past the events that our hub tells its MetaHub unasked (which is harmless)."""
     while True:
         line = await meta_hub.receive()
@@ -170,7 +171,7 @@ async def test_the_requests_of_the_meta_hub_are_answered_as_a_base_hub_does(serv
             assert await ask(meta_hub, 1, "meta/resolve", {"agent_name": "worker"}) == {"found": True}
             assert await ask(meta_hub, 2, "meta/resolve", {"agent_name": "nobody"}) == {"found": False}
             topology = await ask(meta_hub, 3, "hub/topology", {})
-            (node,) = topology["agents"]
+            (node,) = topology["agents"]  # type: ignore[index]
             assert {key: node[key] for key in ("children", "lifecycle", "model", "name", "parent")} == {
                 "children": [],
                 "lifecycle": "Running",
@@ -207,7 +208,7 @@ async def test_an_agent_routes_and_lists_hubs_through_it(serve_base):
             sender = {"Agent": "hub-a/main"}
             params = {"target": "hub-b/worker", "source": sender, "content": {"text": "ping"}}
             await meta_hub.answer(await next_request(meta_hub, "meta/route", params), {"ok": True})
-            infos = [
+            infos: list[Any] = [
                 {"agent_count": 0, "capabilities": [], "name": name, "status": "Connected"}
                 for name in ("hub-a", "hub-b")
             ]
@@ -280,7 +281,7 @@ async def test_a_child_for_a_parent_elsewhere_is_reported_by_a_message_through_i
         spec = {"cwd": "/home/u/p", "model": "m", "name": "helper", "parent": "hub-b/main"}
         spec |= {"permission_mode": "bypass", "prompt": "do it"}
         spawned = await ask(meta_hub, 1, "hub/spawn_agent", spec)
-        assert spawned["name"] == "helper"
+        assert spawned["name"] == "helper"  # type: ignore[index]
 
         report = {"source": {"System": "agent-completed"}, "target": "hub-b/main"}
         report["content"] = {"text": wrapped("helper", "do it: done")}

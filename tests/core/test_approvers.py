@@ -112,7 +112,7 @@ def test_a_hub_that_joins_later_is_shown_what_is_asked():
     b = meta.new_peer() + 1
     assert join(meta, "b") == b
 
-    assert meta.receive(b, Response(1, Decision(allow=True, by="bob"))) == [
+    assert meta.receive(b, Response(1, Decision(allow=True, by="bob"))) == [  # type: ignore[arg-type]
         Send(a, Response(2, Decision(allow=True, by="bob at b")))
     ]
 
@@ -125,7 +125,7 @@ def test_who_comes_later_is_told_how_much_time_is_left():
 
     b, ann = join(meta, "b"), attach(meta, "ann", Role.OPERATOR)
 
-    left = [call.message.timeout_ms for call in meta.core.exchange.calls if call.peer in (b, ann)]
+    left = [call.message.timeout_ms for call in meta.core.exchange.calls if call.peer in (b, ann)]  # type: ignore[attr-defined]
     assert left == [40_000, 40_000]
 
 

@@ -434,7 +434,7 @@ def test_an_ask_waits_for_an_agent_that_comes_up_and_its_time_runs():
 
     x = come_up(hub, agent_id)
 
-    assert agent_ask(hub).message.envelope.timeout_ms == 2000
+    assert agent_ask(hub).message.envelope.timeout_ms == 2000  # type: ignore[attr-defined]
     hub.advance(1.9)
     assert answers(hub.answer(x, agent_ask(hub), reply()), ann) == [Response(2, reply())]
 

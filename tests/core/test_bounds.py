@@ -240,13 +240,13 @@ def test_asks_that_were_withdrawn_while_the_meta_hub_is_away_are_kept_in_so_many
 
     [withdrawn] = hub.core.exchange._withdrawn.values()
     assert sum(call.size for call in withdrawn) < 1_100_000
-    assert withdrawn[-1].message.envelope.id == "m-101"
+    assert withdrawn[-1].message.envelope.id == "m-101"  # type: ignore[attr-defined]
 
 
 def test_permissions_with_large_inputs_are_bounded_in_bytes():
     hub = open_hub(limits=Limits(calls_bytes=1_000_000))
     x, y = begin(hub, "x"), begin(hub, "y")
-    permission = Permission("id", "Write", Opaque(b'"' + b"x" * 100_000 + b'"'))
+    permission = Permission("id", "Write", Opaque(b'"' + b"x" * 100_000 + b'"'))  # type: ignore[arg-type]
 
     refused = [codes(hub.request(x, permission), x) for _ in range(100)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from loopal_cluster.config import Limits
@@ -26,9 +28,14 @@ def talk(**limits) -> Exchange[str]:
     return exchange
 
 
+def taken(exchange: Exchange[str], *request: Any) -> Any:
+    """The origin of a request that is taken on: in a test that expects a refusal, None."""
+    return exchange.take(*request)
+
+
 def test_a_request_is_answered_once():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
 
     assert exchange.answer(origin, OK)
     assert not exchange.answer(origin, OK)
@@ -40,7 +47,7 @@ def test_a_request_is_answered_once():
 
 def test_a_refusal_is_an_answer():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
 
     exchange.refuse(origin, ErrorCode.REFUSED, "no")
 
@@ -51,7 +58,7 @@ def test_a_refusal_is_an_answer():
 @pytest.mark.parametrize("answer", [Response(3, OK), Failure(3, ErrorCode.REFUSED, "no")])
 def test_an_answer_that_is_passed_on_gets_the_id_of_the_request(answer):
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
 
     exchange.pass_on(origin, answer)
 
@@ -60,7 +67,7 @@ def test_an_answer_that_is_passed_on_gets_the_id_of_the_request(answer):
 
 def test_equal_ids_of_two_peers_are_two_requests():
     exchange = talk()
-    first, second = (exchange.take(peer, Request(1, Status())) for peer in (A, B))
+    first, second = (taken(exchange, peer, Request(1, Status())) for peer in (A, B))
 
     exchange.answer(second, OK)
 
@@ -70,9 +77,9 @@ def test_equal_ids_of_two_peers_are_two_requests():
 
 def test_an_id_that_is_still_open_is_refused_and_the_first_request_goes_on():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
 
-    assert exchange.take(A, Request(7, Status())) is None
+    assert taken(exchange, A, Request(7, Status())) is None
 
     detail = "request 7 is already open"
     assert exchange.drain() == [Send(A, Failure(7, ErrorCode.INVALID_REQUEST, detail))]
@@ -81,23 +88,23 @@ def test_an_id_that_is_still_open_is_refused_and_the_first_request_goes_on():
 
 def test_an_id_may_be_used_again_after_its_answer():
     exchange = talk()
-    exchange.answer(exchange.take(A, Request(7, Status())), OK)
+    exchange.answer(taken(exchange, A, Request(7, Status())), OK)
 
-    assert exchange.take(A, Request(7, Status())) == Origin(A, 7)
+    assert taken(exchange, A, Request(7, Status())) == Origin(A, 7)
 
 
 def test_a_peer_with_too_many_open_requests_is_overloaded_at_once():
     exchange = talk(requests_per_peer=2)
-    first = exchange.take(A, Request(1, Status()))
-    exchange.take(A, Request(2, Status()))
+    first = taken(exchange, A, Request(1, Status()))
+    taken(exchange, A, Request(2, Status()))
 
-    assert exchange.take(A, Request(3, Status())) is None
+    assert taken(exchange, A, Request(3, Status())) is None
 
     detail = "too many unanswered requests"
     assert exchange.drain() == [Send(A, Failure(3, ErrorCode.OVERLOADED, detail))]
-    assert exchange.take(B, Request(3, Status())) is not None
+    assert taken(exchange, B, Request(3, Status())) is not None
     exchange.answer(first, OK)
-    assert exchange.take(A, Request(3, Status())) is not None
+    assert taken(exchange, A, Request(3, Status())) is not None
 
 
 def test_too_many_calls_to_one_peer_are_refused_before_anything_is_sent():
@@ -115,7 +122,7 @@ def test_too_many_calls_to_one_peer_are_refused_before_anything_is_sent():
 
 def test_nobody_answers_a_peer_that_is_gone():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
     exchange.forget(A)
 
     assert not exchange.answer(origin, OK)
@@ -126,7 +133,7 @@ def test_nobody_answers_a_peer_that_is_gone():
 
 def test_a_connection_is_hung_up_once_and_said_nothing_more():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
 
     exchange.hang_up(A, "enough")
     exchange.hang_up(A, "again")
@@ -147,7 +154,7 @@ def test_the_calls_to_a_peer_are_handed_over_when_it_is_forgotten():
 
 def test_withdrawing_a_request_answers_it_and_tells_whoever_was_asked_for_it():
     exchange = talk()
-    origin = exchange.take(A, Request(7, Status()))
+    origin = taken(exchange, A, Request(7, Status()))
     exchange.call(B, Status(), origin, 1.0)
     exchange.call(B, Status(), "for another", 1.0)
     exchange.drain()
@@ -199,8 +206,8 @@ def test_all_else_is_repeated_as_it_was():
 
 def test_the_calls_for_a_peer_are_those_made_on_its_behalf_and_still_open():
     exchange = talk()
-    first, second = (exchange.take(A, Request(n, Status())) for n in (1, 2))
-    exchange.take(A, Request(3, Status()))
+    first, second = (taken(exchange, A, Request(n, Status())) for n in (1, 2))
+    taken(exchange, A, Request(3, Status()))
     for origin in (first, second):
         exchange.call(B, Status(), origin, 1.0)
     exchange.take_answer(B, Response(1, OK))

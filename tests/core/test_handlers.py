@@ -55,7 +55,7 @@ def test_what_an_agent_may_do_a_client_may_do_but_for_what_is_about_the_agent_it
     core = open_hub().core
 
     def of(party):
-        return {message.method for kind, message in core._handlers if kind is party}
+        return {message.method for kind, message in core._handlers if kind is party}  # type: ignore[attr-defined]
 
     assert of(AgentParty) - of(ClientParty) == {"agent/permission", "agent/question"}
     assert of(ClientParty) <= of(AgentParty)

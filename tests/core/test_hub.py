@@ -160,8 +160,8 @@ def test_an_observer_may_only_look():
     for message in (Route(envelope("x")), SpawnAgent(SpawnSpec("x")), InterruptAgent(Address("x"))):
         [failure] = sent(hub.request(observer, message))
         assert failure.code is ErrorCode.UNAUTHORIZED
-    for message in (Status(), ListAgents(), Topology(), Subscribe()):
-        assert isinstance(sent(hub.request(observer, message))[0], Response)
+    for look in (Status(), ListAgents(), Topology(), Subscribe()):
+        assert isinstance(sent(hub.request(observer, look))[0], Response)
 
 
 def test_an_external_agent_counts_as_one():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from loopal_cluster.address import Address
@@ -384,8 +386,8 @@ TAKEN = (ErrorCode.NAME_TAKEN, "hub name 'a' is taken by a live hub")
 def claim(meta: CoreDriver, **fields) -> tuple[Peer, list[Effect]]:
     """Let another hub come with the name ``a``; its connection, and what the MetaHub does at once."""
     peer = meta.connect()
-    fields = {"instance": "2", "protocol": PROTOCOL} | fields
-    return peer, meta.request(peer, RegisterHub("a", TOKEN, **fields))
+    known: dict[str, Any] = {"instance": "2", "protocol": PROTOCOL} | fields
+    return peer, meta.request(peer, RegisterHub("a", TOKEN, **known))
 
 
 def said_to(effects: list[Effect], peer: Peer) -> list[object]:

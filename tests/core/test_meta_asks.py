@@ -8,6 +8,7 @@ from loopal_cluster.address import Address
 from loopal_cluster.completions import wrap_result
 from loopal_cluster.config import Limits
 from loopal_cluster.core.effects import Send
+from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
 from loopal_cluster.messages import (
@@ -370,7 +371,7 @@ def test_an_operator_who_attaches_later_is_shown_what_is_asked():
     assert attach(meta, "ann", Role.OPERATOR) == ann + 1
 
     meta.receive(a, Response(99, None))
-    assert meta.receive(ann + 1, Response(1, Decision(allow=True))) == [
+    assert meta.receive(Peer(ann + 1), Response(1, Decision(allow=True))) == [
         Send(a, Response(2, Decision(allow=True, by="ann")))
     ]
 

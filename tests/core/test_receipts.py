@@ -353,7 +353,7 @@ def test_a_meta_hub_says_of_what_it_repeats_when_it_was_first_sent():
     again = join(meta, "b")
 
     [call] = [call for call in meta.core.exchange.calls if isinstance(call.message, DeliverEnvelope)]
-    assert (call.peer, call.message.envelope.asked_ms) == (again, 2000)
+    assert (call.peer, call.message.envelope.asked_ms) == (again, 2000)  # type: ignore[attr-defined]
 
 
 def test_a_meta_hub_passes_on_when_what_a_hub_repeats_was_first_sent():

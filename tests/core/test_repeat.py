@@ -173,7 +173,7 @@ def test_what_waits_is_asked_in_the_order_in_which_it_came():
 
     again, effects = rejoin(hub)
 
-    assert [str(one.message.envelope.target) for one in asked(effects, again, MetaRoute)] == texts
+    assert [str(one.message.envelope.target) for one in asked(effects, again, MetaRoute)] == texts  # type: ignore[attr-defined]
 
 
 def test_what_waits_has_the_deadline_that_it_had_and_fails_once():
@@ -693,7 +693,7 @@ def test_what_was_never_sent_is_no_repetition():
     again, effects = rejoin(hub)
 
     [request] = asked(effects, again, MetaRoute)
-    assert request.message.envelope.asked_ms is None
+    assert request.message.envelope.asked_ms is None  # type: ignore[attr-defined]
 
 
 def test_a_hub_says_how_long_ago_it_first_registered():
@@ -810,7 +810,7 @@ def test_a_repetition_that_is_not_believed_is_asked_again_as_a_repetition():
 
     [again] = asked(hub.advance(0.25), up, MetaRoute)
 
-    assert again.message.envelope.asked_ms == 100
+    assert again.message.envelope.asked_ms == 100  # type: ignore[attr-defined]
 
 
 def test_an_agent_or_a_client_cannot_make_a_repetition():
@@ -952,7 +952,7 @@ def test_a_spawn_in_flight_when_the_connection_breaks_is_repeated_and_is_one_age
     up_effects = hub.receive(again, Response(request.id, Spawned("id-2", "y")))
 
     assert answers(lost) == []
-    assert request.message.spec.spawn_id == "id-2"
+    assert request.message.spec.spawn_id == "id-2"  # type: ignore[attr-defined]
     assert answers(up_effects, x) == [Response(1, Spawned("id-2", "y"))]
 
 

@@ -152,7 +152,7 @@ def test_an_agent_that_may_not_be_idle_at_all_is_stopped_as_soon_as_it_is_up(giv
 @pytest.mark.parametrize("field", ["timeout_ms", "idle_timeout_ms"])
 def test_the_longest_time_is_no_time_limit(field):
     hub = open_hub()
-    begin(hub, "x", **{field: 2**63 - 1})
+    begin(hub, "x", **{field: 2**63 - 1})  # type: ignore[arg-type]
 
     assert hub.advance(1e6) == []
 

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import pytest
 
+from loopal_cluster.address import Address
 from loopal_cluster.config import Limits, Timeouts
 from loopal_cluster.core.events import FrameReceived, Peer
 from loopal_cluster.frames import Request, Response
@@ -36,10 +37,9 @@ from loopal_cluster.messages import (
 )
 from loopal_cluster.outcomes import Done
 from loopal_cluster.payloads import Stream
-from loopal_cluster.testing import CoreDriver
+from loopal_cluster.testing import CoreDriver, sent
 
 from .builders import (
-    Address,
     answer_all,
     answers,
     ask,
@@ -50,7 +50,6 @@ from .builders import (
     join,
     open_hub,
     open_meta,
-    sent,
 )
 
 # Work.
@@ -117,7 +116,7 @@ def weight(meta: CoreDriver, sender: Peer, receiver: Peer, message: Message[Any]
     [
         (MetaRoute(envelope("right/worker")), OK),
         (MetaRoute(envelope("worker")), OK),
-        (MetaAsk(attrs.evolve(envelope("right/worker"), timeout_ms=5000)), Reply("yes")),
+        (MetaAsk(attrs.evolve(envelope("right/worker"), timeout_ms=5000)), Reply(Done("yes"))),
     ],
     ids=["a message", "a message to a bare name", "an ask"],
 )
@@ -176,7 +175,7 @@ def sizes(core: object) -> Counter[str]:
             for item in value:
                 look(item, path)
         elif attrs.has(type(value)):
-            for name in [field.name for field in attrs.fields(type(value))]:
+            for name in [field.name for field in attrs.fields(type(value))]:  # type: ignore[arg-type]
                 look(getattr(value, name), f"{path}.{name}")
         elif type(value).__module__.startswith("loopal_cluster"):
             for name, item in getattr(value, "__dict__", {}).items():
@@ -236,12 +235,12 @@ def test_nothing_is_left_of_requests_through_a_meta_hub_however_they_end(kind: s
         nonlocal left
         for index in range(50):
             request_id = 1000 * number + 100 + index
-            asked = sent(meta.receive(left, Request(request_id, to)), right)
+            asked = sent(meta.receive(left, Request(request_id, to)), right)  # type: ignore[arg-type]
             (forwarded,) = [frame for frame in asked if isinstance(frame, Request)]
             match end:
                 case "answered":
                     meta.receive(
-                        right, Response(forwarded.id, {"message": OK, "ask": Reply("yes")}.get(kind))
+                        right, Response(forwarded.id, {"message": OK, "ask": Reply(Done("yes"))}.get(kind))
                     )
                 case "refused":
                     meta.receive(left, Request(request_id + 500, MetaRoute(envelope("nowhere/x"))))

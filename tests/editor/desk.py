@@ -140,7 +140,7 @@ async def open_desk(
     place.attach(accepted)
 
     async def serve() -> None:
-        operator = {"role": Role.OPERATOR, "on_permission": editor.on_permission}
+        operator: dict[str, Any] = {"role": Role.OPERATOR, "on_permission": editor.on_permission}
         async with there, open_client(channel, name="ann", token=place.token, **operator) as client:
             await editor.serve(client, there, there)
 

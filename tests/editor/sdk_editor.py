@@ -43,16 +43,16 @@ class Editor(acp.Client):
 
 async def main() -> None:
     script, *program = sys.argv[1:]
-    editor = Editor()
+    editor = Editor()  # type: ignore[abstract]
     async with acp.spawn_agent_process(editor, *program) as (agent, process):
         hello = await agent.initialize(protocol_version=acp.PROTOCOL_VERSION)
         session = await agent.new_session(cwd="/tmp", mcp_servers=[])
         stops = []
         for editor.turn in json.loads(script):
             prompt = [acp.text_block(editor.turn["prompt"])]
-            stops.append((await agent.prompt(prompt=prompt, session_id=session.session_id)).stop_reason)
+            stops.append((await agent.prompt(prompt=prompt, session_id=session.session_id)).stop_reason)  # type: ignore[arg-type]
     await process.wait()
-    title = hello.agent_info.title
+    title = hello.agent_info.title  # type: ignore[union-attr]
     seen = {"title": title, "session": session.session_id, "stops": stops, "seen": editor.seen}
     print(json.dumps(seen | {"status": process.returncode}))
 

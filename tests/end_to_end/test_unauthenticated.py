@@ -62,7 +62,7 @@ async def open_site(limit: int = 4096) -> AsyncIterator[Site]:
         nursery.start_soon(read)
         try:
             await until(lambda: b"--join-hub" in log)
-            address = re.search(rb"listening on (\S+)", log)[1].decode()
+            address = re.search(rb"listening on (\S+)", log)[1].decode()  # type: ignore[index]
             yield Site(process.pid, address, log)
         finally:
             process.kill()

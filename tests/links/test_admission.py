@@ -262,7 +262,7 @@ async def test_a_server_without_descriptors_says_so_in_a_line_and_goes_on(autoju
     async with open_background() as nursery:
         nursery.start_soon(door.admission.report_forever)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(accept_streams, Full(20), None, nursery, door.admission.unaccepted)
+        nursery.start_soon(accept_streams, Full(20), None, nursery, door.admission.unaccepted)  # type: ignore[arg-type]
         await trio.sleep(50)
 
     assert lines(caplog) == [

@@ -225,7 +225,7 @@ async def test_a_server_that_does_not_speak_of_pings_gets_none(autojump_clock):
 
     async def answer() -> None:
         [frame] = await theirs.receive()
-        theirs.send_nowait([Response(frame.id, Welcome(kind="hub", protocol=Protocol(1)))])  # type: ignore[union-attr]
+        theirs.send_nowait([Response(frame.id, Welcome(kind="hub", protocol=Protocol(1)))])  # type: ignore[arg-type]
         await theirs.drained()
 
     async with trio.open_nursery() as nursery:

@@ -212,7 +212,7 @@ def test_a_program_that_does_not_run_trio_is_told_how_to(block):
 
 async def test_a_stream_that_is_awaited_fails_with_words(autojump_clock):
     async def awaits(ctx: AgentContext, prompt: str) -> None:
-        await ctx.stream("text")  # type: ignore[func-returns-value]
+        await ctx.stream("text")  # type: ignore[func-returns-value, misc]
 
     async with open_test_cluster(1, agents={"awaits": awaits}) as cluster:
         async with cluster["hub-a"].open_client() as client:

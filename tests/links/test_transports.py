@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 import trio
@@ -239,7 +240,7 @@ async def test_a_frame_longer_than_the_limit_is_refused_and_the_next_one_read(pa
         long = beat(1, 5000)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_all, here, [Request(7, Status()), long, beat(2)])
-            received = []
+            received: list[Any] = []
             while len(received) < 3:
                 received += await there.receive()
 

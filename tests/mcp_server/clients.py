@@ -107,4 +107,5 @@ async def open_line_client(
 def text_of(result: Any) -> str:
     """What a model reads of a tool's result."""
     (content,) = result["content"]
-    return content["text"]
+    text: str = content["text"]
+    return text

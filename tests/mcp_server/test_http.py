@@ -60,11 +60,11 @@ class HttpClient:
     ) -> None:
         """Send a request; ``content_type="..."`` is the header Content-Type."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = self.headers | {key.replace("_", "-"): value for key, value in headers.items()}
-        given = {key: value for key, value in given.items() if value is not None} | {
+        asked = self.headers | {key.replace("_", "-"): value for key, value in headers.items()}
+        given = {key: value for key, value in asked.items() if value is not None} | {
             "content-length": str(len(data))
         }
-        events = [h11.Request(method=method, target=path, headers=list(given.items()))]
+        events: list[h11.Event] = [h11.Request(method=method, target=path, headers=list(given.items()))]
         events += [h11.Data(data=data)] if data else []
         for event in (*events, h11.EndOfMessage()):
             await self.stream.send_all(self._http.send(event) or b"")
@@ -274,7 +274,7 @@ async def test_a_stranger_who_says_nothing_is_soon_sent_away(autojump_clock):
 async def be_served(stream: trio.abc.Stream) -> None:
     """A stranger's connection: no token is known."""
     with open_entrance(Admission(1, logger), Admission(1, logger), "10.0.0.1") as entrance:
-        await serve_http(stream, {}.get, frozenset({"x"}), entrance)
+        await serve_http(stream, {}.get, frozenset({"x"}), entrance)  # type: ignore[arg-type]
 
 
 async def test_saying_little_does_not_give_a_stranger_more_time(autojump_clock):

@@ -36,7 +36,7 @@ class Make:
         """The agent type, found on PATH as its preset says, with the stand-in as its model's provider."""
         home.mkdir(parents=True, exist_ok=True)
         (home / "work").mkdir(exist_ok=True)
-        env = {"PATH": f"{programs}:{path}", "HOME": str(home)} | environment(home, url)
+        env = {"PATH": f"{programs}:{path}", "HOME": str(home), **environment(home, url)}
         return AcpAgent(preset=self.preset, env=env, cwd=str(home / "work"), allow_cluster_tools=True)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import define, field
@@ -51,9 +52,9 @@ async def open_site(directory: Path, makes: Sequence[Make] = MAKES) -> AsyncIter
     """Hubs ``laptop`` and ``gpu-box``, each with all these agents. Their processes are real."""
     programs = {make: await trio.to_thread.run_sync(installed, make.packages) for make in makes}
     async with open_stand_in() as model, open_meta_hub() as meta_hub:
-        join = {"join": meta_hub.address, "meta_token": meta_hub.token}
+        join: dict[str, Any] = {"join": meta_hub.address, "meta_token": meta_hub.token}
 
-        def agents(hub: str):
+        def agents(hub: str) -> dict[str, Any]:
             homes = {make: directory / hub / make.name for make in makes}
             path = os.environ["PATH"]
             return {

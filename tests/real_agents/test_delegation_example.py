@@ -40,7 +40,12 @@ async def test_a_claude_here_delegates_to_a_codex_there_and_you_are_asked(answer
     programs = await trio.to_thread.run_sync(installed)
     async with open_stand_in() as model:
         path = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-        env = os.environ | path | environment(tmp_path, model.url) | {"META_HUB": f"127.0.0.1:{free_port()}"}
+        env = (
+            os.environ
+            | path
+            | dict(environment(tmp_path, model.url))
+            | {"META_HUB": f"127.0.0.1:{free_port()}"}
+        )
         gpu_box = await trio.lowlevel.open_process(
             [sys.executable, str(EXAMPLE / "gpu_box.py")], env=env, cwd=tmp_path, stdout=subprocess.PIPE
         )

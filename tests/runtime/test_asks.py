@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -125,7 +126,7 @@ async def settled() -> None:
 
 def open_calls(cluster: TestCluster) -> list[object]:
     """What somebody in the cluster still waits for, but announcements and such."""
-    cores = [cluster.meta_hub.core, *(hub.core for hub in cluster.hubs.values())]
+    cores: list[Any] = [cluster.meta_hub.core, *(hub.core for hub in cluster.hubs.values())]
     return [call.message for core in cores for call in core.exchange.calls if "ask" in call.message.method]
 
 
@@ -309,7 +310,7 @@ async def test_the_time_of_a_scope_travels_with_the_ask(bench, autojump_clock):
                     call for call in cluster["hub-b"].core.exchange.calls if "ask" in call.message.method
                 ]
 
-        assert call.message.envelope.timeout_ms == pytest.approx(2000, abs=1)
+        assert call.message.envelope.timeout_ms == pytest.approx(2000, abs=1)  # type: ignore[attr-defined]
 
 
 async def test_the_shorter_of_timeout_and_scope_counts(bench, autojump_clock):

@@ -8,6 +8,7 @@ import re
 import socket
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -61,7 +62,8 @@ class Enemy:
                 raise EOFError
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     async def ask(self, line: bytes | dict) -> dict:
         await self.say(line)
@@ -476,7 +478,7 @@ MISTAKES = {
     "cancel": lambda ctx: ctx.cancel("hub-b/worker", NO_TEXT),
     "wait": lambda ctx: ctx.wait("hub-b/worker", agent_id=NO_TEXT),
     "stream": lambda ctx: ctx.stream(NO_TEXT),
-    "emit": lambda ctx: ctx.emit(Stream(NO_TEXT)),
+    "emit": lambda ctx: ctx.emit(Stream(NO_TEXT)),  # type: ignore[arg-type]
     "permission": lambda ctx: ctx.ask_permission(NO_TEXT),
 }
 
@@ -518,10 +520,14 @@ async def test_a_sender_cannot_be_forged(autojump_clock):
         got.append((await ctx.receive()).sender)
 
     async with open_meta_hub(token=TOKEN) as meta_hub:
-        hub = open_hub(
+        opening = open_hub(
             "hub-a", agents={"listen": listen}, join=meta_hub.address, meta_token=TOKEN, timeouts=HASTY
         )
-        async with hub as hub, hub.open_client() as client, open_hub_peer(meta_hub.address, "liar") as liar:
+        async with (
+            opening as hub,
+            hub.open_client() as client,
+            open_hub_peer(meta_hub.address, "liar") as liar,
+        ):
             ear = await client.spawn("listen", name="ear")
             await liar.ask(route("hub-a/ear", source={"Agent": "hub-b/boss"}, id_=2, origin_hub="hub-b"))
             await ear.result()
@@ -560,8 +566,12 @@ async def test_a_client_cannot_pose_as_an_agent_or_the_system():
 
 async def test_a_parent_cannot_be_forged():
     async with open_meta_hub(token=TOKEN) as meta_hub:
-        hub = open_hub("hub-a", agents=AGENTS, join=meta_hub.address, meta_token=TOKEN, timeouts=HASTY)
-        async with hub as hub, hub.open_client() as client, open_hub_peer(meta_hub.address, "liar") as liar:
+        opening = open_hub("hub-a", agents=AGENTS, join=meta_hub.address, meta_token=TOKEN, timeouts=HASTY)
+        async with (
+            opening as hub,
+            hub.open_client() as client,
+            open_hub_peer(meta_hub.address, "liar") as liar,
+        ):
             spec = {"name": "x", "agent_type": "idle", "target_hub": "hub-a", "parent": "hub-a/boss"}
             await liar.ask({"id": 2, "method": "meta/spawn", "params": spec})
 
@@ -572,7 +582,7 @@ async def test_a_parent_cannot_be_forged():
 @pytest.mark.parametrize("name", ["real", "shadow", "nobody"])
 async def test_the_outcome_of_an_agent_cannot_be_forged_by_a_hub_that_does_not_run_it(name):
     async with open_meta_hub(token=TOKEN) as meta_hub:
-        join = {"agents": AGENTS, "join": meta_hub.address, "meta_token": TOKEN}
+        join: dict[str, Any] = {"agents": AGENTS, "join": meta_hub.address, "meta_token": TOKEN}
         async with open_hub("hub-a", **join) as hub, open_hub("hub-b", **join), hub.open_client() as client:
             await client.spawn("idle", name="real")
             await client.spawn("idle", name="shadow", hub="hub-b")
@@ -594,8 +604,12 @@ async def test_the_outcome_of_an_agent_cannot_be_forged_by_a_hub_that_does_not_r
 
 async def test_a_hub_cannot_start_an_agent_with_the_identity_of_another():
     async with open_meta_hub(token=TOKEN) as meta_hub:
-        hub = open_hub("hub-a", agents=AGENTS, join=meta_hub.address, meta_token=TOKEN, timeouts=HASTY)
-        async with hub as hub, hub.open_client() as client, open_hub_peer(meta_hub.address, "liar") as liar:
+        opening = open_hub("hub-a", agents=AGENTS, join=meta_hub.address, meta_token=TOKEN, timeouts=HASTY)
+        async with (
+            opening as hub,
+            hub.open_client() as client,
+            open_hub_peer(meta_hub.address, "liar") as liar,
+        ):
             victim = await client.spawn("idle", name="victim")
             spec = {"name": "x", "agent_type": "echo", "target_hub": "hub-a", "spawn_id": victim.id}
             answer = await liar.ask({"id": 2, "method": "meta/spawn", "params": spec})
@@ -658,7 +672,7 @@ def exactly_once(messages: int) -> list[str]:
 
 async def test_ten_thousand_messages_in_flight_between_two_hubs_arrive_exactly_once():
     async with open_meta_hub() as meta_hub:
-        join = {"agents": AGENTS, "join": meta_hub.address, "meta_token": meta_hub.token}
+        join: dict[str, Any] = {"agents": AGENTS, "join": meta_hub.address, "meta_token": meta_hub.token}
         async with open_hub("hub-a", **join) as one, open_hub("hub-b", **join) as other:
             arrived = await pour_both_ways(one, other, agents=10, messages=5000)
 
@@ -697,7 +711,7 @@ async def test_a_slow_hub_does_not_slow_the_others(autojump_clock):
                 await client.send("hub-b/nobody", "hi")
             assert trio.current_time() == began
             await trio.sleep(20.0)
-            ours.send_nowait([Response(request.id, OK)])
+            ours.send_nowait([Response(request.id, OK)])  # type: ignore[arg-type]
 
         assert answered == [began + 20.0]
         await ours.aclose()

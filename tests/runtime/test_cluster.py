@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from loopal_cluster import AgentContext, open_hub, open_meta_hub
@@ -39,7 +41,7 @@ async def test_an_agent_spawns_and_messages_agents_of_another_hub_over_memory(pa
 
 async def test_an_agent_spawns_and_messages_agents_of_another_hub_over_tcp():
     async with open_meta_hub() as meta_hub:
-        join = {"join": meta_hub.address, "meta_token": meta_hub.token}
+        join: dict[str, Any] = {"join": meta_hub.address, "meta_token": meta_hub.token}
         async with open_hub("hub-a", agents=AGENTS, **join) as hub, open_hub("hub-b", agents=AGENTS, **join):
             async with hub.open_client() as client:
                 chief = await client.spawn("lead", "one two three", name="chief")

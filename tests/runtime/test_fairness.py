@@ -124,7 +124,7 @@ async def answer(receiver: FrameChannel, seconds: float) -> None:
 
     async with trio.open_nursery() as nursery:
         while True:
-            nursery.start_soon(yes, [*await receiver.receive()])
+            nursery.start_soon(yes, [*await receiver.receive()])  # type: ignore[arg-type]
 
 
 @asynccontextmanager

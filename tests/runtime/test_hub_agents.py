@@ -514,7 +514,7 @@ async def test_leaving_a_hub_ends_its_agents_and_tells_their_parents(autojump_cl
 # Real processes.
 
 
-REAL = {
+REAL: dict[str, Any] = {
     "base": ProcessAgent([sys.executable, "-I", "-S", BASE_AGENT, "plain"]),
     "sleep": CommandAgent(["sleep", "1000"]),
     "parent": parent,

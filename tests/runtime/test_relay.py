@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -210,7 +211,7 @@ async def test_an_operator_who_leaves_has_not_answered_and_the_next_one_is_asked
 async def test_when_the_last_operator_of_a_hub_leaves_those_of_the_meta_hub_are_asked(autojump_clock):
     near, far = Operator(answer=None), Operator()
     async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
 
         async def asking() -> None:
             results.append(await ask(client))
@@ -275,7 +276,7 @@ async def test_a_handler_that_would_never_be_called_is_refused(where, who, autoj
 async def test_an_ask_survives_the_reconnect_of_its_hub(autojump_clock):
     operator = Operator(after=3.0)
     async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
 
         @nursery.start_soon
         async def asking() -> None:
@@ -295,7 +296,7 @@ async def test_an_ask_survives_the_reconnect_of_its_hub(autojump_clock):
 async def test_an_ask_made_while_the_uplink_is_down_is_shown_when_it_is_back(autojump_clock):
     operator = Operator()
     async with cluster_with_client() as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
 
         async with attached(cluster.meta_hub, operator):
             cluster.isolate()
@@ -356,7 +357,7 @@ async def test_operators_of_the_own_hub_come_before_those_of_another(autojump_cl
 async def test_an_operator_who_comes_to_the_own_hub_later_may_be_the_first_to_answer(autojump_clock):
     near, far, central = Operator(), Operator(answer=None), Operator(answer=None)
     async with cluster_with_client(2) as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
         async with attached(cluster["hub-b"], far), attached(cluster.meta_hub, central):
             nursery.start_soon(lambda: append(results, ask(client)))
             await trio.sleep(1.0)
@@ -370,7 +371,7 @@ async def test_an_operator_who_comes_to_the_own_hub_later_may_be_the_first_to_an
 async def test_an_operator_who_comes_to_another_hub_later_is_asked(autojump_clock):
     operator = Operator()
     async with cluster_with_client(3) as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
         nursery.start_soon(lambda: append(results, ask(client)))
         await trio.sleep(10.0)
         async with attached(cluster["hub-c"], operator):
@@ -383,7 +384,7 @@ async def test_an_operator_who_comes_to_another_hub_later_is_asked(autojump_cloc
 async def test_an_ask_survives_the_reconnect_of_the_hub_that_asks_or_judges(cut, autojump_clock):
     operator = Operator(after=3.0)
     async with cluster_with_client(2) as (cluster, client), trio.open_nursery() as nursery:
-        results = []
+        results: list[Any] = []
         async with attached(cluster["hub-b"], operator):
             nursery.start_soon(lambda: append(results, ask(client)))
             await trio.sleep(1.0)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -63,7 +64,7 @@ class Yard:
 async def open_yard(**options) -> AsyncIterator[Yard]:
     async with open_meta_hub(None, token=TOKEN) as meta_hub:
         yard = Yard(meta_hub, **options)
-        common = {"agents": {"listen": yard.listen, "work": yard.work}, "meta_token": TOKEN}
+        common: dict[str, Any] = {"agents": {"listen": yard.listen, "work": yard.work}, "meta_token": TOKEN}
         async with (
             open_hub("hub-a", join=partial(yard.dial, "hub-a"), **common) as near,
             open_hub("hub-b", join=partial(yard.dial, "hub-b"), **common) as far,
@@ -213,7 +214,7 @@ async def test_over_the_restart_of_a_real_meta_hub_nothing_is_lost_or_done_twice
     async with trio.open_nursery() as nursery:
         address, stop = await nursery.start(serve, "127.0.0.1:0")
         yard = Yard()
-        common = {"agents": {"listen": yard.listen, "work": yard.work}, "meta_token": TOKEN}
+        common: dict[str, Any] = {"agents": {"listen": yard.listen, "work": yard.work}, "meta_token": TOKEN}
         common |= {"join": address, "timeouts": hasty}
         async with (
             open_hub("hub-a", **common) as near,

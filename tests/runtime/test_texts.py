@@ -42,7 +42,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def repeat(ctx: AgentContext, prompt: str) -> str:
     """``count character``: the character so many times."""
     count, _, character = prompt.partition(" ")
-    return eval(character) * int(count)  # type: ignore[no-any-return]
+    return eval(character) * int(count)
 
 
 def kept_file(error: AgentFailed | str) -> Path:

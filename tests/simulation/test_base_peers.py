@@ -16,6 +16,7 @@ from loopal_cluster.core import (
     meta_hubs,
     meta_routing,
     meta_spawns,
+    steps,
     supervisor,
     uplink,
 )
@@ -115,7 +116,7 @@ def a_lost_base_hub_that_nobody_is_told_of(patch):
             intact(self, record, reason, now)
         elif self._hubs.get(record.name) is record:
             self._hubs.remove(record)
-            self._timers.discard(meta_hubs.HealthDue(record.name))
+            self._timers.discard(steps.HealthDue(record.name))
 
     intact = meta_hubs.MetaHubs.on_away
     patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)

@@ -17,6 +17,7 @@ from loopal_cluster.config import Timeouts
 from loopal_cluster.core import (
     approvals,
     calls,
+    circles,
     exchange,
     hub_routing,
     membership,
@@ -27,6 +28,7 @@ from loopal_cluster.core import (
     receipts,
     results,
     routes,
+    steps,
     supervisor,
     uplink,
     waits,
@@ -328,7 +330,7 @@ def a_meta_hub_that_forgets_who_waits(patch):
 
 @defect("no circles of asks")
 def an_agent_that_serves_and_is_taken_for_one_that_waits(patch):
-    intact = hub_routing.waits_of
+    intact = circles.waits_of
 
     def waits_of(asker, held, *, serves):
         return intact(asker, held, serves=False)
@@ -552,8 +554,8 @@ def a_lost_hub_that_nobody_is_told_of(patch):
         self._hubs.remove(record)
         self._routing.forget_hub(record.name)
         self._spawns.forget_hub(record.name, reason, now)
-        self._timers.discard(meta_hubs.HealthDue(record.name))
-        self._timers.discard(meta_hubs.RejoinDue(record.name))
+        self._timers.discard(steps.HealthDue(record.name))
+        self._timers.discard(steps.RejoinDue(record.name))
 
     patch.setattr(meta_hubs.MetaHubs, "_lose", lose)
 
@@ -564,7 +566,7 @@ def a_place_that_is_kept_for_a_lost_hub_for_ever(patch):
 
     def on_hub_away(self, record, reason, now):
         intact(self, record, reason, now)
-        self._timers.discard(meta_hubs.RejoinDue(record.name))
+        self._timers.discard(steps.RejoinDue(record.name))
 
     patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
 
@@ -594,7 +596,7 @@ def a_heart_that_beats_once(patch):
 
     def beat(self, now):
         intact(self, now)
-        self._timers.discard(uplink.HeartbeatDue())
+        self._timers.discard(steps.HeartbeatDue())
 
     patch.setattr(Uplink, "beat", beat)
 
@@ -607,7 +609,7 @@ def a_heart_that_races(patch):
         for _ in range(500):
             intact(self, now)
         if self.joined:
-            self._timers.set(uplink.HeartbeatDue(), now + 0.001)
+            self._timers.set(steps.HeartbeatDue(), now + 0.001)
 
     patch.setattr(Uplink, "beat", beat)
 
@@ -618,7 +620,7 @@ def a_returning_hub_that_is_taken_for_a_duplicate(patch):
 
     def register_hub(self, origin, message, now):
         if self._hubs.get(message.name) is not None:
-            raise exchange.Refused(meta_hubs.ErrorCode.NAME_TAKEN, "taken")
+            raise exchange.Refused(ErrorCode.NAME_TAKEN, "taken")
         intact(self, origin, message, now)
 
     patch.setattr(meta_hubs.MetaHubs, "_register_hub", register_hub)
@@ -643,7 +645,7 @@ def a_directory_that_keeps_what_is_gone(patch):
 def a_wait_that_is_kept_when_its_caller_is_gone(patch):
     def forget(self, peer, request_id=None):
         for origin in [origin for origin in self._waits if origin.peer == peer]:
-            self._timers.discard(waits.WaitDue(origin))
+            self._timers.discard(steps.WaitDue(origin))
 
     def take(self, record):
         return record.waiters

@@ -39,6 +39,7 @@ def test_in_rough_weather_every_promise_is_kept():
 def test_the_wire_changes_no_outcome():
     for seed in range(6):
         simulation = Simulation(seed, Weather.ROUGH)
+        assert simulation.script is not None
         as_records, as_lines = (
             evolve(simulation, script=evolve(simulation.script, codec=codec)).run() for codec in (False, True)
         )

@@ -29,7 +29,7 @@ def read(body: dict[str, Any]) -> Asked:
                 results.append("".join(_texts(output)))
             case {"role": "user", "content": content} if said := prompt_of(_texts(content)):
                 prompt, results = said, []
-    return Asked(prompt, tuple(results), tuple(_tools(body.get("tools") or ())))
+    return Asked(prompt, tuple(results), tuple(_tools(body.get("tools") or [])))
 
 
 def whole(move: Move, number: int) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def stream(move: Move, number: int) -> Iterator[bytes]:
     """The answer as events; one that hangs breaks off in the middle of its text."""
     response = whole(move, number)
     [item] = response["output"]
-    begun = item | ({"arguments": ""} if isinstance(move, Use) else {"content": []})
+    empty: dict[str, Any] = {"arguments": ""} if isinstance(move, Use) else {"content": []}
+    begun = item | empty
     yield _event("response.created", response=response | {"status": "in_progress", "output": []})
     yield _event("response.output_item.added", output_index=0, item=begun | {"status": "in_progress"})
     if not isinstance(move, Use):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -39,7 +40,7 @@ AGENTS = {"echo": echo, "sleeper": sleeper, "lead": lead, "careful": careful}
 both_pairs = pytest.mark.parametrize("pair", [record_pair, byte_pair], ids=["records", "bytes"])
 
 
-def cluster_of(pair: Callable[..., object] = record_pair, hubs: int = 2):
+def cluster_of(pair: Callable[..., Any] = record_pair, hubs: int = 2):
     return open_test_cluster(hubs, agents=AGENTS, pair=pair)
 
 

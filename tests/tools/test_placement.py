@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from loopal_cluster import Client, open_hub
@@ -20,7 +22,7 @@ class Cluster:
         return self._hubs
 
 
-def hub(name: str, agents: int = 0, status: str = "Connected", **more: object) -> HubInfo:
+def hub(name: str, agents: int = 0, status: str = "Connected", **more: Any) -> HubInfo:
     return HubInfo(name, status, agents, agent_types=("codex",), **more)
 
 
@@ -81,7 +83,7 @@ async def test_a_hub_alone_is_a_place_if_it_fits(autojump_clock):
         assert not_.text == "Tool error: Agent: no hub fits 'tpu': hub 'solo' lacks tpu"
 
 
-async def spawn(client: Client, labels: str, **more: object):
+async def spawn(client: Client, labels: str, **more: Any):
     return await Toolbox(client).call(
         "Agent", {"prompt": "hi", "subagent_type": "shout", "labels": labels} | more
     )

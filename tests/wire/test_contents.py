@@ -187,7 +187,7 @@ def test_a_preview_is_80_bytes_of_whole_characters(text: str, shown: str) -> Non
         event = encode(Notification(m.AgentEvent(None, MessageRouted("a", "b", given_content))))
         frame = decode(event[:-1])
         assert isinstance(frame, Notification)
-        assert payload(frame.message.payload) == MessageRouted("a", "b", shown)
+        assert payload(frame.message.payload) == MessageRouted("a", "b", shown)  # type: ignore[attr-defined]
 
 
 @given(st.text())
@@ -239,7 +239,7 @@ def test_other_contents_stay_unread() -> None:
     received = decode(encode(sent)[:-1])
 
     assert isinstance(received, Request)
-    assert isinstance(received.message.envelope.content, m.Opaque)
+    assert isinstance(received.message.envelope.content, m.Opaque)  # type: ignore[attr-defined]
 
 
 def test_an_unreadable_completion_is_refused_with_its_path() -> None:

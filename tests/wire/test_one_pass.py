@@ -66,7 +66,7 @@ def test_what_is_not_usual_is_left_to_the_long_way(line: bytes) -> None:
     assert one_pass.read(line) is None
 
 
-@pytest.mark.parametrize("method", sorted(one_pass._BY_METHOD))
+@pytest.mark.parametrize("method", sorted(one_pass._BY_METHOD))  # type: ignore[type-var]
 @pytest.mark.parametrize(
     "params",
     [

@@ -115,7 +115,7 @@ def test_a_message_survives_the_wire(cls: type[m.Message[Any]], data: st.DataObj
 
 @pytest.mark.parametrize(
     "cls",
-    sorted({cls.result for cls in m.METHODS.values() if cls.result}, key=lambda cls: cls.__name__),
+    sorted({cls.result for cls in m.METHODS.values() if cls.result}, key=lambda cls: cls.__name__),  # type: ignore[attr-defined]
     ids=lambda cls: cls.__name__,
 )
 @given(data=st.data())
@@ -136,7 +136,7 @@ def test_a_payload_survives_the_wire(cls: Any, data: st.DataObject) -> None:
     frame = decode(encode(Notification(m.AgentEvent("main", record)))[:-1])
 
     assert isinstance(frame, Notification)
-    assert payload(frame.message.payload) == record
+    assert payload(frame.message.payload) == record  # type: ignore[attr-defined]
 
 
 @given(records(m.UserContent))
@@ -172,7 +172,7 @@ def test_a_unit_source_may_be_an_object_with_a_null(name: str) -> None:
     frame = decode(line.replace(b'"Human"', b'{"%b":null}' % name.encode()).strip())
 
     assert isinstance(frame, Request)
-    assert type(frame.message.envelope.source).__name__ == f"{name}Source"
+    assert type(frame.message.envelope.source).__name__ == f"{name}Source"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
