@@ -46,6 +46,8 @@ __all__ = [
 NO_OUTPUT = "(no output)"
 """What a base hub takes for the result of an agent that ended without a word."""
 
+META = "meta"
+"""The MetaHub, where operations name a hub."""
 INTERRUPTED = "interrupted"
 """The last word of a scripted agent that was asked to shut down."""
 
