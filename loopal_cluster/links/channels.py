@@ -14,20 +14,15 @@ batch, not per message, is what makes a hub fast.
 from __future__ import annotations
 
 import abc
-import fcntl
-import math
-import os
 import socket
-import sys
-import termios
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import trio
 
 from loopal_cluster.frames import Frame, Rejected
 from loopal_cluster.links.greeting import GREETING_BYTES
+from loopal_cluster.links.sockets import PATIENCE, source_of, unacknowledged, watch_transport, write_some
 from loopal_cluster.wire.codec import decode, encode
 from loopal_cluster.wire.faults import reject
 from loopal_cluster.wire.framing import LineBuffer, Oversized, Spill
@@ -38,7 +33,6 @@ __all__ = [
     "SocketChannel",
     "StreamChannel",
     "record_pair",
-    "source_of",
 ]
 
 CHUNK = 65536
@@ -47,11 +41,6 @@ FIRST_CHUNK = 4096
 """The same, while nobody knows who the other side is: what it sends, we keep."""
 
 
-PATIENCE = 45.0
-"""Seconds after which a TCP connection without any acknowledgement is broken: a client's other side is to know it
-within a minute."""
-PROBE_AFTER, PROBE_INTERVAL = 15.0, 5.0
-"""Seconds of silence until the system asks for an acknowledgement, and until it asks again."""
 ENDED_CHUNKS = 4
 """So many are read of whoever sends on while it is not listened to."""
 
@@ -122,26 +111,6 @@ class FrameChannel(trio.abc.ReceiveChannel[Sequence[Inbound]]):
 
     def be_patient(self, seconds: float) -> None:
         """Take a transport that says nothing for so long for broken. Only TCP is told."""
-
-
-def source_of(sock: socket.socket) -> str:
-    """Where the peer of a socket is, without its port.
-
-    Of IPv6, the network: whoever has one address of it has 2 ** 64.
-    """
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return "a connection that has ended"
-    if sock.family == socket.AF_UNIX:
-        return "this machine's socket"
-    host = str(name[0])
-    if sock.family != socket.AF_INET6:
-        return host
-    if host.startswith("::ffff:"):  # IPv4, on a socket that takes both
-        return host.removeprefix("::ffff:")
-    network = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] + bytes(8)
-    return host if host == "::1" else f"{socket.inet_ntop(socket.AF_INET6, network)}/64"
 
 
 class _Lines:
@@ -281,11 +250,11 @@ class SocketChannel(FrameChannel):
         self._lines.limit(line_bytes, long)
 
     def backlog(self) -> int:
-        return len(self._unsent) + _unacknowledged(self._sock)
+        return len(self._unsent) + unacknowledged(self._sock)
 
     def be_patient(self, seconds: float) -> None:
         if self.can_vanish:
-            _watch_transport(self._sock, seconds)
+            watch_transport(self._sock, seconds)
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -341,7 +310,7 @@ class StreamChannel(FrameChannel):
         self.sent += len(data)
         # The end of a pipe takes most of what it is given at once, which spares everybody a task.
         if isinstance(self._sender, trio.lowlevel.FdStream) and not self._unsent:
-            data = _write_some(self._sender.fileno(), data)
+            data = write_some(self._sender.fileno(), data)
         self._unsent += data
         return not self._unsent
 
@@ -361,42 +330,6 @@ class StreamChannel(FrameChannel):
             await self._sender.aclose()
         finally:
             await self._receiver.aclose()
-
-
-def _watch_transport(sock: socket.socket, seconds: float) -> None:
-    """Let the system break a TCP connection whose other end has not acknowledged anything for so long.
-
-    It asks when nothing is on the way (keepalive), and gives up what is (``TCP_USER_TIMEOUT``): else a flow that
-    a firewall has dropped is noticed after hours, or after 16 minutes. Not every system has every option.
-    """
-    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
-    options = (
-        (idle, int(PROBE_AFTER)),
-        (getattr(socket, "TCP_KEEPINTVL", None), int(PROBE_INTERVAL)),
-        (getattr(socket, "TCP_KEEPCNT", None), max(1, math.ceil((seconds - PROBE_AFTER) / PROBE_INTERVAL))),
-        (getattr(socket, "TCP_USER_TIMEOUT", None), int(seconds * 1000)),
-    )
-    with suppress(OSError):  # no TCP after all, or closed already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in options:
-            if option is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    """Bytes in a socket's send buffer; 0 where the system does not say."""
-    try:
-        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):
-        return 0
-
-
-def _write_some(fd: int, data: bytes) -> bytes:
-    """Write what can be written now; return the rest."""
-    try:
-        return data[os.write(fd, data) :]
-    except OSError:  # it takes nothing now, or never will: the stream knows which
-        return data
 
 
 class _Mailbox:

@@ -16,10 +16,11 @@ from loopal_cluster.core.meta_hub import MetaHubCore
 from loopal_cluster.errors import ConfigError
 from loopal_cluster.links.ambient import Ambient
 from loopal_cluster.links.background import open_background, require_trio
-from loopal_cluster.links.channels import PATIENCE, FrameChannel, record_pair
+from loopal_cluster.links.channels import FrameChannel, record_pair
 from loopal_cluster.links.client import Client, ClientOptions, open_client
 from loopal_cluster.links.listeners import accept_connections, address_of, open_listeners
 from loopal_cluster.links.logs import get_logger
+from loopal_cluster.links.sockets import PATIENCE
 from loopal_cluster.records import define
 from loopal_cluster.runtime.runtime import Runtime, open_runtime
 from loopal_cluster.runtime.tokens import Tokens, tokens_of

@@ -33,9 +33,10 @@ from loopal_cluster.frames import Rejected, Response
 from loopal_cluster.links.admission import Admission
 from loopal_cluster.links.alive import SILENT, Pulse, look_again
 from loopal_cluster.links.background import open_background
-from loopal_cluster.links.channels import PATIENCE, FrameChannel, Inbound
+from loopal_cluster.links.channels import FrameChannel, Inbound
 from loopal_cluster.links.descriptors import share_of_descriptors
 from loopal_cluster.links.greeting import what_answered
+from loopal_cluster.links.sockets import PATIENCE
 from loopal_cluster.messages import Message, Reply
 from loopal_cluster.runtime.outbox import ENCODED_BYTES, Connection, Outboxes, brief
 from loopal_cluster.runtime.sizes import long_lines

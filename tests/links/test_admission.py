@@ -22,8 +22,8 @@ from loopal_cluster.links.admission import (
     Admission,
 )
 from loopal_cluster.links.background import open_background
-from loopal_cluster.links.channels import source_of
 from loopal_cluster.links.listeners import accept_streams
+from loopal_cluster.links.sockets import source_of
 
 logger = logging.getLogger("test.admission")
 TOKEN = "the-token"
