@@ -16,24 +16,22 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 import trio
 from attrs import field
 
-from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session, TurnEnd
+from loopal_cluster.acp.client import AcpError, Client, LoginNeeded, PeerGone, Session
+from loopal_cluster.acp.hub_turn import HubTurn, failed
 from loopal_cluster.acp.modes import PLAN, choose_mode
-from loopal_cluster.acp.permission import choose_option, is_cluster_tool, shown_input
 from loopal_cluster.acp.presets import PRESETS, Preset
 from loopal_cluster.acp.program import Command, Program
-from loopal_cluster.acp.schema import PermissionRequest, Update
-from loopal_cluster.acp.transcript import ANSWER_CHARACTERS, Transcript
+from loopal_cluster.acp.schema import Update
 from loopal_cluster.acp.worktree import Worktree, open_worktree
 from loopal_cluster.agents.children import ChildNotStarted
 from loopal_cluster.agents.context import AgentContext, Streamed, TurnEnds
 from loopal_cluster.agents.session import serve_session
 from loopal_cluster.agents.types import Place, RunningAgent
-from loopal_cluster.errors import ClusterError, TextTooLong
+from loopal_cluster.errors import ClusterError
 from loopal_cluster.links.background import open_background
 from loopal_cluster.links.channels import record_pair
-from loopal_cluster.messages import Decision
-from loopal_cluster.outcomes import Cancelled, Failed
-from loopal_cluster.payloads import AutoModeDecision, Error, Payload
+from loopal_cluster.outcomes import Failed
+from loopal_cluster.payloads import AutoModeDecision, Error
 from loopal_cluster.records import record
 from loopal_cluster.tools.quoting import as_prompt
 
@@ -41,11 +39,7 @@ __all__ = ["AcpAgent"]
 
 ANSWER_TIMEOUT = 60.0
 """Seconds for a session to be opened, or set up."""
-QUOTED = 500
-"""So much of an answer is quoted in a failure."""
 
-TOLD = 5
-"""Of so many tools it is told at most that nobody has answered whether they may be used."""
 
 GO_ON = (
     "(The program you run in ended in the middle of this turn, and was started again. "
@@ -233,9 +227,9 @@ class _Agent:
             return Streamed("\n\n".join(filter(None, answers)))
         except LoginNeeded as error:
             hint = f" ({self._command.login})" if self._command.login else ""
-            raise _failed(f"{self._command.name} needs a login: {error}{hint}") from error
+            raise failed(f"{self._command.name} needs a login: {error}{hint}") from error
         except AcpError as error:
-            raise _failed(f"{self._command.name}: {error}") from error
+            raise failed(f"{self._command.name}: {error}") from error
         finally:
             self._kill_if_stuck()
             self._idle.set()
@@ -283,11 +277,11 @@ class _Agent:
         when = "could not be used" if self._client is None else "ended in the middle of its turn"
         error = f"{self._command.name} {when}: {self._program.ending}{await self._worktree_note()}"
         self._is_over = True
-        return _failed(error, final=True)
+        return failed(error, final=True)
 
     async def _answer_once(self, context: AgentContext, prompt: str) -> str:
         session = await self._open_session(context)
-        turn = _Turn(context, self._type, self._agent_name, self._own_servers)
+        turn = HubTurn(context, self._type, self._agent_name, self._own_servers)
 
         def take(update: Update) -> None:
             turn.transcript.take(update)
@@ -366,7 +360,7 @@ class _Agent:
             await self.start_program()
         except ChildNotStarted as error:
             self._is_over = True
-            raise _failed(str(error), final=True) from error
+            raise failed(str(error), final=True) from error
 
     async def _begin_session(self, context: AgentContext, client: Client) -> Session:
         servers = self._open_mcp(context, client)
@@ -449,96 +443,3 @@ class _Agent:
             self._program.kill(f"it went over to its mode {session.mode!r} by itself, and cannot be put back")
         finally:
             self._is_put_back = False
-
-
-class _Turn:
-    """What is only of one turn."""
-
-    def __init__(self, context: AgentContext, type_: AcpAgent, program: str, servers: frozenset[str]) -> None:
-        self.transcript = Transcript(self._emit)
-        self._context = context
-        self._type = type_
-        self._program = program
-        self._servers = servers
-        self._denied: list[str] = []
-        self._unanswered: dict[str, str] = {}
-        """Why nobody has answered whether it may use a tool, by the tool."""
-
-    def _emit(self, payload: Payload) -> None:
-        try:
-            self._context.emit(payload)
-        except TextTooLong as error:
-            self._context.emit(Error(str(error)))
-
-    async def judge(self, request: PermissionRequest) -> str | None:
-        """Which option of a permission to take."""
-        self.transcript.end_message()  # some ask before they say what for
-        name = self.transcript.name_of(request.tool_call)
-        decision = await self._decide(name, request)
-        allow = decision.allow
-        option = choose_option(request.options, allow=allow)
-        if allow and option is None:
-            self._context.emit(Error(f"{name}: it cannot be allowed only once, and so it is not"))
-            allow, option = False, choose_option(request.options, allow=False)
-        if decision.unanswered:
-            self._unanswered[name] = decision.reason or "nobody was there to answer"
-            self._context.emit(Error(f"{name} is not allowed: {self._unanswered[name]}"))
-        elif not allow:
-            self._denied.append(name)
-        return option
-
-    async def _decide(self, name: str, request: PermissionRequest) -> Decision:
-        call = request.tool_call
-        own_name = self.transcript.own_name_of(call)
-        if self._type.allow_cluster_tools and is_cluster_tool(
-            request, self._program, self._servers, own_name
-        ):
-            return Decision(allow=True)
-        try:
-            return await self._context.ask_permission(name, shown_input(call), tool_call_id=call.tool_call_id)
-        except ClusterError as error:
-            reason = f"permission could not be asked for: {error}"
-            return Decision(allow=False, reason=reason, unanswered=True)
-
-    @property
-    def unanswered(self) -> str:
-        """What nobody has refused and was not allowed; empty if nothing.
-
-        A program is only told that it may not, and tells its model, in words of its own, that the user refused.
-        """
-        return "; ".join(
-            f"{tool} was not allowed, but nobody has refused it: {reason}"
-            for tool, reason in [*self._unanswered.items()][:TOLD]
-        )
-
-    def result_of(self, end: TurnEnd, note: str) -> str:
-        """The answer, if the turn has one.
-
-        Raises:
-            TurnEnds: it has none; this is its outcome.
-        """
-        answer = self.transcript.answer
-        said = f": {answer.strip()[:QUOTED]}" if answer.strip() else ""
-        after = f" after it was not allowed to use {', '.join(self._denied)}" if self._denied else ""
-        note += f"\n\n[{self.unanswered}]" if self._unanswered else ""
-        match end.stop_reason:
-            case "end_turn" if self.transcript.is_cut:
-                return f"{answer}\n[cut after {ANSWER_CHARACTERS} characters]{note}"  # too large, and kept as that
-            case "end_turn" if (self._denied or self._unanswered) and not said:
-                raise _failed(f"it ended its turn without a word{after}{note}")
-            case "end_turn":
-                return answer.rstrip("\n") + note
-            case "cancelled":
-                raise TurnEnds(Cancelled(f"it gave up its turn{after}{said}{note}"))
-            case "refusal":
-                raise _failed(f"it refused{said}{note}")
-            case "max_tokens":
-                raise _failed(f"it reached the limit of tokens of its model{said}{note}")
-            case "max_turn_requests":
-                raise _failed(f"it reached its limit of requests in a turn{said}{note}")
-            case reason:
-                raise _failed(f"it stopped for a reason that we do not know, {reason!r}{said}{note}")
-
-
-def _failed(error: str, *, final: bool = False) -> TurnEnds:
-    return TurnEnds(Failed(error), final=final)
