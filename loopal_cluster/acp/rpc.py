@@ -330,7 +330,9 @@ async def open_peer(
     """Talk for the length of the block. The streams are not closed: whoever made them does that."""
     async with open_background() as background:
         peer = RpcPeer(sender, on_request, on_notification, line_bytes)
-        tasks = await background.start(peer._run, receiver)
+        # Cancelled in here, we would leave the tasks, which are shielded, without anybody who can end them.
+        with trio.CancelScope(shield=True):
+            tasks = await background.start(peer._run, receiver)
         try:
             yield peer
         finally:

@@ -318,3 +318,15 @@ async def test_a_refusal_of_ours_keeps_its_data(autojump_clock):
 
         error = {"code": -32603, "message": "no", "data": {"kind": "lost"}}
         assert await hand.read() == {"id": 1, "error": error}
+
+
+async def test_a_talk_that_is_cancelled_before_it_begins_ends(autojump_clock):
+    ours = Ours()
+    here, _there = trio.testing.memory_stream_pair()
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_peer(here, here, ours.on_request, ours.on_notification):
+            await trio.sleep_forever()
+
+    assert scope.cancelled_caught
