@@ -29,6 +29,7 @@ LEAVES = {
     "errors",
     "frames",
     "labels",
+    "message_sizes",
     "messages",
     "outcomes",
     "payloads",
@@ -187,6 +188,7 @@ def test_the_leaves_do_not_import_each_other_in_a_circle():
         "completions",
         "frames",
         "payloads",
+        "message_sizes",
     ]
 
     for index, leaf in enumerate(order):

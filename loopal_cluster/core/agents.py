@@ -26,8 +26,8 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.core.owners import Owner, parent_of
 from loopal_cluster.errors import ErrorCode
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.messages import AgentNode, SpawnSpec
-from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define, evolve
 
 __all__ = ["AgentRecord", "AgentTree"]

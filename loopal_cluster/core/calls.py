@@ -15,8 +15,8 @@ from weakref import ref
 from attrs import Factory, field
 
 from loopal_cluster.core.events import Peer
+from loopal_cluster.message_sizes import SMALL, message_bytes
 from loopal_cluster.messages import Message
-from loopal_cluster.payloads import SMALL, message_bytes
 from loopal_cluster.records import define, record
 
 __all__ = ["Call", "CallTable", "Origin"]

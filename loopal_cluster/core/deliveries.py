@@ -25,6 +25,7 @@ from loopal_cluster.core.steps import Delivering, DeliveryDue, HubThen
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
+from loopal_cluster.message_sizes import message_bytes
 from loopal_cluster.messages import (
     AgentSource,
     DeliverAsk,
@@ -37,7 +38,7 @@ from loopal_cluster.messages import (
     SystemSource,
 )
 from loopal_cluster.outcomes import Failed
-from loopal_cluster.payloads import MessageRouted, message_bytes
+from loopal_cluster.payloads import MessageRouted
 from loopal_cluster.records import define, evolve, record
 
 __all__ = ["Deliveries"]

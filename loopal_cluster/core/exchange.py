@@ -18,6 +18,7 @@ from loopal_cluster.core.effects import Disconnect, Effect, Log, Send
 from loopal_cluster.core.events import Peer
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Notification, Request, Response
+from loopal_cluster.message_sizes import SMALL, message_bytes, payload_bytes
 from loopal_cluster.messages import (
     OK,
     Ask,
@@ -28,7 +29,6 @@ from loopal_cluster.messages import (
     Reply,
     WaitAgent,
 )
-from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define, evolve
 
 __all__ = ["HOP_MARGIN", "Exchange", "Refused", "with_time_left"]

@@ -21,7 +21,7 @@ from attrs import field
 from loopal_cluster.core.calls import Origin
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
-from loopal_cluster.payloads import payload_bytes
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.records import define
 
 __all__ = ["UNCERTAIN", "Receipts"]

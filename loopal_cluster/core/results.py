@@ -11,9 +11,9 @@ from collections import OrderedDict
 from attrs import field
 
 from loopal_cluster.address import Address
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.messages import AgentDetails, Waited
 from loopal_cluster.outcomes import Failed, Outcome, reason_of
-from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define, record
 
 __all__ = ["FinishedAgent", "Results"]

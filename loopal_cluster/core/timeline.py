@@ -18,8 +18,8 @@ from loopal_cluster.core.context import AnyPart
 from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Refused
 from loopal_cluster.errors import ErrorCode
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Subscribed
-from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.records import define
 
 __all__ = ["Timeline"]

@@ -18,8 +18,8 @@ from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Frame, Notification, Rejected, Request, Response
 from loopal_cluster.links.admission import Place
 from loopal_cluster.links.channels import FrameChannel
+from loopal_cluster.message_sizes import SMALL, message_bytes, payload_bytes
 from loopal_cluster.messages import OK, Opaque
-from loopal_cluster.payloads import SMALL, message_bytes, payload_bytes
 from loopal_cluster.records import define
 from loopal_cluster.wire.one_pass import EVENTS
 

@@ -15,6 +15,7 @@ from loopal_cluster.core.receipts import Receipts
 from loopal_cluster.core.results import FinishedAgent, Results
 from loopal_cluster.errors import ErrorCode
 from loopal_cluster.frames import Failure, Response
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.messages import (
     OK,
     Announce,
@@ -36,7 +37,6 @@ from loopal_cluster.messages import (
     Subscribe,
 )
 from loopal_cluster.outcomes import Done
-from loopal_cluster.payloads import payload_bytes
 from loopal_cluster.testing import sent
 
 from .builders import (

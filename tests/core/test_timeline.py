@@ -12,15 +12,9 @@ from loopal_cluster.core.events import Peer
 from loopal_cluster.core.exchange import Exchange
 from loopal_cluster.core.timeline import Timeline
 from loopal_cluster.frames import Notification
+from loopal_cluster.message_sizes import payload_bytes
 from loopal_cluster.messages import AgentEvent, ClusterEvent, Opaque, Subscribed, UserContent
-from loopal_cluster.payloads import (
-    Finished,
-    MessageRouted,
-    Stream,
-    ToolBatchStart,
-    ToolCall,
-    payload_bytes,
-)
+from loopal_cluster.payloads import Finished, MessageRouted, Stream, ToolBatchStart, ToolCall
 
 WATCHER = Peer(1)
 
