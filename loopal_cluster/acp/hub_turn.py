@@ -26,7 +26,7 @@ QUOTED = 500
 
 
 class HubTurn:
-    """What is only of one turn."""
+    """What a hub knows of one turn of a coding agent: what it said, and what it was not allowed."""
 
     def __init__(self, context: AgentContext, type_: AcpAgent, program: str, servers: frozenset[str]) -> None:
         self.transcript = Transcript(self._emit)
@@ -115,4 +115,5 @@ class HubTurn:
 
 
 def failed(error: str, *, final: bool = False) -> TurnEnds:
+    """End a turn as failed; ``final``: and the agent with it."""
     return TurnEnds(Failed(error), final=final)
