@@ -2,8 +2,8 @@
 
 All of it is real but the half second in which Python imports it: arguments, environment, descriptors, signals,
 exit status. ``open_program`` and ``run_program`` are for tests of what the program does; those of how it starts,
-ends during its start, or talks to a terminal start it cold (``test_imports``, ``cli/test_interrupt``,
-``cli/test_hub_terminal``, ``end_to_end/test_demo``).
+ends during its start, or talks to a terminal start it cold (``test_imports``, ``cli/test_signals``,
+``cli/test_terminal``, ``end_to_end/test_demo``).
 
 Run as a program, this file is who forks. A keeper stands between it and each program, and says how that ended.
 """
