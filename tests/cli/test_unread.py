@@ -208,6 +208,9 @@ async def test_a_front_end_that_nobody_reads_does_not_stop_its_hub(tmp_path):
         await reached(address)
         token = await published_token(tmp_path / "loopal-cluster" / "talking.json")
         async with connect(address, token=token) as client:
+            with trio.fail_after(20):  # it listens before its agent is up
+                while not await client.local_agents():  # noqa: ASYNC110  # another process's agent
+                    await trio.sleep(0.02)
             for _ in range(20):
                 assert len(await client.local_agents()) == 1
                 await trio.sleep(0.02)
