@@ -51,7 +51,7 @@ STORIES: dict[str, str] = {
     "core/membership": "core/claims",
     "core/meta_approvals": "core/approvers core/meta_asks",
     "core/meta_hub": "core/meta_asks core/lazy_envelopes conformance/base_meta_hub",
-    "core/meta_hubs": "core/membership core/claims",
+    "core/meta_membership": "core/membership core/claims",
     "core/meta_lookup": "core/meta_asks",
     "core/meta_revocations": "core/meta_asks core/repeat",
     "core/meta_routing": "core/lazy_envelopes core/weight runtime/asks",

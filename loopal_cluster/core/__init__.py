@@ -79,8 +79,8 @@ A hub:
 
 A MetaHub:
 
-* ``meta_hub``: the switchboard: connections, frames, answers, timers.
-* ``meta_hubs``: hubs that register, are silent, come back, leave and are lost.
+* ``meta_hub``: the switchboard: connections that come and end, frames, answers, timers.
+* ``meta_membership``: hubs that register, are silent, come back, leave and are lost.
 * ``meta_routing``: messages, asks and what else is for one agent, to its hub.
 * ``meta_lookup``: requests about the cluster.
 * ``meta_spawns``: spawns, and news of agents that two hubs share.
@@ -92,9 +92,23 @@ A MetaHub:
 * ``owed``: cancels that a hub is still to hear of.
 * ``base_agents``: the agents of hubs that speak the base dialect only.
 
+**What happens when** ...
+
+* a connection ends: ``PeerLost``, at a hub ``HubConnections.on_lost`` (``Uplink.lost`` if it was the one to the MetaHub,
+  which is dialled again), at a MetaHub ``MetaHubCore._on_lost`` and for a hub ``MetaMembership.on_away``: what may be
+  repeated waits for it to come back, all else fails;
+* a hub comes back: the same ``instance`` is sent again what it has not answered (``Exchange.resume``);
+* a hub is restarted: it is another ``instance``, which claims the name. What the old one was asked fails
+  (``MetaMembership._answer_of_lost``): ``CONNECTION_LOST``, it may have been done; nobody does it again;
+* the MetaHub is restarted: each hub joins the new one and sends again what was not answered, and says how long ago it was
+  first sent (``Envelope.asked_ms``), so that nobody does it who was not there then (``MetaRouting.check_was_there``);
+* a message comes twice: ``Deliveries.deliver_once`` knows it (``receipts``) and gives the answer of the first.
+
+What carries the bytes is not known here: ``links/listeners.py`` dials and accepts, ``links/channels.py`` is a connection.
+
 **To add a method** that only looks, say ``hub/uptime``:
 
-1. its record in ``messages.py``, with ``method``, ``result``, ``audience`` and ``read_only``;
+1. its record in ``messages.py``, with ``method``, ``result``, ``audience`` and ``read_only``, and its name in ``__all__``;
 2. its handler in the part that knows the answer, as ``HubLookup._status`` is one;
 3. its row in that part's ``requests``: ``serve(Uptime, self._uptime, AgentParty, ClientParty)``;
 

@@ -35,8 +35,8 @@ from loopal_cluster.core.exchange import Exchange, Refused
 from loopal_cluster.core.handlers import Handlers, Listeners, hear, unknown
 from loopal_cluster.core.membership import Health, Membership
 from loopal_cluster.core.meta_approvals import MetaApprovals
-from loopal_cluster.core.meta_hubs import MetaHubs, may_repeat
 from loopal_cluster.core.meta_lookup import MetaLookup
+from loopal_cluster.core.meta_membership import MetaMembership, may_repeat
 from loopal_cluster.core.meta_revocations import Revocations
 from loopal_cluster.core.meta_routing import MetaRouting
 from loopal_cluster.core.meta_spawns import MetaSpawns
@@ -122,7 +122,7 @@ class MetaHubCore:
     _listeners: Listeners = field(init=False, repr=False)
     """What hears each notification, in the same way; what is not in it, nobody hears."""
     _parties: dict[Peer, Party] = field(factory=dict, init=False)
-    _members: MetaHubs = field(init=False)
+    _members: MetaMembership = field(init=False)
     _refusals: Refusals = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -141,7 +141,7 @@ class MetaHubCore:
         self._lookup = MetaLookup(
             context, self._timeline, self.hubs, self._approvals.pending, self._revocations
         )
-        self._members = MetaHubs(
+        self._members = MetaMembership(
             context,
             self._timeline,
             self.hubs,

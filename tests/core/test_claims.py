@@ -8,7 +8,7 @@ import pytest
 
 from loopal_cluster.core.effects import Disconnect, Effect, Send
 from loopal_cluster.core.events import Peer
-from loopal_cluster.core.meta_hubs import MetaHubs
+from loopal_cluster.core.meta_membership import MetaMembership
 from loopal_cluster.core.parties import PROTOCOL
 from loopal_cluster.frames import Failure, Request, Response
 from loopal_cluster.messages import CancelRequest, Found, Heartbeat, RegisterHub, Resolve, Welcome
@@ -117,7 +117,7 @@ def given_at_once(self, origin, message, known, now):
     self._lose(known, "another hub has come with its name", now)
 
 
-def given_while_it_is_away(self, origin, message, known, now, intact=MetaHubs._claim):
+def given_while_it_is_away(self, origin, message, known, now, intact=MetaMembership._claim):
     if known.health.value == "Disconnected":
         given_at_once(self, origin, message, known, now)
     else:
@@ -138,7 +138,7 @@ def unheeded(self, *args):
     ],
 )
 def test_these_contests_find_planted_defects(method, defect, monkeypatch):
-    monkeypatch.setattr(MetaHubs, method, defect)
+    monkeypatch.setattr(MetaMembership, method, defect)
 
     assert any(fails(seed) for seed in SEEDS)
 

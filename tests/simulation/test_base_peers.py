@@ -13,7 +13,7 @@ import pytest
 from loopal_cluster.core import (
     base_agents,
     meta_hub,
-    meta_hubs,
+    meta_membership,
     meta_routing,
     meta_spawns,
     steps,
@@ -118,8 +118,8 @@ def a_lost_base_hub_that_nobody_is_told_of(patch):
             self._hubs.remove(record)
             self._timers.discard(steps.HealthDue(record.name))
 
-    intact = meta_hubs.MetaHubs.on_away
-    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
+    intact = meta_membership.MetaMembership.on_away
+    patch.setattr(meta_membership.MetaMembership, "on_away", on_hub_away)
 
 
 def a_base_report_that_is_delivered_and_settles_nothing(patch):

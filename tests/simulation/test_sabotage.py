@@ -22,7 +22,7 @@ from loopal_cluster.core import (
     hub_routing,
     membership,
     meta_approvals,
-    meta_hubs,
+    meta_membership,
     meta_revocations,
     meta_routing,
     receipts,
@@ -557,18 +557,18 @@ def a_lost_hub_that_nobody_is_told_of(patch):
         self._timers.discard(steps.HealthDue(record.name))
         self._timers.discard(steps.RejoinDue(record.name))
 
-    patch.setattr(meta_hubs.MetaHubs, "_lose", lose)
+    patch.setattr(meta_membership.MetaMembership, "_lose", lose)
 
 
 @defect("lost in time", weather=Weather.ROUGH)
 def a_place_that_is_kept_for_a_lost_hub_for_ever(patch):
-    intact = meta_hubs.MetaHubs.on_away
+    intact = meta_membership.MetaMembership.on_away
 
     def on_hub_away(self, record, reason, now):
         intact(self, record, reason, now)
         self._timers.discard(steps.RejoinDue(record.name))
 
-    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
+    patch.setattr(meta_membership.MetaMembership, "on_away", on_hub_away)
 
 
 @defect("given up means ended", weather=Weather.ROUGH)
@@ -582,12 +582,12 @@ def a_hub_that_is_given_up_as_soon_as_it_is_away(patch):
         if self._hubs.get(record.name) is record:
             self._lose(record, reason, now)
 
-    patch.setattr(meta_hubs.MetaHubs, "on_away", on_hub_away)
+    patch.setattr(meta_membership.MetaMembership, "on_away", on_hub_away)
 
 
 @defect("true health", weather=Weather.ROUGH)
 def a_health_that_is_never_checked(patch):
-    patch.setattr(meta_hubs.MetaHubs, "on_health_due", nothing)
+    patch.setattr(meta_membership.MetaMembership, "on_health_due", nothing)
 
 
 @defect("no stop without cause")
@@ -616,14 +616,14 @@ def a_heart_that_races(patch):
 
 @defect("hubs come back", weather=Weather.ROUGH)
 def a_returning_hub_that_is_taken_for_a_duplicate(patch):
-    intact = meta_hubs.MetaHubs._register_hub
+    intact = meta_membership.MetaMembership._register_hub
 
     def register_hub(self, origin, message, now):
         if self._hubs.get(message.name) is not None:
             raise exchange.Refused(ErrorCode.NAME_TAKEN, "taken")
         intact(self, origin, message, now)
 
-    patch.setattr(meta_hubs.MetaHubs, "_register_hub", register_hub)
+    patch.setattr(meta_membership.MetaMembership, "_register_hub", register_hub)
 
 
 @defect("findable")

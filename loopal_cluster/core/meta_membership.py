@@ -69,7 +69,7 @@ from loopal_cluster.outcomes import Lost
 from loopal_cluster.payloads import HubAway, HubGone, HubJoined, HubSuspect
 from loopal_cluster.records import define
 
-__all__ = ["MetaHubs", "may_repeat"]
+__all__ = ["MetaMembership", "may_repeat"]
 
 LEFT = "it has left"
 """Why a hub is gone that has said goodbye."""
@@ -80,7 +80,7 @@ Party = Stranger | HubParty | ClientParty
 
 
 @define
-class MetaHubs(MetaHubPart):
+class MetaMembership(MetaHubPart):
     """Lets hubs and clients in, and sees to it that a hub which is lost is known to be."""
 
     _timeline: Timeline
