@@ -28,7 +28,7 @@ class Send:
     peer: Peer
     frame: Frame
     size: int = field(default=0, eq=False, repr=False)
-    """About how many bytes its line has, if what it says makes it long; else any number up to ``SMALL``."""
+    """About how many bytes its line has, if what it says makes it long."""
 
 
 @record

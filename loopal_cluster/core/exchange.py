@@ -212,11 +212,13 @@ class Exchange(Generic[N]):
         asked_at: float | None = None,
         size: int | None = None,
     ) -> Call[N]:
+        if size is None:
+            size = message_bytes(message)
         call = self.calls.open(peer, message, then, deadline, asked_at, size)
         if (origin := origin_of(then)) is not None:
             self.join(origin, call)
         if peer in self._requests:
-            self._effects.append(Send(peer, Request(call.id, message), call.size))
+            self._effects.append(Send(peer, Request(call.id, message), size))
         else:
             self.calls.park(peer)
         return call
